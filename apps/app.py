@@ -1,0 +1,116 @@
+"""The contract of an app: pure processing before and after a model. An app never sees the model itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, ClassVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from loaders.signature import Batch, Signature
+
+
+class AppError(Exception):
+    """The app failed on valid input: our fault, answered as INTERNAL naming the app."""
+
+
+class CacheLevel(IntEnum):
+    """Where an answer or a partial came from. Wire values."""
+
+    NONE = 0
+    L1 = 1
+    L2 = 2
+    L3 = 3
+
+
+class PartyStatus(IntEnum):
+    """What one party's part of an answer came to. Wire values."""
+
+    OK = 0
+    NOT_FOUND = 1
+    TIMEOUT = 2
+    REJECTED = 3
+    UNREACHABLE = 4
+    MISMATCH = 5
+    INTERNAL = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One inference call of `len(user_ids)` rows, whatever the protocol.
+
+    Exactly one of three addressing forms: `service`; `model` and `version`; neither (the party's default service).
+    Features: either named (`numbers` and `texts`: one value per row under each name) or packed (`signature_hash`
+    and `matrix` (rows, number features) in signature order, `texts` by name).
+    `case_id` is for single-row calls; "" means none, and then there is no result cache.
+    """
+
+    service: str
+    model: str
+    version: str
+    case_id: str
+    user_ids: tuple[str, ...]
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    texts: Mapping[str, Any] = field(default_factory=dict)
+    matrix: npt.NDArray[np.float64] | None = None
+    signature_hash: bytes = b""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        return len(self.user_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class PartyOutcome:
+    """One party's status and cache level, one entry per row."""
+
+    party: str
+    statuses: tuple[PartyStatus, ...]
+    levels: tuple[CacheLevel, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Merged model output before post-processing: `scores` float64 (rows, width)."""
+
+    scores: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a front door encodes: `scores` float64 (rows, width); `labels` one per row or empty."""
+
+    scores: npt.NDArray[np.float64]
+    model: str
+    version: str
+    variant: str
+    complete: bool
+    parties: tuple[PartyOutcome, ...] = ()
+    labels: tuple[str, ...] = ()
+
+
+class App(ABC):
+    """Processing around a model. Constructed once per binding with its parameters; methods are pure and thread-safe.
+
+    `Parameters` is a frozen msgspec struct with defaults; wrong or unknown parameters are refused at publish-online.
+    """
+
+    name: ClassVar[str]
+    Parameters: ClassVar[type[msgspec.Struct]]
+
+    def __init__(self, parameters: Any) -> None:
+        self.parameters = parameters
+
+    @abstractmethod
+    def preprocess(self, request: Request, signature: Signature) -> Batch:
+        """The rows for the local half, checked against its signature. Raises FeatureError (the caller's fault)."""
+
+    @abstractmethod
+    def postprocess(self, request: Request, result: Result) -> Result:
+        """The scores that the caller gets. Raises AppError."""

@@ -1,0 +1,106 @@
+"""The artifact on disk: manifest, digests, binding. The only code that knows the format.
+
+A half lies in `<root>/<model>/<version>/<role>-<party>/` in its own party's registry: `manifest.json` and the files it
+lists. It is immutable once bound. `half_digest` is the SHA-256 of the RFC 8785 JSON of the manifest without `binding`;
+`binding_digest` is the SHA-256 of the RFC 8785 JSON of the binding, equal on all parties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from loaders.signature import TensorSpec
+
+SCHEMA = "1.0"
+
+
+class ArtifactError(Exception):
+    """An artifact is missing, corrupt, foreign or unbound; the text names the file and the reason."""
+
+
+class MergeKind(Enum):
+    """How the halves' outputs become one result: added, walked as trees, or a model without hosts."""
+
+    SUM = "sum"
+    TREE_WALK = "tree_walk"
+    NONE = "none"
+
+
+class Link(Enum):
+    """From the merged linear value to the score."""
+
+    IDENTITY = "identity"
+    SIGMOID = "sigmoid"
+    EXP = "exp"
+    SOFTMAX = "softmax"
+
+
+class Merge(msgspec.Struct, frozen=True, kw_only=True):
+    kind: MergeKind
+    link: Link = Link.IDENTITY
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    sha256: str
+    bytes: int
+
+
+class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
+    """Synthetic rows, drawn from the inputs' ranges, and what the half must answer within `tolerance` (absolute).
+
+    `numbers` (rows, number features) with None for missing; `outputs` by name, row-major, one list per row.
+    """
+
+    numbers: list[list[float | None]]
+    texts: list[list[str | None]] = []
+    outputs: dict[str, list[list[float]]]
+    tolerance: float = 1e-9
+
+
+class HalfRef(msgspec.Struct, frozen=True, order=True):
+    """One entry of a binding; bindings are sorted."""
+
+    role: str
+    party: str
+    half_digest: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What `manifest.json` says. Unknown keys of a newer minor schema are kept in the file and in the digest."""
+
+    schema: str = SCHEMA
+    model: str
+    version: str
+    role: str
+    party: str
+    format: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocess: list[dict[str, Any]] = []
+    merge: Merge
+    app: str | None = None
+    feature_max_age_s: float | None = None
+    files: dict[str, FileEntry] = {}
+    self_test: SelfTest | None = None
+    provenance: dict[str, Any] = {}
+    binding: list[HalfRef] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A half whose manifest and files have been verified. Paths of files: `path / name` for names in the manifest."""
+
+    path: Path
+    manifest: Manifest
+    half_digest: str
+    binding_digest: str
+
+    @property
+    def files(self) -> Mapping[str, FileEntry]:
+        return self.manifest.files
