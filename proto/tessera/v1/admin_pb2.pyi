@@ -1,0 +1,192 @@
+from tessera.v1 import federation_pb2 as _federation_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class PublishLoadRequest(_message.Message):
+    __slots__ = ("model", "version")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
+class PublishLoadReply(_message.Message):
+    __slots__ = ("replicas", "binding_digest")
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    BINDING_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    replicas: _containers.RepeatedCompositeFieldContainer[_federation_pb2.ReplicaOutcome]
+    binding_digest: bytes
+    def __init__(self, replicas: _Optional[_Iterable[_Union[_federation_pb2.ReplicaOutcome, _Mapping]]] = ..., binding_digest: _Optional[bytes] = ...) -> None: ...
+
+class VariantWeight(_message.Message):
+    __slots__ = ("model", "version", "weight")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    weight: int
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., weight: _Optional[int] = ...) -> None: ...
+
+class PublishOnlineRequest(_message.Message):
+    __slots__ = ("service", "revision", "variants", "app", "app_parameters")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    VARIANTS_FIELD_NUMBER: _ClassVar[int]
+    APP_FIELD_NUMBER: _ClassVar[int]
+    APP_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    revision: int
+    variants: _containers.RepeatedCompositeFieldContainer[VariantWeight]
+    app: str
+    app_parameters: str
+    def __init__(self, service: _Optional[str] = ..., revision: _Optional[int] = ..., variants: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ..., app: _Optional[str] = ..., app_parameters: _Optional[str] = ...) -> None: ...
+
+class PublishOnlineReply(_message.Message):
+    __slots__ = ("service", "revision", "variants")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    VARIANTS_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    revision: int
+    variants: _containers.RepeatedCompositeFieldContainer[VariantWeight]
+    def __init__(self, service: _Optional[str] = ..., revision: _Optional[int] = ..., variants: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ...) -> None: ...
+
+class RollbackRequest(_message.Message):
+    __slots__ = ("service", "revision")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    revision: int
+    def __init__(self, service: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class UnloadRequest(_message.Message):
+    __slots__ = ("model", "version", "force")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    force: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., force: _Optional[bool] = ...) -> None: ...
+
+class UnloadReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SetDefaultServiceRequest(_message.Message):
+    __slots__ = ("service",)
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    def __init__(self, service: _Optional[str] = ...) -> None: ...
+
+class SetDefaultServiceReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListModelsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ModelStatus(_message.Message):
+    __slots__ = ("model", "version", "state", "reason", "since_ms", "role", "bytes", "binding_digest", "held_by", "format")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    BINDING_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    HELD_BY_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    state: str
+    reason: str
+    since_ms: int
+    role: str
+    bytes: int
+    binding_digest: bytes
+    held_by: _containers.RepeatedScalarFieldContainer[str]
+    format: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., since_ms: _Optional[int] = ..., role: _Optional[str] = ..., bytes: _Optional[int] = ..., binding_digest: _Optional[bytes] = ..., held_by: _Optional[_Iterable[str]] = ..., format: _Optional[str] = ...) -> None: ...
+
+class ListModelsReply(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ModelStatus]
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ...) -> None: ...
+
+class ListServicesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ServiceStatus(_message.Message):
+    __slots__ = ("service", "revision", "variants", "previous", "app", "app_parameters", "is_default")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    VARIANTS_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    APP_FIELD_NUMBER: _ClassVar[int]
+    APP_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    IS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    revision: int
+    variants: _containers.RepeatedCompositeFieldContainer[VariantWeight]
+    previous: _containers.RepeatedCompositeFieldContainer[VariantWeight]
+    app: str
+    app_parameters: str
+    is_default: bool
+    def __init__(self, service: _Optional[str] = ..., revision: _Optional[int] = ..., variants: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ..., previous: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ..., app: _Optional[str] = ..., app_parameters: _Optional[str] = ..., is_default: _Optional[bool] = ...) -> None: ...
+
+class ListServicesReply(_message.Message):
+    __slots__ = ("services",)
+    SERVICES_FIELD_NUMBER: _ClassVar[int]
+    services: _containers.RepeatedCompositeFieldContainer[ServiceStatus]
+    def __init__(self, services: _Optional[_Iterable[_Union[ServiceStatus, _Mapping]]] = ...) -> None: ...
+
+class Outcome(_message.Message):
+    __slots__ = ("attribution", "label")
+    ATTRIBUTION_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    attribution: bytes
+    label: float
+    def __init__(self, attribution: _Optional[bytes] = ..., label: _Optional[float] = ...) -> None: ...
+
+class FeedbackRequest(_message.Message):
+    __slots__ = ("outcomes",)
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    outcomes: _containers.RepeatedCompositeFieldContainer[Outcome]
+    def __init__(self, outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ...) -> None: ...
+
+class FeedbackReply(_message.Message):
+    __slots__ = ("accepted",)
+    ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    accepted: int
+    def __init__(self, accepted: _Optional[int] = ...) -> None: ...
+
+class PrefetchRequest(_message.Message):
+    __slots__ = ("service", "model", "version", "user_ids")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    USER_IDS_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    model: str
+    version: str
+    user_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, service: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., user_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class PrefetchReply(_message.Message):
+    __slots__ = ("fetched", "cached")
+    FETCHED_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
+    fetched: int
+    cached: int
+    def __init__(self, fetched: _Optional[int] = ..., cached: _Optional[int] = ...) -> None: ...

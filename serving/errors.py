@@ -1,0 +1,108 @@
+"""Everything that can go wrong in serving, by whose fault it is.
+
+TesseraError
+├── CallerError                 the request or the admin call is wrong
+│   ├── InvalidRequestError     INVALID_ARGUMENT
+│   ├── UnknownNameError        NOT_FOUND
+│   ├── NotAllowedError         PERMISSION_DENIED
+│   ├── ConflictError           FAILED_PRECONDITION (stale revision, digest mismatch, bound or held)
+│   └── LimitError              RESOURCE_EXHAUSTED
+├── DeadlineError               DEADLINE_EXCEEDED: the time was spent
+├── PeerError                   another party's fault
+│   ├── PeerUnavailableError    UNAVAILABLE (down, late, refuses)
+│   └── UnknownUserError        FAILED_PRECONDITION (the host does not know the user)
+├── NotReadyError               UNAVAILABLE: this node is starting or draining
+└── InternalError               INTERNAL: our fault; the caller sees a request id and nothing else
+
+The text of every error but InternalError is public: it goes to the caller as it is, so it never carries a secret, a raw
+user id or a path of the server.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+
+from apps.app import AppError
+from loaders.artifact import ArtifactError
+from loaders.loader import LoadError
+from loaders.signature import FeatureError
+from serving.transport.status import Code
+
+logger = logging.getLogger(__name__)
+
+
+class TesseraError(Exception):
+    """Root of the tree. `str(error)` is the public text."""
+
+    code = Code.INTERNAL
+
+
+class CallerError(TesseraError):
+    code = Code.INVALID_ARGUMENT
+
+
+class InvalidRequestError(CallerError):
+    code = Code.INVALID_ARGUMENT
+
+
+class UnknownNameError(CallerError):
+    code = Code.NOT_FOUND
+
+
+class NotAllowedError(CallerError):
+    code = Code.PERMISSION_DENIED
+
+
+class ConflictError(CallerError):
+    code = Code.FAILED_PRECONDITION
+
+
+class LimitError(CallerError):
+    code = Code.RESOURCE_EXHAUSTED
+
+
+class DeadlineError(TesseraError):
+    code = Code.DEADLINE_EXCEEDED
+
+
+class PeerError(TesseraError):
+    code = Code.UNAVAILABLE
+
+
+class PeerUnavailableError(PeerError):
+    code = Code.UNAVAILABLE
+
+
+class UnknownUserError(PeerError):
+    code = Code.FAILED_PRECONDITION
+
+
+class NotReadyError(TesseraError):
+    code = Code.UNAVAILABLE
+
+
+class InternalError(TesseraError):
+    code = Code.INTERNAL
+
+
+_FOREIGN: dict[type[Exception], Code] = {
+    FeatureError: Code.INVALID_ARGUMENT,
+    ArtifactError: Code.FAILED_PRECONDITION,
+    LoadError: Code.FAILED_PRECONDITION,
+}
+
+
+def public(error: Exception) -> tuple[Code, str]:
+    """Status and text for the caller. What is not meant for callers is logged under a request id, and only the id goes
+    out."""
+    if isinstance(error, TesseraError) and error.code is not Code.INTERNAL:
+        return error.code, str(error)
+    for kind, code in _FOREIGN.items():
+        if isinstance(error, kind):
+            return code, str(error)
+    request_id = secrets.token_hex(8)
+    logger.error("request %s failed", request_id, exc_info=error)
+    if isinstance(error, AppError):
+        return Code.INTERNAL, f"{error}; request id {request_id}"
+    return Code.INTERNAL, f"internal error, request id {request_id}"

@@ -1,0 +1,96 @@
+"""The port of the transport: what every implementation offers. Chosen by `transport.server` and `transport.channel`.
+
+Servers take generated servicers (`add_XServicer_to_server(servicer, server.registry)`) and, for hot unary methods, a
+bytes handler that sees the serialised request and returns the serialised reply.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from serving.transport.status import Metadata
+
+
+class Call(Protocol):
+    """What a bytes handler may ask about its call."""
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the caller's deadline; None without one."""
+
+    def metadata(self) -> Metadata:
+        """The caller's metadata; decoded when asked."""
+
+    def peer(self) -> str:
+        """The caller's address, for logs."""
+
+    def peer_identities(self) -> tuple[str, ...]:
+        """Names in the caller's verified certificate; empty without one."""
+
+    def set_trailing_metadata(self, metadata: Metadata) -> None: ...
+
+
+BytesHandler = Callable[[bytes, Call], bytes | Awaitable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Limits of one server. Sizes in bytes."""
+
+    max_receive_bytes: int = 4 << 20
+    max_send_bytes: int = 64 << 20
+    max_concurrent_calls: int | None = None
+    keepalive_s: float = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOptions:
+    """Limits of one channel. `backoff_max_s` bounds the pause between attempts to reconnect."""
+
+    max_receive_bytes: int = 64 << 20
+    max_send_bytes: int = 64 << 20
+    keepalive_s: float = 20.0
+    backoff_max_s: float = 2.0
+
+
+class Server(ABC):
+    """A gRPC server on this event loop. Register, then `add_port`, then `start`, then `stop` once."""
+
+    @property
+    @abstractmethod
+    def registry(self) -> Any:
+        """What generated `add_XServicer_to_server` functions take as their server."""
+
+    @abstractmethod
+    def add_bytes_handler(self, path: str, handler: BytesHandler) -> None:
+        """Serve the unary method `/package.Service/Method`. RpcError raised by the handler becomes the status; any
+        other exception becomes INTERNAL without text. Cancellation and the deadline reach it as CancelledError."""
+
+    @abstractmethod
+    def add_port(self, address: str) -> int:
+        """Bind `host:port` (0 = any) without TLS; returns the port. Raises OSError naming the address when taken."""
+
+    @abstractmethod
+    async def start(self) -> None: ...
+
+    @abstractmethod
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new calls, wait up to `grace_s` for running ones, then cancel them."""
+
+
+class Channel(ABC):
+    """A client connection to one target, `host:port`. Concurrent calls share it; it reconnects by itself."""
+
+    @property
+    @abstractmethod
+    def stub_channel(self) -> Any:
+        """What generated `XStub` classes take as their channel."""
+
+    @abstractmethod
+    async def unary(self, path: str, request: bytes, timeout_s: float | None, metadata: Metadata = ()) -> bytes:
+        """Call a unary method with serialised messages. Raises RpcError."""
+
+    @abstractmethod
+    async def close(self) -> None: ...
