@@ -1,0 +1,26 @@
+"""What one host contributes to one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from apps.app import CacheLevel, PartyStatus
+
+
+@dataclass(frozen=True, slots=True)
+class HostPartials:
+    """One host's answer for a batch, in the order asked: `values` float64 (rows, width), 0 where the status is not OK;
+    one status and one level per row."""
+
+    party: str
+    values: npt.NDArray[np.float64]
+    statuses: Sequence[PartyStatus]
+    levels: Sequence[CacheLevel]
+
+    @property
+    def complete(self) -> bool:
+        return not any(self.statuses)

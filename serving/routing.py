@@ -1,0 +1,83 @@
+"""From what a caller names to one version: explicit, by service, or by the party's default service.
+
+A service's binding stores the bucket ranges of its variants; bucket = BLAKE2b-64(user id, key = the service's salt) as
+big-endian integer modulo 10 000, so one user sees one version on every replica.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from apps.app import App
+from serving.errors import InvalidRequestError, UnknownNameError
+from serving.pool import ModelId
+
+BUCKETS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class VariantRoute:
+    """One weighted version under a service. `ranges` are half-open bucket intervals."""
+
+    name: str
+    model: ModelId
+    ranges: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRoute:
+    """What a service name leads to. `epoch` rises with any change that could change an answer."""
+
+    service: str
+    epoch: int
+    salt: bytes
+    variants: tuple[VariantRoute, ...]
+    app: App
+
+    def pick(self, user_id: str) -> VariantRoute:
+        """The user's variant; without a user id, the case decides at the caller."""
+        if len(self.variants) == 1:
+            return self.variants[0]
+        position = bucket(self.salt, user_id)
+        for variant in self.variants:
+            if any(low <= position < high for low, high in variant.ranges):
+                return variant
+        raise UnknownNameError(f"service {self.service!r} has no variant for bucket {position}")
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """An immutable table, replaced in one assignment. `explicit_app` serves callers who name a version;
+    `explicit_epoch` stands in their result-cache entries."""
+
+    explicit_app: App
+    explicit_epoch: int = 0
+    services: Mapping[str, ServiceRoute] = field(default_factory=dict)
+    default_service: str = ""
+
+    def service(self, name: str, model: str) -> ServiceRoute:
+        """The route for a caller who named no version: its service, else the service of the model's name, else the
+        default. Raises InvalidRequestError or UnknownNameError."""
+        if name:
+            return self._known(name)
+        if model:
+            if model not in self.services:
+                raise InvalidRequestError(
+                    f"model {model!r} without a version needs a service of that name; there is none"
+                )
+            return self.services[model]
+        if not self.default_service:
+            raise InvalidRequestError("name a service, or a model and version: this party has no default service")
+        return self._known(self.default_service)
+
+    def _known(self, name: str) -> ServiceRoute:
+        if name not in self.services:
+            raise UnknownNameError(f"unknown service {name!r}")
+        return self.services[name]
+
+
+def bucket(salt: bytes, user_id: str) -> int:
+    digest = hashlib.blake2b(user_id.encode(), digest_size=8, key=salt).digest()
+    return int.from_bytes(digest, "big") % BUCKETS
