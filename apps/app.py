@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, ClassVar
 
@@ -45,8 +45,8 @@ class Request:
     """One inference call of `len(user_ids)` rows, whatever the protocol.
 
     Exactly one of three addressing forms: `service`; `model` and `version`; neither (the party's default service).
-    Features: either named (`numbers` and `texts`: one value per row under each name) or packed (`signature_hash`
-    and `matrix` (rows, number features) in signature order, `texts` by name).
+    Features: either named or packed (`signature_hash` and `matrix` (rows, number features) in signature order, `texts`
+    by name). Under each name stands a scalar when not `columnar` (then there is one row), else one value per row.
     `case_id` is for single-row calls; "" means none, and then there is no result cache.
     """
 
@@ -60,10 +60,21 @@ class Request:
     matrix: npt.NDArray[np.float64] | None = None
     signature_hash: bytes = b""
     parameters: Mapping[str, str] = field(default_factory=dict)
+    columnar: bool = False
 
     @property
     def rows(self) -> int:
         return len(self.user_ids)
+
+    def select(self, rows: Sequence[int]) -> Request:
+        """The same call for some of the rows of a columnar request."""
+        return replace(
+            self,
+            user_ids=tuple(self.user_ids[row] for row in rows),
+            numbers={name: [values[row] for row in rows] for name, values in self.numbers.items()},
+            texts={name: [values[row] for row in rows] for name, values in self.texts.items()},
+            matrix=None if self.matrix is None else self.matrix[list(rows)],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +95,16 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a front door encodes: `scores` float64 (rows, width); `labels` one per row or empty."""
+    """What a front door encodes: `scores` float64 (rows, width); `labels` one per row or empty.
+
+    `variants`: one entry for all rows, one per row when they differ (`model` and `version` are then ""), none when the
+    caller named the version.
+    """
 
     scores: npt.NDArray[np.float64]
     model: str
     version: str
-    variant: str
+    variants: tuple[str, ...]
     complete: bool
     parties: tuple[PartyOutcome, ...] = ()
     labels: tuple[str, ...] = ()
