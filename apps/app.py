@@ -66,6 +66,11 @@ class Request:
     def rows(self) -> int:
         return len(self.user_ids)
 
+    @property
+    def address(self) -> tuple[str, str, str]:
+        """What the caller named: service, model, version."""
+        return (self.service, self.model, self.version)
+
     def select(self, rows: Sequence[int]) -> Request:
         """The same call for some of the rows of a columnar request."""
         return replace(

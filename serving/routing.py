@@ -48,6 +48,19 @@ class ServiceRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """One version that answers, and the app around it. `variant` is "" when the caller named the version."""
+
+    model: ModelId
+    app: App
+    variant: str
+
+
+Address = tuple[str, str, str]
+"""What a caller names: service, model, version; each may be empty."""
+
+
+@dataclass(frozen=True, slots=True)
 class Routes:
     """An immutable table, replaced in one assignment. `explicit_app` serves callers who name a version;
     `explicit_epoch` stands in their result-cache entries."""
@@ -72,10 +85,38 @@ class Routes:
             raise InvalidRequestError("name a service, or a model and version: this party has no default service")
         return self._known(self.default_service)
 
+    def target(self, address: Address, key: str) -> Target:
+        """The version that answers a caller; `key` picks the variant: the user id, or the case id without one."""
+        service, model, version = address
+        if version:
+            if service or not model:
+                raise InvalidRequestError("name either a service or a model with its version")
+            return Target(ModelId(model, version), self.explicit_app, "")
+        route = self.service(service, model)
+        variant = route.pick(key)
+        return Target(variant.model, route.app, variant.name)
+
+    def epoch(self, address: Address) -> int:
+        """Rises when the answer to a request with this address could change; -1 when nothing answers it now."""
+        service, model, version = address
+        if version:
+            return self.explicit_epoch
+        route = self.services.get(service or model or self.default_service)
+        return -1 if route is None else route.epoch
+
     def _known(self, name: str) -> ServiceRoute:
         if name not in self.services:
             raise UnknownNameError(f"unknown service {name!r}")
         return self.services[name]
+
+
+class RouteTable:
+    """Holds the routes in force. Readers take `current` once per request; the control plane assigns a new table."""
+
+    __slots__ = ("current",)
+
+    def __init__(self, routes: Routes) -> None:
+        self.current = routes
 
 
 def bucket(salt: bytes, user_id: str) -> int:

@@ -14,12 +14,13 @@ from apps.app import CacheLevel, PartyStatus
 @dataclass(frozen=True, slots=True)
 class HostPartials:
     """One host's answer for a batch, in the order asked: `values` float64 (rows, width), 0 where the status is not OK;
-    one status and one level per row."""
+    one status and one level per row. `reason` is the public text of a failure of the whole call."""
 
     party: str
     values: npt.NDArray[np.float64]
     statuses: Sequence[PartyStatus]
     levels: Sequence[CacheLevel]
+    reason: str = ""
 
     @property
     def complete(self) -> bool:

@@ -1,0 +1,210 @@
+"""The whole story of one inference request. The only file that knows the order of the steps.
+
+result cache -> route -> app.preprocess -> hosts asked, local half meanwhile -> merge -> app.postprocess
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Protocol
+
+import numpy as np
+
+from apps.app import App, AppError, CacheLevel, PartyOutcome, PartyStatus, Request, Response, Result
+from loaders.loader import Scores
+from loaders.signature import Batch, FeatureError
+from serving.cache.result import ResultCache
+from serving.cache.tier import MISS
+from serving.errors import DeadlineError, InvalidRequestError, LimitError, PeerUnavailableError, UnknownUserError
+from serving.peers.partials import HostPartials
+from serving.pool import ModelHandle, ModelPool
+from serving.routing import RouteTable, Target
+from serving.settings import Limits
+
+
+class Codec(Protocol):
+    """One method of one public protocol: wire bytes to a request, a response to wire bytes."""
+
+    @property
+    def name(self) -> str:
+        """Protocol and method; part of the keys of the result cache."""
+
+    def decode(self, raw: bytes) -> Request: ...
+
+    def encode(self, response: Response, level: CacheLevel) -> bytes: ...
+
+
+class Hosts(Protocol):
+    """Asks other parties for their partials; never raises for what a party does."""
+
+    def fetch(
+        self, party: str, handle: ModelHandle, user_ids: Sequence[str], deadline: float
+    ) -> Awaitable[HostPartials]: ...
+
+
+class Pipeline:
+    """Answers inference requests of every protocol. `clock` is monotonic seconds, as deadlines are."""
+
+    def __init__(
+        self,
+        routes: RouteTable,
+        pool: ModelPool,
+        hosts: Hosts,
+        results: ResultCache,
+        limits: Limits,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._routes = routes
+        self._pool = pool
+        self._hosts = hosts
+        self._results = results
+        self._limits = limits
+        self._clock = clock
+
+    def answer(self, codec: Codec, raw: bytes, remaining_s: float | None) -> bytes | Awaitable[bytes]:
+        """The reply to serialised request bytes; a repeated case is answered at once, without a task."""
+        hit = self._results.by_raw(codec.name, raw, self._routes.current.epoch)
+        if hit is not MISS:
+            return hit
+        return self._answer(codec, raw, remaining_s)
+
+    async def _answer(self, codec: Codec, raw: bytes, remaining_s: float | None) -> bytes:
+        request = codec.decode(raw)
+        routes = self._routes.current
+        epoch = routes.epoch(request.address)
+        hit = self._results.by_case(codec.name, request, routes.epoch)
+        if hit is not MISS:
+            return hit
+        response = await self.predict(request, remaining_s)
+        if request.case_id and response.complete:
+            self._results.store(codec.name, raw, request, epoch, codec.encode(response, CacheLevel.L1))
+        return codec.encode(response, CacheLevel.NONE)
+
+    async def predict(self, request: Request, remaining_s: float | None) -> Response:
+        """Answer all rows. Users of one call may meet different variants; each variant's rows run as one batch."""
+        if request.rows > self._limits.max_batch_rows:
+            raise LimitError(f"{request.rows} rows in one call, the limit is {self._limits.max_batch_rows}")
+        if remaining_s is not None and remaining_s <= 0:
+            raise DeadlineError("the deadline was spent before the request was read")
+        deadline = self._clock() + self._limits.peer_timeout_s
+        if remaining_s is not None:
+            deadline = min(deadline, self._clock() + remaining_s)
+        groups = self._by_target(request)
+        if len(groups) == 1:
+            [target] = groups
+            return await self._run(target, request, deadline)
+        parts = [self._run(target, request.select(rows), deadline) for target, rows in groups.items()]
+        return _interleave(request.rows, list(groups.values()), await asyncio.gather(*parts))
+
+    def _by_target(self, request: Request) -> dict[Target, list[int]]:
+        routes = self._routes.current
+        groups: dict[Target, list[int]] = {}
+        for row, user_id in enumerate(request.user_ids):
+            groups.setdefault(routes.target(request.address, user_id or request.case_id), []).append(row)
+        if not groups:
+            raise InvalidRequestError("the call has no rows: send at least one user id")
+        return groups
+
+    async def _run(self, target: Target, request: Request, deadline: float) -> Response:
+        with self._pool.acquire(target.model) as handle:
+            batch = _preprocess(target.app, request, handle)
+            async with AsyncExitStack() as stack:
+                asked = self._ask_hosts(stack, handle, request, deadline)
+                local = _local(handle, batch)
+                remote = [await task for task in asked]
+            if remote:
+                _refuse_failed(remote)
+            merged = handle.merge([local, *(part.values for part in remote)])
+            scores = _postprocess(target.app, request, merged)
+        return _response(target, scores, remote)
+
+    def _ask_hosts(
+        self, stack: AsyncExitStack, handle: ModelHandle, request: Request, deadline: float
+    ) -> list[asyncio.Future[HostPartials]]:
+        """Start one look-up per host; what is still running when the request ends early is cancelled."""
+        if handle.hosts and "" in request.user_ids:
+            raise InvalidRequestError(f"user_id is required: model {handle.id} has hosts")
+        asked = []
+        for party in handle.hosts:
+            task = asyncio.ensure_future(self._hosts.fetch(party, handle, request.user_ids, deadline))
+            stack.callback(task.cancel)
+            asked.append(task)
+        return asked
+
+
+def _local(handle: ModelHandle, batch: Batch) -> Scores:
+    outputs = handle.servable.predict(batch)
+    score: Scores = outputs[handle.servable.signature.outputs[0].name]
+    return score
+
+
+def _preprocess(app: App, request: Request, handle: ModelHandle) -> Batch:
+    try:
+        return app.preprocess(request, handle.servable.signature)
+    except FeatureError:
+        raise
+    except Exception as error:
+        raise AppError(f"app {app.name!r} failed in preprocess") from error
+
+
+def _postprocess(app: App, request: Request, scores: Scores) -> Scores:
+    try:
+        return app.postprocess(request, Result(scores)).scores
+    except Exception as error:
+        raise AppError(f"app {app.name!r} failed in postprocess") from error
+
+
+def _refuse_failed(remote: Sequence[HostPartials]) -> None:
+    """Policy `fail`: no score without every party. A single row, or a batch of which no row has all parties, is an
+    error; in other batches the rows that lack a party say so one by one."""
+    rows = len(remote[0].statuses)
+    if any(all(part.statuses[row] is PartyStatus.OK for part in remote) for row in range(rows)):
+        return
+    for part in remote:
+        worst = max(part.statuses)
+        if worst is PartyStatus.NOT_FOUND:
+            raise UnknownUserError(f"party {part.party!r} does not know the user")
+        if worst is not PartyStatus.OK:
+            raise PeerUnavailableError(f"party {part.party!r}: {part.reason or worst.name.lower()}")
+
+
+def _response(target: Target, scores: Scores, remote: Sequence[HostPartials]) -> Response:
+    complete = True
+    for part in remote:
+        if not part.complete:
+            complete = False
+            scores = np.where(np.array(part.statuses)[:, None] == PartyStatus.OK, scores, np.nan)
+    return Response(
+        scores=scores,
+        model=target.model.model,
+        version=target.model.version,
+        variants=(target.variant,) if target.variant else (),
+        complete=complete,
+        parties=tuple(PartyOutcome(part.party, tuple(part.statuses), tuple(part.levels)) for part in remote),
+    )
+
+
+def _interleave(rows: int, groups: Sequence[Sequence[int]], parts: Sequence[Response]) -> Response:
+    """One response in request order. A party that a variant does not need counts as OK for its rows."""
+    scores = np.empty((rows, parts[0].scores.shape[1]))
+    variants = [""] * rows
+    statuses = {outcome.party: [PartyStatus.OK] * rows for part in parts for outcome in part.parties}
+    levels = {party: [CacheLevel.NONE] * rows for party in statuses}
+    for indices, part in zip(groups, parts, strict=True):
+        scores[indices] = part.scores
+        for position, row in enumerate(indices):
+            variants[row] = part.variants[0]
+            for outcome in part.parties:
+                statuses[outcome.party][row] = outcome.statuses[position]
+                levels[outcome.party][row] = outcome.levels[position]
+    return Response(
+        scores=scores,
+        model="",
+        version="",
+        variants=tuple(variants),
+        complete=all(part.complete for part in parts),
+        parties=tuple(PartyOutcome(party, tuple(statuses[party]), tuple(levels[party])) for party in statuses),
+    )
