@@ -1,0 +1,51 @@
+"""Every front door answers errors alike: what goes wrong becomes a status and a public text, in this one place."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from inspect import isawaitable
+from typing import TypeVar
+
+from serving.errors import public
+from serving.transport import BytesHandler, Call, RpcError
+
+T = TypeVar("T")
+
+
+def answering(handler: BytesHandler) -> BytesHandler:
+    """Wrap a bytes handler, synchronous or not. A reply that is at hand stays at hand: no task is made for it."""
+
+    @wraps(handler)
+    def answer(raw: bytes, call: Call) -> bytes | Awaitable[bytes]:
+        try:
+            reply = handler(raw, call)
+        except Exception as error:
+            raise _status(error) from error
+        return _awaited(reply) if isawaitable(reply) else reply
+
+    return answer
+
+
+def answering_method(method: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
+    """Wrap an async method of a generated servicer."""
+
+    @wraps(method)
+    async def answer(*arguments: object) -> T:
+        return await _awaited(method(*arguments))
+
+    return answer
+
+
+async def _awaited(reply: Awaitable[T]) -> T:
+    try:
+        return await reply
+    except Exception as error:
+        raise _status(error) from error
+
+
+def _status(error: Exception) -> RpcError:
+    if isinstance(error, RpcError):
+        return error
+    code, text = public(error)
+    return RpcError(code, text)

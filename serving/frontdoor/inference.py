@@ -1,0 +1,148 @@
+"""tessera.v1.Inference on the service port: wire messages to requests and back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Protocol, TypeVar
+
+import numpy as np
+from google.protobuf.message import DecodeError, Message
+
+from apps.app import CacheLevel, PartyOutcome, Request, Response
+from serving.errors import InvalidRequestError
+from serving.frontdoor.answer import answering
+from serving.pipeline import Codec, Pipeline
+from serving.transport import Call, Server
+from tessera.v1 import inference_pb2 as wire
+
+PREDICT = "/tessera.v1.Inference/Predict"
+BATCH_PREDICT = "/tessera.v1.Inference/BatchPredict"
+
+M = TypeVar("M", bound=Message)
+
+
+class PredictCodec:
+    """One case of one user."""
+
+    name = PREDICT
+
+    def decode(self, raw: bytes) -> Request:
+        message = _parse(wire.PredictRequest, raw)
+        packed = message.HasField("vector")
+        if packed and message.numbers:
+            raise InvalidRequestError("send features either in `numbers` or in `vector`, not in both")
+        return Request(
+            service=message.service,
+            model=message.model,
+            version=message.version,
+            case_id=message.case_id,
+            user_ids=(message.user_id,),
+            numbers=dict(message.numbers),
+            texts=dict(message.texts),
+            matrix=np.array([message.vector.numbers], dtype=np.float64) if packed else None,
+            signature_hash=message.vector.signature_hash if packed else b"",
+            parameters=dict(message.parameters),
+        )
+
+    def encode(self, response: Response, level: CacheLevel) -> bytes:
+        message = wire.PredictReply(
+            score=response.scores[0].tolist(),
+            label=response.labels[0] if response.labels else "",
+            model=response.model,
+            version=response.version,
+            variant=response.variants[0] if response.variants else "",
+            complete=response.complete,
+            parties=[_outcome(outcome) for outcome in response.parties],
+            cache=level.value,
+        )
+        return message.SerializeToString()
+
+
+class BatchPredictCodec:
+    """Many users in one call, columnar both ways."""
+
+    name = BATCH_PREDICT
+
+    def decode(self, raw: bytes) -> Request:
+        message = _parse(wire.BatchPredictRequest, raw)
+        packed = message.HasField("matrix")
+        if packed and message.numbers:
+            raise InvalidRequestError("send features either in `numbers` or in `matrix`, not in both")
+        return Request(
+            service=message.service,
+            model=message.model,
+            version=message.version,
+            case_id="",
+            user_ids=tuple(message.user_ids),
+            numbers={name: list(column.values) for name, column in message.numbers.items()},
+            texts={name: list(column.values) for name, column in message.texts.items()},
+            matrix=_matrix(message) if packed else None,
+            signature_hash=message.matrix.signature_hash if packed else b"",
+            parameters=dict(message.parameters),
+            columnar=True,
+        )
+
+    def encode(self, response: Response, level: CacheLevel) -> bytes:
+        message = wire.BatchPredictReply(
+            width=response.scores.shape[1],
+            scores=response.scores.ravel().tolist(),
+            statuses=_first_failures(response),
+            parties=[
+                wire.BatchPartyOutcome(
+                    party=outcome.party, statuses=bytes(outcome.statuses), levels=bytes(outcome.levels)
+                )
+                for outcome in response.parties
+            ],
+            model=response.model,
+            version=response.version,
+            variants=response.variants,
+            labels=response.labels,
+        )
+        return message.SerializeToString()
+
+
+class Frontdoor(Protocol):
+    def __call__(self, raw: bytes, call: Call) -> bytes | Awaitable[bytes]: ...
+
+
+def register(server: Server, pipeline: Pipeline) -> None:
+    """Serve the protocol on `server`."""
+    codecs: tuple[Codec, ...] = (PredictCodec(), BatchPredictCodec())
+    for codec in codecs:
+        server.add_bytes_handler(codec.name, answering(_handler(codec, pipeline)))
+
+
+def _handler(codec: Codec, pipeline: Pipeline) -> Frontdoor:
+    def handle(raw: bytes, call: Call) -> bytes | Awaitable[bytes]:
+        return pipeline.answer(codec, raw, call.time_remaining())
+
+    return handle
+
+
+def _parse(kind: type[M], raw: bytes) -> M:
+    message = kind()
+    try:
+        message.ParseFromString(raw)
+    except DecodeError as error:
+        raise InvalidRequestError(f"the request is not a {kind.DESCRIPTOR.full_name}") from error
+    return message
+
+
+def _outcome(outcome: PartyOutcome) -> wire.PartyOutcome:
+    return wire.PartyOutcome(party=outcome.party, status=outcome.statuses[0].value, level=outcome.levels[0].value)
+
+
+def _matrix(message: wire.BatchPredictRequest) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    rows, packed = len(message.user_ids), message.matrix.numbers
+    if rows == 0 or len(packed) % (8 * rows):
+        raise InvalidRequestError(f"matrix.numbers has {len(packed)} bytes, not a multiple of 8 x {rows} rows")
+    return np.frombuffer(packed, dtype="<f8").reshape(rows, -1)
+
+
+def _first_failures(response: Response) -> bytes:
+    statuses = bytearray(response.scores.shape[0])
+    for outcome in reversed(response.parties):
+        for row, status in enumerate(outcome.statuses):
+            if status:
+                statuses[row] = status
+    return bytes(statuses)

@@ -1,0 +1,16 @@
+"""Shared by every suite: a detector that fails a test which blocks the event loop from our own code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+
+OURS = ["serving", "loaders", "apps", "training"]
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls() -> Iterator[BlockBuster]:
+    with blockbuster_ctx(scanned_modules=OURS) as detector:
+        yield detector
