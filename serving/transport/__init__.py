@@ -1,0 +1,49 @@
+"""gRPC servers and channels behind one port. Imports nothing else of serving; `grpc` itself only when one is made."""
+
+from __future__ import annotations
+
+from serving.transport.context import call_of
+from serving.transport.port import (
+    BytesHandler,
+    Call,
+    Channel,
+    ChannelOptions,
+    Server,
+    ServerOptions,
+    Transport,
+)
+from serving.transport.status import Code, Metadata, RpcError
+
+__all__ = [
+    "BytesHandler",
+    "Call",
+    "Channel",
+    "ChannelOptions",
+    "Code",
+    "Metadata",
+    "RpcError",
+    "Server",
+    "ServerOptions",
+    "Transport",
+    "call_of",
+    "channel",
+    "server",
+]
+
+
+def server(kind: Transport, options: ServerOptions | None = None) -> Server:
+    """A server of this implementation. Call it on the running event loop."""
+    match kind:
+        case Transport.GRPCIO:
+            from serving.transport.grpcio import GrpcioServer  # noqa: PLC0415 - grpc loads only where it is used
+
+            return GrpcioServer(options or ServerOptions())
+
+
+def channel(kind: Transport, target: str, options: ChannelOptions | None = None) -> Channel:
+    """A channel to `host:port`, connected on first use. Call it on the running event loop."""
+    match kind:
+        case Transport.GRPCIO:
+            from serving.transport.grpcio import GrpcioChannel  # noqa: PLC0415 - grpc loads only where it is used
+
+            return GrpcioChannel(target, options or ChannelOptions())

@@ -9,9 +9,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Protocol
 
 from serving.transport.status import Metadata
+
+
+class Transport(Enum):
+    """The implementations of this port."""
+
+    GRPCIO = "grpcio"
 
 
 class Call(Protocol):
@@ -86,7 +93,8 @@ class Channel(ABC):
     @property
     @abstractmethod
     def stub_channel(self) -> Any:
-        """What generated `XStub` classes take as their channel."""
+        """What generated `XStub` classes take as their channel. Calls have the surface of grpc.aio's, except that they
+        raise RpcError, and that `read` returns None at the end of a stream."""
 
     @abstractmethod
     async def unary(self, path: str, request: bytes, timeout_s: float | None, metadata: Metadata = ()) -> bytes:

@@ -1,0 +1,198 @@
+"""The port on grpc.aio, the reference implementation."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import AsyncIterator, Generator, Iterator
+from typing import Any
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc loads; what matters comes to us as errors
+
+import grpc
+import grpc.aio
+
+from serving.transport.context import ContextCall
+from serving.transport.grpcio_guard import GuardedHandlers, guarded
+from serving.transport.port import BytesHandler, Channel, ChannelOptions, Server, ServerOptions
+from serving.transport.status import Code, Metadata, RpcError
+
+_CODES = {status.value[0]: Code(status.value[0]) for status in grpc.StatusCode}
+
+
+def _server_options(options: ServerOptions) -> list[tuple[str, int]]:
+    keepalive_ms = int(options.keepalive_s * 1000)
+    return [
+        ("grpc.so_reuseport", 0),  # a second server on a port is an error, not a share of the calls
+        ("grpc.max_receive_message_length", options.max_receive_bytes),
+        ("grpc.max_send_message_length", options.max_send_bytes),
+        ("grpc.keepalive_time_ms", keepalive_ms),
+        ("grpc.keepalive_timeout_ms", keepalive_ms),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_ping_strikes", 0),  # clients choose how often they ping
+    ]
+
+
+def _channel_options(options: ChannelOptions) -> list[tuple[str, int]]:
+    keepalive_ms = int(options.keepalive_s * 1000)
+    backoff_max_ms = int(options.backoff_max_s * 1000)
+    return [
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.max_receive_message_length", options.max_receive_bytes),
+        ("grpc.max_send_message_length", options.max_send_bytes),
+        ("grpc.keepalive_time_ms", keepalive_ms),
+        ("grpc.keepalive_timeout_ms", keepalive_ms),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.initial_reconnect_backoff_ms", min(100, backoff_max_ms)),
+        ("grpc.min_reconnect_backoff_ms", min(1000, backoff_max_ms)),
+        ("grpc.max_reconnect_backoff_ms", backoff_max_ms),
+    ]
+
+
+class _Registry:
+    """What generated code registers its servicers with: the server, with a guard around every handler."""
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self._server = server
+
+    def add_generic_rpc_handlers(self, handlers: tuple[grpc.GenericRpcHandler, ...]) -> None:
+        self._server.add_generic_rpc_handlers(tuple(GuardedHandlers(handler) for handler in handlers))
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
+        """Generated code names every handler a second time here; the generic ones serve."""
+
+
+class GrpcioServer(Server):
+    def __init__(self, options: ServerOptions) -> None:
+        self._server = grpc.aio.server(
+            options=_server_options(options), maximum_concurrent_rpcs=options.max_concurrent_calls
+        )
+        self._registry = _Registry(self._server)
+
+    @property
+    def registry(self) -> Any:
+        return self._registry
+
+    def add_bytes_handler(self, path: str, handler: BytesHandler) -> None:
+        _, service, method = path.split("/")
+        rpc: Any = grpc.unary_unary_rpc_method_handler(_behaviour(handler))
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: guarded(rpc)}),))
+
+    def add_port(self, address: str) -> int:
+        try:
+            return int(self._server.add_insecure_port(address))
+        except RuntimeError:
+            raise _bind_error(address) from None
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        await self._server.stop(grace_s)
+
+
+def _behaviour(handler: BytesHandler) -> Any:
+    async def behave(request: bytes, context: Any) -> bytes:
+        reply = handler(request, ContextCall(context))
+        return reply if isinstance(reply, bytes) else await reply
+
+    return behave
+
+
+def _bind_error(address: str) -> OSError:
+    """grpc does not say why it could not bind; the system does when asked the same."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, int(port)), family=family, reuse_port=False).close()
+    except OSError as error:
+        return OSError(error.errno or errno.EADDRNOTAVAIL, f"cannot bind {address}: {os.strerror(error.errno or 0)}")
+    return OSError(errno.EADDRINUSE, f"cannot bind {address}")
+
+
+@contextlib.contextmanager
+def rpc_errors() -> Iterator[None]:
+    """Raise RpcError where grpc raises its own error."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        trailing = tuple((key, value) for key, value in error.trailing_metadata() or ())
+        raise RpcError(_CODES[error.code().value[0]], error.details() or "", trailing) from None
+
+
+class _ClientCall:
+    """A running call of any cardinality whose failures are RpcErrors. Everything else is grpc's call."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._call, name)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        with rpc_errors():
+            return (yield from self._call.__await__())
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        with rpc_errors():
+            async for message in self._call:
+                yield message
+
+    async def read(self) -> Any:
+        """The next message; None at the end of the stream."""
+        with rpc_errors():
+            message = await self._call.read()
+        return None if message is grpc.aio.EOF else message
+
+    async def write(self, message: Any) -> None:
+        with rpc_errors():
+            await self._call.write(message)
+
+    async def done_writing(self) -> None:
+        with rpc_errors():
+            await self._call.done_writing()
+
+
+class _StubChannel:
+    """The four makers of multi-callables that generated stubs ask a channel for."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.unary_unary = self._maker(channel.unary_unary)
+        self.unary_stream = self._maker(channel.unary_stream)
+        self.stream_unary = self._maker(channel.stream_unary)
+        self.stream_stream = self._maker(channel.stream_stream)
+
+    @staticmethod
+    def _maker(make: Any) -> Any:
+        def multicallable(*args: Any, **options: Any) -> Any:
+            invoke = make(*args, **options)
+            return lambda *args, **options: _ClientCall(invoke(*args, **options))
+
+        return multicallable
+
+
+class GrpcioChannel(Channel):
+    def __init__(self, target: str, options: ChannelOptions) -> None:
+        self._channel = grpc.aio.insecure_channel(target, options=_channel_options(options))
+        self._stub_channel = _StubChannel(self._channel)
+        self._unary: dict[str, Any] = {}
+
+    @property
+    def stub_channel(self) -> Any:
+        return self._stub_channel
+
+    async def unary(self, path: str, request: bytes, timeout_s: float | None, metadata: Metadata = ()) -> bytes:
+        invoke = self._unary.get(path)
+        if invoke is None:
+            invoke = self._unary[path] = self._channel.unary_unary(path)
+        with rpc_errors():
+            reply: bytes = await invoke(request, timeout=timeout_s, metadata=tuple(metadata))
+        return reply
+
+    async def close(self) -> None:
+        await self._channel.close(None)

@@ -1,0 +1,122 @@
+"""Turns what servicer methods and bytes handlers raise into gRPC statuses, for all cardinalities.
+
+RpcError keeps its code, text and trailing metadata; a method that a servicer leaves out is UNIMPLEMENTED; anything else
+is INTERNAL without text, and goes to the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from serving.transport.status import RpcError
+
+logger = logging.getLogger(__name__)
+
+_STATUSES = {status.value[0]: status for status in grpc.StatusCode}
+
+
+class GuardedHandlers(grpc.GenericRpcHandler):
+    """The handlers of one service, each guarded when first called."""
+
+    def __init__(self, handlers: grpc.GenericRpcHandler) -> None:
+        self._handlers = handlers
+        self._guarded: dict[str, Any] = {}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        path = handler_call_details.method
+        if path not in self._guarded:
+            handler = self._handlers.service(handler_call_details)
+            if handler is None:
+                return None
+            self._guarded[path] = guarded(handler)
+        return self._guarded[path]
+
+
+def guarded(handler: Any) -> Any:
+    """The same method handler with a guard around its behaviour."""
+    if handler.request_streaming and handler.response_streaming:
+        behaviour, make = handler.stream_stream, grpc.stream_stream_rpc_method_handler
+    elif handler.request_streaming:
+        behaviour, make = handler.stream_unary, grpc.stream_unary_rpc_method_handler
+    elif handler.response_streaming:
+        behaviour, make = handler.unary_stream, grpc.unary_stream_rpc_method_handler
+    else:
+        behaviour, make = handler.unary_unary, grpc.unary_unary_rpc_method_handler
+    return make(_guard(behaviour)(behaviour), handler.request_deserializer, handler.response_serializer)
+
+
+def _guard(behaviour: Any) -> Any:
+    if inspect.isasyncgenfunction(behaviour):
+        return _async_generator
+    if inspect.iscoroutinefunction(behaviour):
+        return _coroutine
+    if inspect.isgeneratorfunction(behaviour):
+        return _generator
+    return _function
+
+
+def _async_generator(behaviour: Any) -> Any:
+    async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+        try:
+            async with contextlib.aclosing(behaviour(request, context)) as messages:
+                async for message in messages:
+                    yield message
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the outermost frame of a call
+            await context.abort(*_verdict(error))
+
+    return call
+
+
+def _coroutine(behaviour: Any) -> Any:
+    async def call(request: Any, context: Any) -> Any:
+        try:
+            return await behaviour(request, context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the outermost frame of a call
+            await context.abort(*_verdict(error))
+
+    return call
+
+
+def _generator(behaviour: Any) -> Any:
+    def call(request: Any, context: Any) -> Iterator[Any]:
+        try:
+            yield from behaviour(request, context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the outermost frame of a call
+            context.abort(*_verdict(error))
+
+    return call
+
+
+def _function(behaviour: Any) -> Any:
+    def call(request: Any, context: Any) -> Any:
+        try:
+            return behaviour(request, context)
+        except grpc.aio.AbortError:
+            raise
+        except NotImplementedError:  # the body that generated servicers have
+            return context.abort(grpc.StatusCode.UNIMPLEMENTED, "method not implemented")
+        except Exception as error:  # noqa: BLE001 - the outermost frame of a call
+            return context.abort(*_verdict(error))
+
+    return call
+
+
+def _verdict(error: Exception) -> tuple[grpc.StatusCode, str, tuple[Any, ...]]:
+    """Status, text and trailing metadata for the caller."""
+    if isinstance(error, RpcError):
+        return _STATUSES[error.code], error.details, tuple(error.trailing_metadata)
+    logger.error("a handler failed", exc_info=error)
+    return grpc.StatusCode.INTERNAL, "internal error", ()
