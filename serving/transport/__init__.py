@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from serving.transport.context import call_of
 from serving.transport.port import (
     BytesHandler,
@@ -13,6 +15,8 @@ from serving.transport.port import (
     Transport,
 )
 from serving.transport.status import Code, Metadata, RpcError
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc loads; what matters comes to us as errors
 
 __all__ = [
     "BytesHandler",

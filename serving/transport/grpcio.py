@@ -9,8 +9,6 @@ import socket
 from collections.abc import AsyncIterator, Generator, Iterator
 from typing import Any
 
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc loads; what matters comes to us as errors
-
 import grpc
 import grpc.aio
 

@@ -63,7 +63,7 @@ class ChannelOptions:
 
 
 class Server(ABC):
-    """A gRPC server on this event loop. Register, then `add_port`, then `start`, then `stop` once."""
+    """A gRPC server on this event loop. Register, then `add_port`, then `start`, then `stop`."""
 
     @property
     @abstractmethod
@@ -84,7 +84,7 @@ class Server(ABC):
 
     @abstractmethod
     async def stop(self, grace_s: float) -> None:
-        """Refuse new calls, wait up to `grace_s` for running ones, then cancel them."""
+        """Refuse new calls, wait up to `grace_s` for running ones, then cancel them. Does nothing the second time."""
 
 
 class Channel(ABC):

@@ -1,0 +1,144 @@
+"""The life of one serving process: bind, start, become ready, serve, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from serving import ports_file
+from serving.health import Health
+from serving.settings import Settings
+from serving.transport import Server
+
+logger = logging.getLogger(__name__)
+
+
+class NodeState(Enum):
+    """NEW -> BOUND (ports are ours) -> LOADING (answers health and admin) -> READY -> DRAINING -> STOPPED."""
+
+    NEW = "new"
+    BOUND = "bound"
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+_NEXT: dict[NodeState, frozenset[NodeState]] = {
+    NodeState.NEW: frozenset({NodeState.BOUND, NodeState.STOPPED}),
+    NodeState.BOUND: frozenset({NodeState.LOADING, NodeState.STOPPED}),
+    NodeState.LOADING: frozenset({NodeState.READY, NodeState.DRAINING}),
+    NodeState.READY: frozenset({NodeState.DRAINING}),
+    NodeState.DRAINING: frozenset({NodeState.STOPPED}),
+    NodeState.STOPPED: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A server, the address from the settings, and the full names of the gRPC services registered on it."""
+
+    name: str
+    server: Server
+    address: str
+    services: tuple[str, ...] = ()
+
+
+async def _nothing() -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Something with a life of its own. Parts start in order before the first call arrives, and stop in reverse order
+    after the last one has left. `stop` is called only after `start` succeeded."""
+
+    start: Callable[[], Awaitable[None]] = _nothing
+    stop: Callable[[], Awaitable[None]] = _nothing
+
+
+class Node:
+    """Owns the servers and parts that assembly built. `run` once; `ask_to_stop` from a signal handler.
+
+    `ready` returns when every wanted model is loaded or known not to load; until then health says NOT_SERVING.
+    """
+
+    def __init__(
+        self, settings: Settings, ports: tuple[Port, ...], parts: tuple[Part, ...], ready: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._settings = settings
+        self._ports = ports
+        self._parts = parts
+        self._ready = ready
+        self._health = Health(name for port in ports for name in port.services)
+        self._stop = asyncio.Event()
+        self._state = NodeState.NEW
+        self.addresses: dict[str, str] = {}
+        """Where the ports are bound, by name."""
+
+    @property
+    def state(self) -> NodeState:
+        return self._state
+
+    def ask_to_stop(self) -> None:
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Returns after a clean stop. Raises OSError when a port is taken, and whatever a part raises at start."""
+        async with AsyncExitStack() as stack:
+            stack.callback(self._enter, NodeState.STOPPED)
+            await self._bind(stack)
+            await self._start(stack)
+            await self._serve()
+
+    async def _bind(self, stack: AsyncExitStack) -> None:
+        for port in self._ports:
+            stack.push_async_callback(port.server.stop, 0)
+            bound = port.server.add_port(port.address)
+            self.addresses[port.name] = f"{port.address.rpartition(':')[0]}:{bound}"
+        await self._health.register(port.server for port in self._ports)
+        self._enter(NodeState.BOUND)
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        for part in self._parts:
+            await part.start()
+            stack.push_async_callback(part.stop)
+        for port in self._ports:
+            await port.server.start()
+        state_dir = Path(self._settings.state_dir)
+        ports_file.write(state_dir, self.addresses)
+        stack.callback(ports_file.remove, state_dir)
+        self._enter(NodeState.LOADING)
+        stack.push_async_callback(self._drain)
+        logger.info("listening: %s", ", ".join(f"{name} {address}" for name, address in self.addresses.items()))
+
+    async def _serve(self) -> None:
+        ready = asyncio.ensure_future(self._ready())
+        stop = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({ready, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                ready.result()
+                self._enter(NodeState.READY)
+                await self._health.serving()
+                logger.info("ready")
+                await stop
+        finally:
+            ready.cancel()
+            stop.cancel()
+
+    async def _drain(self) -> None:
+        self._enter(NodeState.DRAINING)
+        await self._health.draining()
+        grace_s = self._settings.limits.drain_s
+        logger.info("draining for up to %g s", grace_s)
+        await asyncio.gather(*(port.server.stop(grace_s) for port in self._ports))
+
+    def _enter(self, state: NodeState) -> None:
+        if state not in _NEXT[self._state]:
+            raise RuntimeError(f"node cannot go from {self._state.name} to {state.name}")
+        self._state = state

@@ -1,0 +1,31 @@
+"""`ports.json` in a node's state folder: where its ports really are, so that port 0 in the settings is of use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+NAME = "ports.json"
+
+
+def write(state_dir: Path, addresses: Mapping[str, str]) -> None:
+    """`addresses` maps the port's name to `host:port`. Readers see the old file or the new one."""
+    state_dir.mkdir(parents=True, exist_ok=True)
+    draft = state_dir / f"{NAME}.{os.getpid()}"
+    draft.write_bytes(msgspec.json.format(msgspec.json.encode(addresses)) + b"\n")
+    draft.replace(state_dir / NAME)
+
+
+def read(state_dir: Path) -> dict[str, str]:
+    """Empty when no node runs there."""
+    try:
+        return msgspec.json.decode((state_dir / NAME).read_bytes(), type=dict[str, str])
+    except FileNotFoundError:
+        return {}
+
+
+def remove(state_dir: Path) -> None:
+    (state_dir / NAME).unlink(missing_ok=True)
