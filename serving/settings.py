@@ -1,34 +1,68 @@
 """Settings of one node: a TOML file, overridden by `TESSERA_` environment variables, validated once, frozen.
 
 Environment names are the key in capitals with two underscores between levels: `TESSERA_CACHE__URL` is `cache.url`.
-Every error names the file (or variable), the key and the reason; all errors are reported at once.
+`settings_file.load` reads them; the limits of each value stand with its type here.
 """
 
 from __future__ import annotations
 
 from enum import Enum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
+
+from serving.transport import Transport
 
 
-class Transport(Enum):
-    """Which implementation of `serving.transport` serves every port."""
+class Text(Enum):
+    """What a text means, where it is more than text; `settings_file` checks and completes it."""
 
-    GRPCIO = "grpcio"
+    PATH = "path"
+    ADDRESS = "address"
+
+
+# Relative paths are resolved against the settings file's folder. Empty stays empty.
+FilePath = Annotated[str, Meta(extra={"text": Text.PATH})]
+# `host:port`, IPv6 hosts in brackets.
+Address = Annotated[str, Meta(extra={"text": Text.ADDRESS})]
+PartyId = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
+        description="up to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or a digit",
+    ),
+]
+Seconds = Annotated[float, Meta(gt=0, le=366 * 86_400)]
+Count = Annotated[int, Meta(gt=0, le=1 << 40)]
+
+
+class LogLevel(Enum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(Enum):
+    """Lines for people, or one JSON object a line."""
+
+    PLAIN = "plain"
+    JSON = "json"
 
 
 class Ports(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`host:port` of each port; port 0 takes a free one."""
 
-    service: str = "127.0.0.1:8700"
-    party: str = "127.0.0.1:8701"
-    admin: str = "127.0.0.1:8702"
+    service: Address = "127.0.0.1:8700"
+    party: Address = "127.0.0.1:8701"
+    admin: Address = "127.0.0.1:8702"
 
 
 class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Another party. `may_load`: names of models whose versions it may load here, `*` for any."""
 
-    address: str = ""
+    address: Address = ""
     may_load: tuple[str, ...] = ()
 
 
@@ -36,9 +70,9 @@ class FeatureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Where this party, as a host, finds features. `path` is a CSV or Parquet file, read at start and on change."""
 
     kind: str = "file"
-    path: str = ""
+    path: FilePath = ""
     id_column: str = "id"
-    max_age_s: float | None = None
+    max_age_s: Seconds | None = None
 
 
 class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,29 +81,31 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     `secret_file` holds the 32 bytes that key the shared level, equal on all replicas; empty: made in the state folder.
     """
 
-    url: str = ""
+    url: Annotated[
+        str, Meta(pattern="^$|^(redis|rediss|unix)://", description="a redis://, rediss:// or unix:// address")
+    ] = ""
     embedded: bool = True
-    embedded_max_bytes: int = 256 << 20
-    secret_file: str = ""
-    key_id: int = 0
-    result_ttl_s: float = 120.0
-    result_max_entries: int = 100_000
-    remote_ttl_s: float = 600.0
-    remote_max_entries: int = 1_000_000
-    shared_ttl_s: float = 86_400.0
-    not_found_ttl_s: float = 60.0
-    shared_timeout_s: float = 0.02
+    embedded_max_bytes: Count = 256 << 20
+    secret_file: FilePath = ""
+    key_id: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)] = 0
+    result_ttl_s: Seconds = 120.0
+    result_max_entries: Count = 100_000
+    remote_ttl_s: Seconds = 600.0
+    remote_max_entries: Count = 1_000_000
+    shared_ttl_s: Seconds = 86_400.0
+    not_found_ttl_s: Seconds = 60.0
+    shared_timeout_s: Seconds = 0.02
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bounds on calls and memory."""
 
-    max_request_bytes: int = 4 << 20
-    max_batch_rows: int = 1_000
-    peer_timeout_s: float = 0.5
-    load_timeout_s: float = 60.0
-    pool_max_bytes: int = 4 << 30
-    drain_s: float = 10.0
+    max_request_bytes: Count = 4 << 20
+    max_batch_rows: Count = 1_000
+    peer_timeout_s: Seconds = 0.5
+    load_timeout_s: Seconds = 60.0
+    pool_max_bytes: Count = 4 << 30
+    drain_s: Annotated[float, Meta(ge=0, le=3_600)] = 10.0
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,15 +115,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     the party port without TLS counts as; without it such callers are refused.
     """
 
-    party: str
-    state_dir: str
-    registry: str
+    party: PartyId
+    state_dir: FilePath
+    registry: FilePath
     insecure: bool = False
     plaintext_caller: str = ""
     transport: Transport = Transport.GRPCIO
-    log_level: str = "info"
+    log_level: LogLevel = LogLevel.INFO
+    log_format: LogFormat = LogFormat.PLAIN
     ports: Ports = Ports()
-    peers: dict[str, PeerSettings] = {}
+    peers: dict[PartyId, PeerSettings] = {}
     features: dict[str, FeatureSettings] = {}
     cache: CacheSettings = CacheSettings()
     limits: Limits = Limits()

@@ -1,0 +1,153 @@
+import pytest
+
+from serving.settings import LogLevel
+from serving.settings_file import SettingsError, load
+
+MINIMAL = """
+party = "bank"
+state_dir = "state"
+registry = "registry"
+"""
+
+
+def write(tmp_path, text):
+    path = tmp_path / "node.toml"
+    path.write_text(text)
+    return path
+
+
+def problems(tmp_path, text, environ=None):
+    path = write(tmp_path, text)
+    with pytest.raises(SettingsError) as caught:
+        load(path, environ or {})
+    return [line.replace(str(path), "node.toml") for line in caught.value.problems]
+
+
+def test_defaults_stand_for_what_is_not_said(tmp_path):
+    settings = load(write(tmp_path, MINIMAL), {})
+    assert settings.ports.service == "127.0.0.1:8700"
+    assert settings.cache.shared_ttl_s == 86_400.0
+    assert settings.log_level is LogLevel.INFO
+
+
+def test_relative_paths_start_at_the_folder_of_the_file(tmp_path):
+    text = MINIMAL + '[features.default]\npath = "f.csv"\n[cache]\nsecret_file = "/etc/secret"\n'
+    settings = load(write(tmp_path, text), {"TESSERA_REGISTRY": "elsewhere"})
+    assert settings.state_dir == str(tmp_path / "state")
+    assert settings.registry == str(tmp_path / "elsewhere")
+    assert settings.features["default"].path == str(tmp_path / "f.csv")
+    assert settings.cache.secret_file == "/etc/secret"
+
+
+def test_the_environment_overrides_the_file(tmp_path):
+    text = MINIMAL + '[peers.card-issuer]\naddress = "127.0.0.1:1"\n[limits]\ndrain_s = 3\n'
+    settings = load(
+        write(tmp_path, text),
+        {
+            "TESSERA_PARTY": "123",
+            "TESSERA_LIMITS__DRAIN_S": "0.5",
+            "TESSERA_CACHE__EMBEDDED": "false",
+            "TESSERA_CACHE__URL": "redis://h:1/0",
+            "TESSERA_LOG_LEVEL": "debug",
+            "TESSERA_PEERS__CARD_ISSUER__MAY_LOAD": '["a", "b"]',
+            "TESSERA_PEERS__SHOP__ADDRESS": "[::1]:8701",
+            "OTHER": "ignored",
+        },
+    )
+    assert settings.party == "123"
+    assert settings.limits.drain_s == 0.5
+    assert settings.cache.embedded is False
+    assert settings.cache.url == "redis://h:1/0"
+    assert settings.log_level is LogLevel.DEBUG
+    assert settings.peers["card-issuer"].may_load == ("a", "b")
+    assert settings.peers["card-issuer"].address == "127.0.0.1:1"
+    assert settings.peers["shop"].address == "[::1]:8701"
+
+
+def test_what_kubernetes_sets_for_a_service_named_tessera_is_no_setting(tmp_path):
+    environ = {
+        "TESSERA_SERVICE_HOST": "10.0.0.1",
+        "TESSERA_SERVICE_PORT_GRPC": "8700",
+        "TESSERA_PORT": "tcp://10.0.0.1:8700",
+        "TESSERA_PORT_8700_TCP_ADDR": "10.0.0.1",
+    }
+    assert load(write(tmp_path, MINIMAL), environ).party == "bank"
+
+
+@pytest.mark.parametrize(
+    ("extra", "problem"),
+    [
+        ("colour = 1", "colour: is not a setting; known here: party, "),
+        ("[cache]\nremote_tll_s = 1", "cache.remote_tll_s: is not a setting; did you mean cache.remote_ttl_s?"),
+        ("[cache]\nremote_ttl_s = 0", "cache.remote_ttl_s: must be float > 0.0"),
+        ("[cache]\nremote_ttl_s = nan", "cache.remote_ttl_s: must be float > 0.0"),
+        ("[cache]\nremote_ttl_s = inf", "cache.remote_ttl_s: must be float <= "),
+        ('[cache]\nremote_ttl_s = "5"', "cache.remote_ttl_s: must be float, got str"),
+        ("[cache]\nresult_max_entries = 1.5", "cache.result_max_entries: must be int, got float"),
+        ('[cache]\nurl = "http://x"', "cache.url: must be a redis://, rediss:// or unix:// address"),
+        ("cache = 5", "cache: must be a section"),
+        ("peers = 5", "peers: must be a section"),
+        ("[transport]\nkind = 1", "transport: must be a value"),
+        ('log_level = "loud"', "log_level: must be one of debug, info, warning, error"),
+        ('transport = "pigeon"', "transport: must be one of grpcio"),
+        ('[ports]\nservice = "8700"', "ports.service: '8700' is not host:port"),
+        ('[ports]\nservice = "127.0.0.1:99999"', "ports.service: '127.0.0.1:99999' has no port from 0 to 65535"),
+        ('[ports]\nservice = "::1:80"', "ports.service: '::1:80' is not host:port"),
+        ('[ports]\nparty = "0.0.0.0:80"', "ports.party: 0.0.0.0:80 is reachable from other machines without TLS; bind"),
+        ('[ports]\nadmin = "db.local:80"', "ports.admin: db.local:80 is reachable from other machines without TLS"),
+        ('[peers.Bank]\naddress = ""', "peers.Bank: must be up to 64 of a-z, 0-9"),
+        ('[peers.bank]\naddress = ""', "peers.bank: is this party itself"),
+        ('[peers.shop]\naddress = "nowhere"', "peers.shop.address: 'nowhere' is not host:port"),
+        ("[peers.shop]\nmay_load = [1]", "peers.shop.may_load: must be str, got int"),
+        ('plaintext_caller = "shop"', "plaintext_caller: 'shop' is not among peers"),
+    ],
+)
+def test_one_problem_names_file_key_and_reason(tmp_path, extra, problem):
+    # Keys of the top level come first in TOML.
+    text = MINIMAL + extra if extra.startswith("[") else extra + MINIMAL
+    (found,) = problems(tmp_path, text)
+    assert found.startswith(f"node.toml: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "problem"),
+    [
+        ("TESSERA_PARTYY", "x", "partyy: is not a setting; did you mean party?"),
+        ("TESSERA_CACHE__KEY_ID", "-1", "cache.key_id: must be int >= 0"),
+        ("TESSERA_PARTY__NAME", "x", "party is a value, not a section"),
+        ("TESSERA_CACHE", "x", "cache: must be a section"),
+        ("TESSERA_PORTS__ADMIN", "here", "ports.admin: 'here' is not host:port"),
+        ("TESSERA_LIMITS__DRAIN_S", "long", "limits.drain_s: must be float, got str"),
+    ],
+)
+def test_a_problem_of_the_environment_names_the_variable(tmp_path, variable, value, problem):
+    assert problems(tmp_path, MINIMAL, {variable: value})[0].startswith(f"{variable}: {problem}")
+
+
+def test_all_problems_are_reported_at_once(tmp_path):
+    found = problems(tmp_path, 'party = "UP"\ncolour = 1\n[cache]\nkey_id = -1\n', {"TESSERA_LOG_LEVEL": "loud"})
+    assert sorted(line.split(": ")[:2] for line in found) == [
+        ["TESSERA_LOG_LEVEL", "log_level"],
+        ["node.toml", "cache.key_id"],
+        ["node.toml", "colour"],
+        ["node.toml", "party"],
+        ["node.toml", "registry"],
+        ["node.toml", "state_dir"],
+    ]
+
+
+def test_a_file_that_cannot_be_read_says_so(tmp_path):
+    with pytest.raises(SettingsError, match=r"absent\.toml: cannot be read: No such file"):
+        load(tmp_path / "absent.toml", {})
+    with pytest.raises(SettingsError, match=r"node\.toml: is not TOML: Invalid value"):
+        load(write(tmp_path, "party = "), {})
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:80", "localhost:1", "127.9.9.9:5"])
+def test_loopback_needs_no_permission(tmp_path, address):
+    assert load(write(tmp_path, MINIMAL + f'[ports]\nservice = "{address}"\n'), {}).ports.service == address
+
+
+def test_insecure_permits_any_bind(tmp_path):
+    settings = load(write(tmp_path, "insecure = true" + MINIMAL + '[ports]\nservice = "0.0.0.0:80"\n'), {})
+    assert settings.ports.service == "0.0.0.0:80"
