@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import socket
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -18,6 +19,12 @@ from serving.transport.port import BytesHandler, Channel, ChannelOptions, Server
 from serving.transport.status import Code, Metadata, RpcError
 
 _CODES = {status.value[0]: Code(status.value[0]) for status in grpc.StatusCode}
+
+
+@functools.cache
+def _keep_engine() -> None:
+    """Have grpc's poller live as long as the process: grpc drops it with the last channel, its sockets unclosed."""
+    grpc.aio.init_grpc_aio()
 
 
 def _server_options(options: ServerOptions) -> list[tuple[str, int]]:
@@ -66,6 +73,7 @@ class _Registry:
 
 class GrpcioServer(Server):
     def __init__(self, options: ServerOptions) -> None:
+        _keep_engine()
         self._server = grpc.aio.server(
             options=_server_options(options), maximum_concurrent_rpcs=options.max_concurrent_calls
         )
@@ -119,8 +127,15 @@ def rpc_errors() -> Iterator[None]:
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        trailing = tuple((key, value) for key, value in error.trailing_metadata() or ())
-        raise RpcError(_CODES[error.code().value[0]], error.details() or "", trailing) from None
+        raise _rpc_error(error) from None
+
+
+def _rpc_error(error: grpc.aio.AioRpcError) -> RpcError:
+    code, details = _CODES[error.code().value[0]], error.details() or ""
+    if code is Code.CANCELLED and details in {"", "CANCELLED"}:
+        # Nobody here cancelled and no handler chose the status: a stopping server dropped the call.
+        return RpcError(Code.UNAVAILABLE, "the server is stopping")
+    return RpcError(code, details, tuple((key, value) for key, value in error.trailing_metadata() or ()))
 
 
 class _ClientCall:
@@ -176,6 +191,7 @@ class _StubChannel:
 
 class GrpcioChannel(Channel):
     def __init__(self, target: str, options: ChannelOptions) -> None:
+        _keep_engine()
         self._channel = grpc.aio.insecure_channel(target, options=_channel_options(options))
         self._stub_channel = _StubChannel(self._channel)
         self._unary: dict[str, Any] = {}

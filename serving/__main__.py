@@ -1,0 +1,34 @@
+"""`python -m serving --worker ...` is a worker process; anything else is the command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def worker(arguments: list[str]) -> int:
+    from serving import worker as process  # noqa: PLC0415 - the command line does without
+    from serving.assembly import assemble  # noqa: PLC0415
+
+    parser = argparse.ArgumentParser(prog="python -m serving")
+    parser.add_argument("--worker", action="store_true", required=True)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--parent", type=int, help="process id to die with")
+    given = parser.parse_args(arguments)
+    if given.parent is not None:
+        process.die_with(given.parent)
+    return process.run(given.config, assemble)
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    if "--worker" in arguments:
+        sys.exit(worker(arguments))
+    from serving import cli  # noqa: PLC0415
+
+    cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""How a command reaches a node: the options that say where, and one call with its errors put into words."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from serving.transport import Code, RpcError, Transport, channel
+
+_HINTS = {
+    Code.NOT_FOUND: "`tessera model list` and `tessera service list` show what the node knows",
+    Code.DEADLINE_EXCEEDED: "give it longer with --timeout-s",
+    Code.UNIMPLEMENTED: "this node does not offer that; is this the right port?",
+    Code.INTERNAL: "the node's log says why",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A node's port, and how the answer is wanted."""
+
+    address: str
+    timeout_s: float
+    as_json: bool
+
+    def ask(self, stub: Callable[[Any], Any], method: str, request: Any) -> Any:
+        """One call of a generated stub's method. Raises ClickException."""
+        try:
+            return asyncio.run(self._ask(stub, method, request))
+        except RpcError as error:
+            raise click.ClickException(self._explain(error)) from None
+
+    async def _ask(self, stub: Callable[[Any], Any], method: str, request: Any) -> Any:
+        link = channel(Transport.GRPCIO, self.address)
+        try:
+            return await getattr(stub(link.stub_channel), method)(request, timeout=self.timeout_s)
+        finally:
+            await link.close()
+
+    def _explain(self, error: RpcError) -> str:
+        if error.code is Code.UNAVAILABLE and "failed to connect" in error.details:
+            return f"UNAVAILABLE: no node answers at {self.address}; start one with `tessera serve --config FILE`"
+        hint = _HINTS.get(error.code)
+        return f"{error.code.name}: {error.details or 'no reason given'}" + (f" ({hint})" if hint else "")
+
+
+def connected(port: str, default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds the options that say which node, and passes a Connection to its `port` as the first argument."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @click.option("--admin", "--target", "address", metavar="HOST:PORT", help=f"The {port} port.  [{default}]")
+        @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Settings of a local node.")
+        @click.option("--timeout-s", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True)
+        @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+        @functools.wraps(command)
+        def run(address: str | None, config: Path | None, timeout_s: float, as_json: bool, **rest: Any) -> None:
+            if address and config:
+                raise click.UsageError("give HOST:PORT or --config, not both")
+            found = _from_settings(config, port) if config else address or default
+            command(Connection(found, timeout_s, as_json), **rest)
+
+        return run
+
+    return decorate
+
+
+def _from_settings(config: Path, port: str) -> str:
+    """Where the node of these settings listens."""
+    from serving import ports_file, settings_file  # noqa: PLC0415 - keeps `tessera --help` quick
+
+    try:
+        state_dir = Path(settings_file.load(config, os.environ).state_dir)
+    except settings_file.SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    address = ports_file.read(state_dir).get(port)
+    if address is None:
+        raise click.ClickException(f"no node runs on {state_dir}; start one with `tessera serve --config {config}`")
+    return address

@@ -1,0 +1,159 @@
+"""`tessera model ...`: load, bind and unload versions."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import click
+
+from serving.commands.connection import Connection, connected
+from serving.commands.output import plain, show_json, show_table
+
+admin = connected("admin", "127.0.0.1:8702")
+
+_VARIANT = re.compile(r"(?P<model>[^:=]+):(?P<version>[^=]+?)(=(?P<percent>\d+(\.\d+)?))?")
+
+
+@click.group()
+def model() -> None:
+    """Load versions and decide which one answers."""
+
+
+@model.command()
+@click.argument("name", metavar="MODEL")
+@click.argument("version")
+@admin
+def load(connection: Connection, name: str, version: str) -> None:
+    """Load a version at every party of the model. Nothing goes online."""
+    from tessera.v1 import admin_pb2, admin_pb2_grpc  # noqa: PLC0415 - keeps `tessera --help` quick
+
+    request = admin_pb2.PublishLoadRequest(model=name, version=version)
+    reply = plain(connection.ask(admin_pb2_grpc.AdminStub, "PublishLoad", request))
+    for replica in reply["replicas"]:
+        replica["state"] = replica["state"].removeprefix("LOAD_STATE_").lower()
+    if connection.as_json:
+        show_json(reply)
+    else:
+        rows = [(item["party"], item["replica"], item["state"], item["reason"]) for item in reply["replicas"]]
+        show_table(("party", "replica", "state", "reason"), rows)
+    failed = sorted({item["party"] for item in reply["replicas"] if item["state"] == "failed"})
+    if failed:
+        raise click.ClickException(f"{name} {version} is not loaded at {', '.join(failed)}")
+
+
+@model.command()
+@click.argument("service")
+@click.argument("variants", metavar="MODEL:VERSION[=PERCENT]...", nargs=-1, required=True)
+@click.option("--app", default="", help="App around the model; its own, else passthrough, when not given.")
+@click.option("--app-parameters", default="", metavar="JSON", help="Parameters of the app.")
+@click.option("--revision", type=click.IntRange(min=0), help="The revision you saw; read from the node if not given.")
+@admin
+def online(connection: Connection, service: str, variants: tuple[str, ...], revision: int | None, **app: str) -> None:
+    """Bind versions to a service; the next request uses them."""
+    from tessera.v1 import admin_pb2, admin_pb2_grpc  # noqa: PLC0415
+
+    weights = [admin_pb2.VariantWeight(**variant) for variant in weighted(variants)]
+    request = admin_pb2.PublishOnlineRequest(
+        service=service,
+        revision=current_revision(connection, service) if revision is None else revision,
+        variants=weights,
+        **app,
+    )
+    show_binding(connection, connection.ask(admin_pb2_grpc.AdminStub, "PublishOnline", request))
+
+
+@model.command()
+@click.argument("service")
+@click.option("--revision", type=click.IntRange(min=0), help="The revision you saw; read from the node if not given.")
+@admin
+def rollback(connection: Connection, service: str, revision: int | None) -> None:
+    """Return a service to its previous binding, one step."""
+    from tessera.v1 import admin_pb2, admin_pb2_grpc  # noqa: PLC0415
+
+    seen = current_revision(connection, service) if revision is None else revision
+    request = admin_pb2.RollbackRequest(service=service, revision=seen)
+    show_binding(connection, connection.ask(admin_pb2_grpc.AdminStub, "Rollback", request))
+
+
+@model.command()
+@click.argument("name", metavar="MODEL")
+@click.argument("version")
+@click.option("--force", is_flag=True, help="Even while a service or another party uses it.")
+@admin
+def unload(connection: Connection, name: str, version: str, force: bool) -> None:
+    """Take a version out of memory at this party."""
+    from tessera.v1 import admin_pb2, admin_pb2_grpc  # noqa: PLC0415
+
+    request = admin_pb2.UnloadRequest(model=name, version=version, force=force)
+    connection.ask(admin_pb2_grpc.AdminStub, "Unload", request)
+    if connection.as_json:
+        show_json({})
+    else:
+        click.echo(f"{name} {version} is unloaded")
+
+
+@model.command("list")
+@admin
+def list_models(connection: Connection) -> None:
+    """Show the versions that this party holds."""
+    from tessera.v1 import admin_pb2, admin_pb2_grpc  # noqa: PLC0415
+
+    reply = plain(connection.ask(admin_pb2_grpc.AdminStub, "ListModels", admin_pb2.ListModelsRequest()))
+    if connection.as_json:
+        show_json(reply)
+        return
+    rows = [
+        (
+            *(item[key] for key in ("model", "version", "role", "format", "state")),
+            datetime.fromtimestamp(item["since_ms"] / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            item["binding_digest"][:12],
+            ", ".join(item["held_by"]),
+            item["reason"],
+        )
+        for item in reply["models"]
+    ]
+    show_table(("model", "version", "role", "format", "state", "since (UTC)", "binding", "held by", "reason"), rows)
+
+
+def weighted(variants: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Model, version and weight in basis points of each `MODEL:VERSION[=PERCENT]`. Raises UsageError."""
+    found: list[dict[str, Any]] = []
+    for text in variants:
+        match = _VARIANT.fullmatch(text)
+        if match is None:
+            raise click.UsageError(f"{text!r} is not MODEL:VERSION or MODEL:VERSION=PERCENT")
+        percent = match["percent"] or ("100" if len(variants) == 1 else None)
+        if percent is None:
+            raise click.UsageError(f"{text!r} has no weight; give each of several versions one, as in {text}=50")
+        points = Decimal(percent) * 100
+        if points != int(points):
+            raise click.UsageError(f"{text!r}: a weight has at most two decimals")
+        found.append({"model": match["model"], "version": match["version"], "weight": int(points)})
+    total = sum(item["weight"] for item in found)
+    if total != 10_000:
+        raise click.UsageError(f"the weights sum to {total / 100:g} %, not 100 %")
+    return found
+
+
+def current_revision(connection: Connection, service: str) -> int:
+    """0 for a service that the node does not know yet."""
+    from tessera.v1 import admin_pb2, admin_pb2_grpc  # noqa: PLC0415
+
+    reply = connection.ask(admin_pb2_grpc.AdminStub, "ListServices", admin_pb2.ListServicesRequest())
+    return next((item.revision for item in reply.services if item.service == service), 0)
+
+
+def show_binding(connection: Connection, reply: Any) -> None:
+    binding = plain(reply)
+    if connection.as_json:
+        show_json(binding)
+        return
+    variants = ", ".join(variant_text(item) for item in binding["variants"])
+    click.echo(f"{binding['service']} revision {binding['revision']}: {variants}")
+
+
+def variant_text(variant: dict[str, Any]) -> str:
+    return f"{variant['model']}:{variant['version']}={variant['weight'] / 100:g}%"

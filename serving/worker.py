@@ -1,0 +1,61 @@
+"""The worker process: settings, assembly, one node on a uvloop, until SIGTERM."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from asyncio import get_running_loop
+from collections.abc import Awaitable, Callable
+from enum import IntEnum
+from pathlib import Path
+
+import uvloop
+
+from loaders.artifact import ArtifactError
+from loaders.loader import LoadError
+from serving import telemetry
+from serving.errors import TesseraError
+from serving.node import Node
+from serving.settings import Settings
+from serving.settings_file import SettingsError, load
+
+Assemble = Callable[[Settings], Awaitable[Node]]
+
+_PR_SET_PDEATHSIG = 1
+
+
+class ExitCode(IntEnum):
+    """REFUSED: the settings, a port or a file will not do; one line on standard error says which."""
+
+    OK = 0
+    FAILED = 1
+    REFUSED = 2
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends, however that ends (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise SystemExit(ExitCode.FAILED)  # it ended before we asked
+
+
+def run(config: Path, assemble: Assemble) -> ExitCode:
+    """Serve until SIGTERM or SIGINT."""
+    try:
+        settings = load(config, os.environ)
+        telemetry.set_up(settings.log_level, settings.log_format)
+        uvloop.run(_live(settings, assemble))
+    except (SettingsError, OSError, TesseraError, ArtifactError, LoadError) as error:
+        sys.stderr.write(f"tessera: {error}\n")
+        return ExitCode.REFUSED
+    return ExitCode.OK
+
+
+async def _live(settings: Settings, assemble: Assemble) -> None:
+    node = await assemble(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        get_running_loop().add_signal_handler(number, node.ask_to_stop)
+    await node.run()
