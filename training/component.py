@@ -101,6 +101,9 @@ class Context(Protocol):
     async def compute(self, function: Callable[..., T], /, *arguments: Any) -> T:
         """Run a module-level function in the pool of spawned processes; arguments and result must pickle."""
 
+    def consent(self, party: str, component: str) -> bool:
+        """Whether this party's own settings let `party` run `component` with it. Never taken from the job."""
+
     def progress(self, done: int, total: int, note: str = "") -> None:
         """Tell people how far the task is; `note` is short, e.g. `loss 0.123`."""
 
