@@ -19,10 +19,10 @@ logger = logging.getLogger(__name__)
 
 
 class NodeState(Enum):
-    """NEW -> BOUND (ports are ours) -> LOADING (answers health and admin) -> READY -> DRAINING -> STOPPED."""
+    """NEW -> STARTING (ports, parts) -> LOADING (answers health and admin) -> READY -> DRAINING -> STOPPED."""
 
     NEW = "new"
-    BOUND = "bound"
+    STARTING = "starting"
     LOADING = "loading"
     READY = "ready"
     DRAINING = "draining"
@@ -30,8 +30,8 @@ class NodeState(Enum):
 
 
 _NEXT: dict[NodeState, frozenset[NodeState]] = {
-    NodeState.NEW: frozenset({NodeState.BOUND, NodeState.STOPPED}),
-    NodeState.BOUND: frozenset({NodeState.LOADING, NodeState.STOPPED}),
+    NodeState.NEW: frozenset({NodeState.STARTING}),
+    NodeState.STARTING: frozenset({NodeState.LOADING, NodeState.STOPPED}),
     NodeState.LOADING: frozenset({NodeState.READY, NodeState.DRAINING}),
     NodeState.READY: frozenset({NodeState.DRAINING}),
     NodeState.DRAINING: frozenset({NodeState.STOPPED}),
@@ -89,6 +89,7 @@ class Node:
 
     async def run(self) -> None:
         """Returns after a clean stop. Raises OSError when a port is taken, and whatever a part raises at start."""
+        self._enter(NodeState.STARTING)
         async with AsyncExitStack() as stack:
             stack.callback(self._enter, NodeState.STOPPED)
             await self._bind(stack)
@@ -101,7 +102,6 @@ class Node:
             bound = port.server.add_port(port.address)
             self.addresses[port.name] = f"{port.address.rpartition(':')[0]}:{bound}"
         await self._health.register(port.server for port in self._ports)
-        self._enter(NodeState.BOUND)
 
     async def _start(self, stack: AsyncExitStack) -> None:
         for part in self._parts:
@@ -110,8 +110,8 @@ class Node:
         for port in self._ports:
             await port.server.start()
         state_dir = Path(self._settings.state_dir)
-        ports_file.write(state_dir, self.addresses)
-        stack.callback(ports_file.remove, state_dir)
+        await asyncio.to_thread(ports_file.write, state_dir, self.addresses)
+        stack.push_async_callback(asyncio.to_thread, ports_file.remove, state_dir)
         self._enter(NodeState.LOADING)
         stack.push_async_callback(self._drain)
         logger.info("listening: %s", ", ".join(f"{name} {address}" for name, address in self.addresses.items()))

@@ -49,7 +49,8 @@ def run(config: Path, assemble: Assemble) -> ExitCode:
         telemetry.set_up(settings.log_level, settings.log_format)
         uvloop.run(_live(settings, assemble))
     except (SettingsError, OSError, TesseraError, ArtifactError, LoadError) as error:
-        sys.stderr.write(f"tessera: {error}\n")
+        reason = error.strerror if isinstance(error, OSError) and error.filename is None else None
+        sys.stderr.write(f"tessera: {reason or error}\n")
         return ExitCode.REFUSED
     return ExitCode.OK
 

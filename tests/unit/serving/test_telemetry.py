@@ -1,0 +1,43 @@
+import json
+import logging
+
+import pytest
+
+from serving import telemetry
+from serving.settings import LogFormat, LogLevel
+
+
+@pytest.fixture(autouse=True)
+def _restored():
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_json_lines_carry_message_and_traceback(capsys):
+    telemetry.set_up(LogLevel.INFO, LogFormat.JSON)
+    try:
+        raise KeyError("gone")
+    except KeyError:
+        logging.getLogger("serving.pool").exception("cannot load %s", "lr/v1")
+    line = json.loads(capsys.readouterr().err)
+    assert (line["level"], line["logger"], line["message"]) == ("error", "serving.pool", "cannot load lr/v1")
+    assert line["error"].endswith("KeyError: 'gone'")
+    assert line["time"].endswith("Z")
+
+
+def test_plain_lines_respect_the_level(capsys):
+    telemetry.set_up(LogLevel.WARNING, LogFormat.PLAIN)
+    logging.getLogger("serving").info("quiet")
+    logging.getLogger("serving").warning("loud")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("WARNING serving: loud")
+
+
+def test_a_second_set_up_replaces_the_first(capsys):
+    telemetry.set_up(LogLevel.INFO, LogFormat.PLAIN)
+    telemetry.set_up(LogLevel.DEBUG, LogFormat.PLAIN)
+    logging.getLogger("serving").debug("once")
+    assert capsys.readouterr().err.count("once") == 1
