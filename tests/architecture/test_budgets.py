@@ -74,7 +74,7 @@ def test_names_say_something(path: Path) -> None:
 
 
 def test_nothing_is_left_undone() -> None:
-    marks = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError)\b")
+    marks = re.compile(r"\b(TODO|FIXME|XXX|raise NotImplementedError)\b")
     assert not [str(path.relative_to(ROOT)) for path in SOURCES if marks.search(path.read_text())]
 
 

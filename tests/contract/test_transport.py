@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from serving.transport import (
@@ -419,3 +420,16 @@ async def until_answered(client: Channel, payload: bytes) -> bytes:
                 return await client.unary(ECHO, payload, 5)
             except RpcError:
                 await asyncio.sleep(0.02)
+
+
+def test_it_runs_on_uvloop(kind):
+    async def story():
+        async with connected(kind, serves_own) as (_, client):
+            stub = inference_pb2_grpc.InferenceStub(client.stub_channel)
+            return await asyncio.gather(
+                stub.Predict(inference_pb2.PredictRequest(service="credit"), timeout=5),
+                failure(stub.Predict(inference_pb2.PredictRequest(service="missing"), timeout=5)),
+            )
+
+    answered, refused = uvloop.run(story())
+    assert (answered.model, refused.code) == ("credit", Code.NOT_FOUND)

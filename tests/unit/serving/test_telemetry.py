@@ -6,14 +6,7 @@ import pytest
 from serving import telemetry
 from serving.settings import LogFormat, LogLevel
 
-
-@pytest.fixture(autouse=True)
-def _restored():
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
+pytestmark = pytest.mark.usefixtures("restored_logging")
 
 
 def test_json_lines_carry_message_and_traceback(capsys):

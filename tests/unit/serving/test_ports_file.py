@@ -1,0 +1,13 @@
+from serving import ports_file
+
+
+def test_what_is_written_is_read(tmp_path):
+    ports_file.write(tmp_path / "new", {"admin": "127.0.0.1:1"})
+    ports_file.write(tmp_path / "new", {"admin": "127.0.0.1:2"})
+    assert ports_file.read(tmp_path / "new") == {"admin": "127.0.0.1:2"}
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["ports.json"]
+
+
+def test_no_node_has_no_ports(tmp_path):
+    assert ports_file.read(tmp_path) == {}
+    ports_file.remove(tmp_path)
