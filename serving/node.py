@@ -111,7 +111,6 @@ class Node:
             await port.server.start()
         state_dir = Path(self._settings.state_dir)
         await asyncio.to_thread(ports_file.write, state_dir, self.addresses)
-        stack.push_async_callback(asyncio.to_thread, ports_file.remove, state_dir)
         self._enter(NodeState.LOADING)
         stack.push_async_callback(self._drain)
         logger.info("listening: %s", ", ".join(f"{name} {address}" for name, address in self.addresses.items()))

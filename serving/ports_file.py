@@ -1,4 +1,7 @@
-"""`ports.json` in a node's state folder: where its ports really are, so that port 0 in the settings is of use."""
+"""`ports.json` in a node's state folder: where its ports really are, so that port 0 in the settings is of use.
+
+The worker writes it when it listens; its supervisor removes it when the worker has ended.
+"""
 
 from __future__ import annotations
 

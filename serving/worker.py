@@ -8,7 +8,6 @@ import signal
 import sys
 from asyncio import get_running_loop
 from collections.abc import Awaitable, Callable
-from enum import IntEnum
 from pathlib import Path
 
 import uvloop
@@ -17,6 +16,7 @@ from loaders.artifact import ArtifactError
 from loaders.loader import LoadError
 from serving import telemetry
 from serving.errors import TesseraError
+from serving.exit_code import ExitCode
 from serving.node import Node
 from serving.settings import Settings
 from serving.settings_file import SettingsError, load
@@ -24,14 +24,6 @@ from serving.settings_file import SettingsError, load
 Assemble = Callable[[Settings], Awaitable[Node]]
 
 _PR_SET_PDEATHSIG = 1
-
-
-class ExitCode(IntEnum):
-    """REFUSED: the settings, a port or a file will not do; one line on standard error says which."""
-
-    OK = 0
-    FAILED = 1
-    REFUSED = 2
 
 
 def die_with(parent: int) -> None:

@@ -16,9 +16,9 @@ from enum import Enum
 from pathlib import Path
 
 from serving import ports_file, telemetry
+from serving.exit_code import ExitCode
 from serving.settings import Settings
 from serving.settings_file import SettingsError, load
-from serving.worker import ExitCode
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +122,7 @@ class Supervisor:
         """The exit code for this process."""
         self._listen_for_signals()
         failures, listened = 0, False
+        ports_file.remove(self._state_dir)  # of a node that was killed
         while True:
             started_s = self._clock()
             code = await self._one_worker()

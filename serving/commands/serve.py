@@ -16,6 +16,7 @@ def serve(config: Path) -> None:
     Ends with code 2 when the settings, a port or a file will not do.
     """
     from serving import workers  # noqa: PLC0415 - keeps `tessera --help` quick
+    from serving.exit_code import ExitCode  # noqa: PLC0415
     from serving.settings_file import SettingsError  # noqa: PLC0415
 
     try:
@@ -23,4 +24,4 @@ def serve(config: Path) -> None:
     except (SettingsError, workers.InUseError, OSError) as error:
         for line in str(error).splitlines():
             click.echo(f"tessera: {line}", err=True)
-        sys.exit(2)
+        sys.exit(ExitCode.REFUSED)

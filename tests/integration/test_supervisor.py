@@ -116,6 +116,17 @@ def test_a_killed_worker_is_replaced(serving):
     assert "worker ended with code -9, the next one starts in 0.1 s" in said
 
 
+def test_a_worker_that_stops_by_itself_is_replaced(serving):
+    running = serving()
+    first = running.worker()
+    until(lambda: serves(running))
+    first.terminate()
+    running.next_worker(first)
+    until(lambda: serves(running))
+    running.process.terminate()
+    assert "worker ended with code 0, the next one starts in 0.1 s" in running.ended()[1]
+
+
 def test_a_killed_supervisor_takes_its_worker_along(serving):
     running = serving()
     worker = running.worker()

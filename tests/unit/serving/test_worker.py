@@ -7,7 +7,8 @@ import pytest
 
 from loaders.artifact import ArtifactError
 from serving.errors import NotReadyError
-from serving.worker import ExitCode, die_with, run
+from serving.exit_code import ExitCode
+from serving.worker import die_with, run
 
 pytestmark = pytest.mark.usefixtures("restored_logging")
 
