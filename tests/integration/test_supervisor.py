@@ -32,11 +32,12 @@ def until(what, timeout_s=20):
 class Serving:
     """A supervisor started on a folder."""
 
-    def __init__(self, folder, ports="service = '127.0.0.1:0'", command=COMMAND) -> None:
+    def __init__(self, folder, ports="service = '127.0.0.1:0'", drain_s=10, command=COMMAND) -> None:
         self.state_dir = folder / "state"
         self.config = folder / "node.toml"
         self.config.write_text(
-            f"party = 'bank'\nstate_dir = 'state'\nregistry = 'registry'\n[ports]\n{ports}\n[cache]\nembedded = false\n"
+            "party = 'bank'\nstate_dir = 'state'\nregistry = 'registry'\n[cache]\nembedded = false\n"
+            f"[ports]\n{ports}\n[limits]\ndrain_s = {drain_s}\n"
         )
         self.process = subprocess.Popen(
             [*command, "--config", str(self.config)], cwd=ROOT, stderr=subprocess.PIPE, text=True
@@ -127,6 +128,19 @@ def test_a_worker_that_stops_by_itself_is_replaced(serving):
     assert "worker ended with code 0, the next one starts in 0.1 s" in running.ended()[1]
 
 
+@pytest.mark.soak
+def test_a_worker_that_hangs_is_killed(serving):
+    running = serving(drain_s=0)
+    worker = running.worker()
+    until(lambda: serves(running))
+    worker.suspend()
+    running.process.terminate()
+    code, said = running.ended()
+    assert code == 1
+    assert f"worker {worker.pid} did not stop in time" in said
+    assert not worker.is_running()
+
+
 def test_a_killed_supervisor_takes_its_worker_along(serving):
     running = serving()
     worker = running.worker()
@@ -140,7 +154,7 @@ def test_sighup_starts_a_worker_with_the_new_settings(serving):
     running = serving()
     first = running.worker()
     until(lambda: serves(running))
-    running.config.write_text(running.config.read_text() + "[limits]\ndrain_s = 1.25\n")
+    running.config.write_text(running.config.read_text().replace("drain_s = 10", "drain_s = 1.25"))
     running.process.send_signal(signal.SIGHUP)
     running.next_worker(first)
     until(lambda: serves(running))
