@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import os
 import socket
 from collections.abc import AsyncIterator, Generator, Iterator
 from typing import Any
@@ -117,7 +116,8 @@ def _bind_error(address: str) -> OSError:
     try:
         socket.create_server((host, int(port)), family=family, reuse_port=False).close()
     except OSError as error:
-        return OSError(error.errno or errno.EADDRNOTAVAIL, f"cannot bind {address}: {os.strerror(error.errno or 0)}")
+        reason = str(error.strerror).partition(" (while")[0]
+        return OSError(error.errno, f"cannot bind {address}: {reason}")
     return OSError(errno.EADDRINUSE, f"cannot bind {address}")
 
 

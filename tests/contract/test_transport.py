@@ -390,6 +390,8 @@ async def test_an_address_of_another_machine_is_an_error(kind):
     made = server(kind)
     with pytest.raises(OSError, match=r"cannot bind 192\.0\.2\.1:0: Cannot assign"):
         made.add_port("192.0.2.1:0")
+    with pytest.raises(OSError, match=r"cannot bind nowhere\.invalid:0: \w+"):
+        made.add_port("nowhere.invalid:0")
     await made.stop(0)
 
 
