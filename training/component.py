@@ -116,11 +116,13 @@ class Component(ABC):
 
     Parameters: a frozen msgspec struct with defaults; units and ranges are in its annotations.
     Ports: names to kinds; `inputs` and `outputs` are the same on every role unless a role lacks the value.
+    A job may leave the ports in `optional_inputs` unwired.
     """
 
     roles: ClassVar[frozenset[Role]] = frozenset(Role)
     Parameters: ClassVar[type[msgspec.Struct]]
     inputs: ClassVar[Mapping[str, PortKind]]
+    optional_inputs: ClassVar[frozenset[str]] = frozenset()
     outputs: ClassVar[Mapping[str, PortKind]]
 
     @abstractmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -80,8 +82,9 @@ def test_what_the_key_owner_sees_is_masked(cipher, keys):
 def test_sums_that_would_wrap_are_refused(cipher, keys):
     matrix, vector = inputs(400, 3)
     matrix[7, 1] = 1e7
-    with pytest.raises(CapacityError, match=r"column 1 .*scale or clip"):
+    with pytest.raises(CapacityError, match="scale or clip") as caught:
         multiply(cipher, keys, matrix, vector)
+    assert caught.value.column == 1
 
 
 def test_the_limit_is_half_the_modulus(cipher, keys):
@@ -95,8 +98,9 @@ def test_the_limit_is_half_the_modulus(cipher, keys):
 def test_broken_columns_are_named(cipher, keys, bad):
     matrix, vector = inputs(40, 3)
     matrix[3, 2] = bad
-    with pytest.raises(CapacityError, match="column 2 holds NaN"):
+    with pytest.raises(CapacityError, match="holds NaN") as caught:
         multiply(cipher, keys, matrix, vector)
+    assert pickle.loads(pickle.dumps(caught.value)).column == 2  # it comes back from another process
 
 
 @pytest.mark.parametrize("bad", [np.nan, 1.5, -1.5])

@@ -35,7 +35,15 @@ class ProtocolError(CipherError):
 
 
 class CapacityError(CipherError):
-    """Our own values do not fit into the plaintext space; the text says which and what to change."""
+    """Our own values do not fit into the plaintext space; the text says what to change, `column` which it is."""
+
+    def __init__(self, text: str, column: int | None = None) -> None:
+        super().__init__(text, column)
+        self.text = text
+        self.column = column
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +92,15 @@ class FixedPoint:
             raise CapacityError(f"the matrix has shape {values.shape}, agreed was {(shape.rows, shape.columns)}")
         broken = np.flatnonzero(~np.isfinite(values).all(axis=0))
         if broken.size:
-            raise CapacityError(f"column {broken[0]} holds NaN or infinity: impute it before training")
+            raise CapacityError("a column holds NaN or infinity: impute it before training", int(broken[0]))
         largest = np.rint(np.ldexp(np.abs(values).max(axis=0), self.matrix_bits))
         room = modulus / (2.0 * shape.rows * np.ceil(np.ldexp(shape.bound, self.vector_bits)))
         if largest.max() >= room:
             allowed = np.ldexp(room, -self.matrix_bits)
             raise CapacityError(
-                f"column {int(largest.argmax())} holds a value beyond {allowed:g}, the most that {shape.rows} rows"
-                " leave room for: scale or clip the column, or take smaller batches"
+                f"a column holds a value beyond {allowed:g}, the most that {shape.rows} rows leave room for: scale or"
+                " clip it, or take smaller batches",
+                int(largest.argmax()),
             )
         return np.rint(np.ldexp(values, self.matrix_bits)).astype(np.int64)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.training.privacy.ratio_attack import recover_slots
+from tests.unit.training.privacy.ratio_attack import recover_slots, second_polynomial
 from training.privacy import protections, seal
 from training.privacy.bfv import BfvCipher, column_product, layout_of, protected
 from training.privacy.framing import split_pieces
@@ -75,9 +75,10 @@ def test_the_ratio_attack_fails_on_what_is_sent(exchange):
     assert recover_slots(switched_down(exchange.query), reply) is None
 
 
-def test_the_fresh_zero_is_fresh(exchange):
-    products = [rerandomised(exchange.product(), exchange.keys.public) for _ in range(2)]
-    assert seal.dump(products[0]) != seal.dump(products[1])
+def test_every_reply_has_a_zero_of_its_own(exchange):
+    """Mask and noise leave the second polynomial alone, so it would repeat without a fresh zero."""
+    replies = [protected(exchange.product(), exchange.mask, exchange.keys.public) for _ in range(2)]
+    assert second_polynomial(replies[0]) != second_polynomial(replies[1])
 
 
 def test_every_slot_is_masked(exchange):
@@ -91,8 +92,10 @@ def test_every_slot_is_masked(exchange):
 
 
 def test_flooding_hides_the_noise_by_at_least_forty_bits(exchange):
-    product = rerandomised(masked(exchange.product(), exchange.mask), exchange.keys.public)
-    assert exchange.budget(product) - exchange.budget(flooded(product)) >= 40
+    bare = rerandomised(masked(exchange.product(), exchange.mask), exchange.keys.public)
+    sent = protected(exchange.product(), exchange.mask, exchange.keys.public)
+    assert exchange.budget(bare) - exchange.budget(flooded(bare)) >= 40
+    assert exchange.budget(switched_down(bare)) - exchange.budget(sent) >= 40
 
 
 def test_the_flooding_noise_fills_its_range():
