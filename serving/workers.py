@@ -206,4 +206,14 @@ async def _supervise(settings: Settings, config: Path, command: Sequence[str]) -
 @contextlib.asynccontextmanager
 async def _shared_cache(settings: Settings) -> AsyncIterator[dict[str, str]]:
     """The environment that points workers to the node's own cache server; empty where it has none."""
-    yield {}
+    if settings.cache.url or not settings.cache.embedded:
+        yield {}
+        return
+    from serving.cache.embedded import EmbeddedRedis  # noqa: PLC0415 - only a node with its own server needs it
+
+    redis = EmbeddedRedis(Path(settings.state_dir), settings.cache.embedded_max_bytes)
+    await redis.start()
+    try:
+        yield {"TESSERA_CACHE__URL": redis.url} if redis.url else {}
+    finally:
+        await redis.stop()
