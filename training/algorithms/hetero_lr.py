@@ -1,7 +1,7 @@
 """Logistic regression whose columns lie with several parties: the update rule, without networking.
 
-Every party runs the same rule on its own weights. Given the sums of residuals times columns, no step needs a number of
-another party: Adam (Kingma, Ba 2015) scales each weight by its own history. One half that holds all columns and the
+Every party runs the same rule on its own weights: gradient descent with Nesterov's momentum (Nesterov 1983). Given the
+sums of residuals times columns, no step needs a number of another party. One half that holds all columns and the
 intercept is plain logistic regression.
 """
 
@@ -15,31 +15,43 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
-GRADIENT_MEMORY = 0.9
-SQUARE_MEMORY = 0.999
-TINY = 1e-8
+LARGEST_MOMENTUM = 0.9
+SETTLED_EPOCHS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Descent:
-    """`learning_rate` is the largest first step of a weight; `l2` multiplies half the squared weights, not the
-    intercept."""
+    """`rate` multiplies the gradient; `l2` multiplies half the squared weights, not the intercept."""
 
-    learning_rate: float = 0.1
+    rate: float
     l2: float = 0.01
 
 
+def stable_rate(features: Floats, l2: float, parties: int, *, intercept: bool) -> float:
+    """The largest rate that cannot diverge, from this party's columns alone.
+
+    The second derivative of the log loss is at most X^T X / 4 per row (Boehning, Lindsay 1988), and that of all
+    parties together at most `parties` times its diagonal blocks.
+    """
+    gram = features.T @ features
+    if intercept:
+        sums = features.sum(axis=0)
+        gram = np.block([[gram, sums[:, None]], [sums[None, :], np.array([[len(features)]])]])
+    largest = float(np.linalg.eigvalsh(gram)[-1]) / len(features)
+    curvature = parties * largest / 4 + l2
+    return 1 / curvature if curvature > 0 else 1.0
+
+
 class LinearHalf:
-    """One party's weights (columns,), its intercept if it has one, and the optimiser's memory of both."""
+    """One party's weights (columns,), its intercept if it has one, and the momentum of both."""
 
     def __init__(self, weights: Floats, descent: Descent, intercept: float | None = None) -> None:
         self._columns = weights.size
         tail = [] if intercept is None else [intercept]
         self._values = np.concatenate([weights, tail]).astype(np.float64)
         self._decay = np.concatenate([np.full(weights.size, descent.l2), np.zeros(len(tail))])
-        self._rate = descent.learning_rate
-        self._gradient = np.zeros_like(self._values)
-        self._square = np.zeros_like(self._values)
+        self._rate = descent.rate
+        self._velocity = np.zeros_like(self._values)
         self._steps = 0
 
     @property
@@ -59,25 +71,25 @@ class LinearHalf:
         """One step. `column_sums` is X^T d over the batch's `rows`; `residual_sum` serves the intercept only."""
         tail = [] if self.intercept is None else [residual_sum]
         gradient = np.concatenate([column_sums, tail]) / rows + self._decay * self._values
+        momentum = min(LARGEST_MOMENTUM, self._steps / (self._steps + 3))
         self._steps += 1
-        self._gradient += (1 - GRADIENT_MEMORY) * (gradient - self._gradient)
-        self._square += (1 - SQUARE_MEMORY) * (gradient**2 - self._square)
-        mean = self._gradient / (1 - GRADIENT_MEMORY**self._steps)
-        spread = np.sqrt(self._square / (1 - SQUARE_MEMORY**self._steps))
-        self._values -= self._rate * mean / (spread + TINY)
+        self._velocity = momentum * self._velocity + gradient
+        self._values -= self._rate * (gradient + momentum * self._velocity)
 
 
 class Convergence:
-    """Says when the loss has settled: it differs from the one before by less than `tolerance`."""
+    """Says when the loss has settled: three times in a row it moved by less than `tolerance`. Once is no proof, since
+    momentum carries the loss through turning points."""
 
     def __init__(self, tolerance: float) -> None:
         self._tolerance = tolerance
         self._last = np.inf
+        self._settled = 0
 
     def reached(self, loss: float) -> bool:
-        settled = abs(self._last - loss) < self._tolerance
+        self._settled = self._settled + 1 if abs(self._last - loss) < self._tolerance else 0
         self._last = loss
-        return settled
+        return self._settled >= SETTLED_EPOCHS
 
 
 def probability(predictor: Floats) -> Floats:

@@ -20,10 +20,12 @@ See docs/security.md.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
@@ -40,6 +42,7 @@ from training.algorithms.hetero_lr import (
     probability,
     residual,
     safe_batch_rows,
+    stable_rate,
 )
 from training.component import (
     Component,
@@ -66,18 +69,15 @@ SMALLEST_START, LARGEST_START = 0.1, 0.5
 
 
 class LrParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Equal on every party. `tolerance` is in nats of the mean log loss; `seed` only orders rows into batches."""
+    """Equal on every party. `learning_rate` is a share of the largest rate that cannot diverge with all rows in one
+    batch; `tolerance` is in nats of the mean log loss; `seed` only orders rows into batches."""
 
     epochs: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
     batch_rows: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 2048
-    learning_rate: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.1
+    learning_rate: Annotated[float, msgspec.Meta(gt=0, le=2)] = 1.0
     l2: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.01
-    tolerance: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1e-4
+    tolerance: Annotated[float, msgspec.Meta(ge=0, le=1)] = 5e-5
     seed: Annotated[int, msgspec.Meta(ge=0, lt=1 << 63)] = 0
-
-    @property
-    def descent(self) -> Descent:
-        return Descent(self.learning_rate, self.l2)
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -147,7 +147,8 @@ class GuestSide:
         plan = batch_plan(len(table.ids), self.parameters.batch_rows, self.parameters.seed)
         owners = await self._agree(table, plan)
         start = private_weights(len(table.columns) + 1, SMALLEST_START, LARGEST_START)
-        half = LinearHalf(start[1:], self.parameters.descent, intercept=float(start[0]))
+        descent = await own_descent(self.context, self.parameters, table)
+        half = LinearHalf(start[1:], descent, intercept=float(start[0]))
         convergence = Convergence(self.parameters.tolerance)
         for epoch in range(self.parameters.epochs):
             batches = [
@@ -221,7 +222,7 @@ class HostSide:
     async def fit(self, table: Table) -> ModelPart:
         owner = ColumnOwner(self.context, self.channel, self.cipher, await self._agree(table))
         plan = batch_plan(len(table.ids), self.parameters.batch_rows, self.parameters.seed)
-        half = LinearHalf(np.zeros(len(table.columns)), self.parameters.descent)
+        half = LinearHalf(np.zeros(len(table.columns)), await own_descent(self.context, self.parameters, table))
         for epoch in range(self.parameters.epochs):
             for number, rows in enumerate(plan):
                 with errors_named(self.context, self.channel, table.columns):
@@ -264,6 +265,13 @@ def refused(table: Table, plan: Sequence[Rows], offers: Sequence[Offer]) -> str:
             f" least {least} rows are needed: raise batch_rows, train on more rows or on fewer host columns"
         )
     return ""
+
+
+async def own_descent(context: Context, parameters: LrParameters, table: Table) -> Descent:
+    """From this party's own columns; a thread, because many rows take seconds."""
+    measure = partial(stable_rate, intercept=context.role is Role.GUEST)
+    rate = await asyncio.to_thread(measure, table.features, parameters.l2, 1 + len(context.hosts))
+    return Descent(parameters.learning_rate * rate, parameters.l2)
 
 
 def checked(context: Context, table: Table) -> Table:

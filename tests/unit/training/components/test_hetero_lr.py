@@ -14,7 +14,15 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.metrics import roc_auc_score
 
 from tests.unit.training.components.parties import parties, run_all
-from training.algorithms.hetero_lr import Convergence, LinearHalf, log_loss_sum, probability, residual
+from training.algorithms.hetero_lr import (
+    Convergence,
+    Descent,
+    LinearHalf,
+    log_loss_sum,
+    probability,
+    residual,
+    stable_rate,
+)
 from training.component import ComponentError, Table
 from training.components.hetero_lr import HeteroLr, LrParameters
 from training.privacy.bfv import BfvCipher
@@ -67,7 +75,8 @@ async def refusals(inputs: dict[str, dict[str, Any]], parameters: LrParameters |
 def plain(parameters: LrParameters) -> LinearHalf:
     """Plain logistic regression on the joined table with the same optimiser and stopping rule."""
     start = private_weights(31, 0.1, 0.5)
-    half, convergence = LinearHalf(start[1:], parameters.descent, start[0]), Convergence(parameters.tolerance)
+    descent = Descent(stable_rate(FEATURES[TRAIN], parameters.l2, 1, intercept=True), parameters.l2)
+    half, convergence = LinearHalf(start[1:], descent, start[0]), Convergence(parameters.tolerance)
     for _ in range(parameters.epochs):
         predictor = half.predictor(FEATURES[TRAIN])
         errors = residual(predictor, LABEL[TRAIN])
@@ -88,10 +97,10 @@ async def test_it_equals_plain_logistic_regression_under_encryption():
     federated = roc_auc_score(LABEL[400:], prediction.features[:, 0])
     assert federated == pytest.approx(roc_auc_score(LABEL[400:], reference.predictor(FEATURES[400:])), abs=1e-3)
     assert len(members["guest"].metrics) <= 60
-    assert np.corrcoef(joined(outcomes), reference.weights)[0, 1] > 0.8
+    assert np.abs(joined(outcomes) - reference.weights).mean() < 0.15
 
 
-@pytest.mark.parametrize(("cipher", "epochs", "distance"), [(BfvCipher, 80, 0.05), (PlaintextTwin, 250, 2e-3)])
+@pytest.mark.parametrize(("cipher", "epochs", "distance"), [(BfvCipher, 60, 0.05), (PlaintextTwin, 250, 2e-3)])
 async def test_run_to_the_end_the_weights_are_those_of_plain_logistic_regression(cipher, epochs, distance):
     parameters = LrParameters(epochs=epochs, tolerance=0.0, l2=0.1)
     _, outcomes = await trained(cipher(), parameters, tables(10))
@@ -258,7 +267,7 @@ async def spoil(name: str, change: Callable[[bytes], bytes], sender: str) -> str
         (scoped,) = members[sender].channels.values()
         scoped.damage[name] = change
         with pytest.raises(ComponentError) as caught:
-            await together(*(component.run(members[party], LrParameters(), inputs[party]) for party in members))
+            await together(*(component.run(members[party], LrParameters(epochs=1), inputs[party]) for party in members))
     return str(caught.value)
 
 
