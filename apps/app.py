@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from loaders.signature import Batch, Signature
+from loaders.signature import Batch, FeatureError, Signature
 
 
 class AppError(Exception):
@@ -134,3 +134,26 @@ class App(ABC):
     @abstractmethod
     def postprocess(self, request: Request, result: Result) -> Result:
         """The scores that the caller gets. Raises AppError."""
+
+
+def features_of(request: Request, signature: Signature, ignore_unknown: bool = False) -> Batch:
+    """The request's rows in signature order, checked: what most apps begin with. Raises FeatureError."""
+    if request.matrix is not None:
+        batch = _packed(request, request.matrix, signature)
+    elif request.columnar:
+        batch = signature.columns(request.rows, request.numbers, request.texts, ignore_unknown)
+    else:
+        batch = signature.row(request.numbers, request.texts, ignore_unknown)
+    signature.check(batch)
+    return batch
+
+
+def _packed(request: Request, matrix: npt.NDArray[np.float64], signature: Signature) -> Batch:
+    if request.signature_hash != signature.digest:
+        raise FeatureError(
+            f"signature_hash is {request.signature_hash.hex() or 'empty'}, the model's is {signature.digest.hex()}"
+        )
+    if matrix.shape[1] != len(signature.numbers):
+        raise FeatureError(f"{matrix.shape[1]} numbers in a row, the model takes {len(signature.numbers)}")
+    named = signature.columns(request.rows, {}, request.texts) if request.columnar else signature.row({}, request.texts)
+    return Batch(matrix, named.texts)

@@ -18,6 +18,7 @@ import msgspec
 from loaders.signature import TensorSpec
 
 SCHEMA = "1.0"
+MANIFEST = "manifest.json"
 
 
 class ArtifactError(Exception):

@@ -16,7 +16,6 @@ from enum import Enum
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import rfc8785
 
 Numbers = npt.NDArray[np.float64]
 Texts = npt.NDArray[np.object_]
@@ -101,8 +100,8 @@ class Signature:
         fill(self, "_required", np.array(required, dtype=np.bool_))
         fill(self, "_all_required", all(required))
         fill(self, "_index", {name: position for position, name in enumerate(names)})
-        described = [[spec.name, spec.dtype, list(spec.shape), list(spec.feature_names())] for spec in self.inputs]
-        fill(self, "digest", hashlib.sha256(rfc8785.dumps(described)).digest())
+        described = [[spec.name, spec.dtype, *map(str, spec.shape), *spec.feature_names()] for spec in self.inputs]
+        fill(self, "digest", hashlib.sha256(msgspec.json.encode(described)).digest())
         _refuse_duplicates((*self.numbers, *self.texts))
 
     def row(self, numbers: Mapping[str, float], texts: Mapping[str, str], ignore_unknown: bool = False) -> Batch:
@@ -164,9 +163,7 @@ class Signature:
             unknown = min(texts.keys() - set(self.texts))
             wrong = unknown in self._index
             raise FeatureError(
-                f"feature {unknown!r} is a number, send it in `numbers`"
-                if wrong_kind
-                else f"unknown feature {unknown!r}"
+                f"feature {unknown!r} is a number, send it in `numbers`" if wrong else f"unknown feature {unknown!r}"
             )
 
     def _text_required(self) -> bool:

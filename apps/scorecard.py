@@ -1,0 +1,52 @@
+"""Credit points from a probability: offset + factor / ln(base) * ln((1 - p) / p), within bounds.
+
+A probability of 0 gives the upper bound, of 1 the lower one. Points are rounded to two decimals, half to even.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, ClassVar
+
+import msgspec
+import numpy as np
+
+from apps.app import App, AppError, Request, Result, features_of
+from loaders.loader import Scores
+from loaders.signature import Batch, Signature
+
+NEARLY = 1e-8
+"""Probabilities this close to 0 or 1 count as 0 or 1."""
+
+
+class ScorecardParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`factor` points double, or divide by `factor_base`, the odds. The bounds are `lower_limit` points and
+    `upper_limit_ratio` x `offset`."""
+
+    offset: float = 500.0
+    factor: Annotated[float, msgspec.Meta(gt=0)] = 20.0
+    factor_base: Annotated[float, msgspec.Meta(gt=1)] = 2.0
+    upper_limit_ratio: Annotated[float, msgspec.Meta(gt=0)] = 3.0
+    lower_limit: float = 0.0
+    ignore_unknown: bool = False
+
+
+class Scorecard(App):
+    name: ClassVar[str] = "scorecard"
+    Parameters: ClassVar[type[msgspec.Struct]] = ScorecardParameters
+    parameters: ScorecardParameters
+
+    def preprocess(self, request: Request, signature: Signature) -> Batch:
+        return features_of(request, signature, self.parameters.ignore_unknown)
+
+    def postprocess(self, request: Request, result: Result) -> Result:
+        given = self.parameters
+        probability = result.scores
+        if ((probability < 0) | (probability > 1)).any():
+            raise AppError("app 'scorecard' needs a probability; the model's link gives something else")
+        inner = np.clip(probability, NEARLY, 1 - NEARLY)
+        points = given.offset + given.factor / math.log(given.factor_base) * np.log((1 - inner) / inner)
+        upper = given.upper_limit_ratio * given.offset
+        points = np.where(probability <= NEARLY, upper, np.where(probability >= 1 - NEARLY, given.lower_limit, points))
+        bounded: Scores = np.clip(points, given.lower_limit, upper)
+        return Result(bounded.round(2))

@@ -1,0 +1,67 @@
+"""Finds the loader of a format: `loaders/<format>.py` holds the one `Loader` whose `format` is that name."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from loaders.artifact import Artifact, SelfTest
+from loaders.loader import Loader, LoadError, Servable
+from loaders.signature import Batch, FeatureError
+
+_CONTRACTS = frozenset({"__init__", "artifact", "catalog", "loader", "merge", "registry", "signature"})
+
+
+def formats() -> list[str]:
+    """Known formats, from the file names; imports nothing."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in _CONTRACTS)
+
+
+def loader_for(artifact: Artifact) -> Loader:
+    """Raises LoadError naming the known formats."""
+    name = artifact.manifest.format
+    if name not in formats():
+        raise LoadError(f"unknown format {name!r}: this version loads {', '.join(formats())}")
+    return _loader_class(name)(artifact)
+
+
+def load_servable(loader: Loader) -> Servable:
+    """Load and run the self-test: only then a model counts as loaded. Slow. Raises LoadError."""
+    servable = loader.load()
+    if loader.artifact.manifest.self_test is not None:
+        run_self_test(servable, loader.artifact.manifest.self_test)
+    return servable
+
+
+def run_self_test(servable: Servable, test: SelfTest) -> None:
+    """Raises LoadError naming the first output that is not as the artifact says."""
+    rows = len(test.numbers)
+    numbers = np.array(test.numbers, dtype=np.float64).reshape(rows, -1)
+    texts = np.array(test.texts or [[]] * rows, dtype=np.object_).reshape(rows, -1)
+    try:
+        outputs = servable.predict(Batch(numbers, texts))
+    except (FeatureError, ValueError) as error:
+        raise LoadError(f"self-test: the half cannot answer its own vectors: {error}") from None
+    for name, expected in test.outputs.items():
+        wanted = np.array(expected, dtype=np.float64)
+        if name not in outputs or outputs[name].shape != wanted.shape:
+            raise LoadError(f"self-test: output {name!r} of shape {wanted.shape} is not there")
+        if not np.allclose(outputs[name], wanted, rtol=0, atol=test.tolerance, equal_nan=True):
+            raise LoadError(f"self-test: output {name!r} differs from what the artifact declares")
+
+
+@cache
+def _loader_class(name: str) -> type[Loader]:
+    module = importlib.import_module(f"loaders.{name}")
+    found = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, Loader) and value.__module__ == module.__name__
+    ]
+    if len(found) != 1 or found[0].format != name:
+        raise LoadError(f"loaders/{name}.py must hold exactly one Loader with format {name!r}")
+    return found[0]

@@ -1,0 +1,82 @@
+"""Format `tessera`: linear halves that the training runner publishes.
+
+Files: `weights.npy` (features,) or (features, width); at the guest `intercept.npy` () or (width,); and what the
+preprocessing steps name. float64, read without unpickling.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import numpy as np
+
+from loaders.loader import Loader, LoadError, Servable
+from loaders.servables.linear import LinearServable
+from loaders.servables.preprocess import PreprocessError, compile_steps
+from loaders.signature import FeatureError, Missing, Numbers, Signature
+
+
+class TesseraLoader(Loader):
+    """One linear half."""
+
+    format: ClassVar[str] = "tessera"
+
+    def estimate(self) -> int:
+        return sum(entry.bytes for entry in self.artifact.files.values())
+
+    def load(self) -> Servable:
+        manifest = self.artifact.manifest
+        signature = self._signature()
+        features = len(signature.numbers)
+        weights = self._array("weights.npy")
+        weights = weights[:, None] if weights.ndim == 1 else weights
+        if weights.ndim != 2 or weights.shape[0] != features:
+            raise LoadError(f"weights.npy has shape {weights.shape} for {features} features")
+        intercept = self._intercept(weights.shape[1])
+        try:
+            steps = compile_steps(manifest.preprocess, features, self._array)
+        except PreprocessError as error:
+            raise LoadError(str(error)) from None
+        self._check_missing(steps.fill)
+        return LinearServable(signature, steps, weights, intercept)
+
+    def _signature(self) -> Signature:
+        manifest = self.artifact.manifest
+        try:
+            signature = Signature(manifest.inputs, manifest.outputs)
+        except FeatureError as error:
+            raise LoadError(f"inputs: {error}") from None
+        if signature.texts or len(manifest.outputs) != 1:
+            raise LoadError("a linear half takes numbers only and has one output")
+        return signature
+
+    def _intercept(self, width: int) -> Numbers:
+        if "intercept.npy" not in self.artifact.files:
+            return np.zeros(width)
+        intercept = np.atleast_1d(self._array("intercept.npy"))
+        if intercept.shape != (width,):
+            raise LoadError(f"intercept.npy has shape {intercept.shape} for width {width}")
+        return intercept
+
+    def _check_missing(self, fill: Numbers) -> None:
+        position = 0
+        for spec in self.artifact.manifest.inputs:
+            values = fill[position : position + spec.width]
+            position += spec.width
+            if spec.missing is Missing.NATIVE:
+                raise LoadError(f"input {spec.name!r}: a linear half cannot handle missing values natively")
+            if spec.missing is Missing.IMPUTE and not all(map(math.isfinite, values)):
+                raise LoadError(f"input {spec.name!r} is to be imputed, but no impute step says with what")
+
+    def _array(self, name: str) -> Numbers:
+        if name not in self.artifact.files:
+            raise LoadError(f"{name} is not among the artifact's files")
+        try:
+            with (self.artifact.path / name).open("rb") as file:
+                values = np.lib.format.read_array(file, allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise LoadError(f"{name} is not a .npy array: {error}") from None
+        if values.dtype != np.float64 or not np.isfinite(values).all():
+            raise LoadError(f"{name} must hold finite float64 numbers")
+        return np.asarray(values)
