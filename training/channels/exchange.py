@@ -26,6 +26,7 @@ class Seat:
         self.endpoint = endpoint
         self.met: asyncio.Future[str] = asyncio.get_running_loop().create_future()  # the digest that the peer named
         self.reader: asyncio.Task[None] | None = None
+        self.hellos = 0
 
     def meet(self, spec_digest: str) -> None:
         if not self.met.done():
@@ -97,7 +98,7 @@ class Exchange(pb_grpc.PartyChannelServicer):
         reader = seat.reader = asyncio.create_task(_read(seat, requests))
         reader.add_done_callback(lambda _: seat.endpoint.incoming.set())  # wakes the loop below
         try:
-            async for acknowledgement in _acknowledgements(seat.endpoint, reader):
+            async for acknowledgement in _acknowledgements(seat, reader):
                 yield acknowledgement
             if seat.reader is not reader:
                 raise transport.RpcError(transport.Code.ABORTED, f"another stream of party {hello.party} took over")
@@ -138,18 +139,23 @@ async def _read(seat: Seat, requests: AsyncIterator[pb.Envelope]) -> None:
     async for envelope in requests:
         if (envelope.job, envelope.party) != (seat.meeting.job, seat.meeting.peer):
             raise IntegrityError("an envelope names another job or party than its stream")
-        seat.endpoint.deliver(wire.chunk(envelope))
+        if wire.is_hello(envelope):
+            seat.hellos += 1
+            seat.endpoint.incoming.set()
+        else:
+            seat.endpoint.deliver(wire.chunk(envelope))
 
 
-async def _acknowledgements(endpoint: Endpoint, reader: asyncio.Task[None]) -> AsyncIterator[pb.Acknowledgement]:
-    """One whenever it differs from the one before; ends with the reader, whose IntegrityError ends the call."""
-    told = None
+async def _acknowledgements(seat: Seat, reader: asyncio.Task[None]) -> AsyncIterator[pb.Acknowledgement]:
+    """One with all news and for every hello; ends with the reader, whose IntegrityError ends the call."""
+    endpoint, told = seat.endpoint, None
     while True:
         finished = reader.done()
         endpoint.incoming.clear()
-        if (news := endpoint.acknowledgement()) != told:
+        next_position, credit_until = endpoint.acknowledgement()
+        if (news := (next_position, credit_until, seat.hellos)) != told:
             told = news
-            yield pb.Acknowledgement(next_position=news[0], credit_until=news[1])
+            yield pb.Acknowledgement(next_position=next_position, credit_until=credit_until)
         if finished:
             break
         await endpoint.incoming.wait()

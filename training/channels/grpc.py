@@ -39,11 +39,12 @@ TRY_AGAIN = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class GrpcChannelOptions:
-    """`keepalive_s`: how often a silent connection is probed, and how long the answer may take."""
+    """`keepalive_s`: after this long without anything to send the peer is asked for a sign of life; one that is silent
+    for twice as long, or cannot take 1 MiB in that time, is disconnected. After `lost_after_s` more it is lost."""
 
-    lost_after_s: float = 30.0
+    lost_after_s: float = 15.0
     close_timeout_s: float = 30.0
-    keepalive_s: float = 10.0
+    keepalive_s: float = 5.0
     limits: InboxLimits = field(default_factory=InboxLimits)
     kind: transport.Transport = transport.Transport.GRPCIO
 
@@ -156,25 +157,45 @@ class GrpcChannel(Channel):
         writer: asyncio.Task[None] | None = None
         try:
             await call.write(wire.hello(self._meeting))
-            while (told := await call.read()) is not None:
-                patience.succeeded()
-                if writer is None:
-                    self.endpoint.resume(told.next_position, told.credit_until)
-                    writer = asyncio.create_task(self._write(call))
-                else:
-                    self.endpoint.acknowledge(told.next_position, told.credit_until)
+            if (told := await self._answer(call)) is None:
+                return
+            patience.succeeded()
+            self.endpoint.resume(told.next_position, told.credit_until)
+            writer = asyncio.create_task(self._write(call))
+            while (told := await self._answer(call)) is not None:
+                self.endpoint.acknowledge(told.next_position, told.credit_until)
         finally:
             if writer is not None:
                 writer.cancel()
             call.cancel()
             await asyncio.gather(*filter(None, [writer]), return_exceptions=True)
 
+    async def _answer(self, call: Any) -> pb.Acknowledgement | None:
+        """The next acknowledgement; None when the peer ends its end. A peer that says nothing for twice the time after
+        which it was asked to is not there: the transport's own probes may take a minute to find that."""
+        silence_s = 2 * self._options.keepalive_s
+        try:
+            async with asyncio.timeout(silence_s):
+                told: pb.Acknowledgement | None = await call.read()
+        except TimeoutError:
+            raise transport.RpcError(transport.Code.UNAVAILABLE, f"silent for {silence_s:g} s") from None
+        return told
+
     async def _write(self, call: Any) -> None:
+        """What there is to send, and a hello when nothing went out for a while, be it for want of credit."""
+        loop = asyncio.get_running_loop()
+        ask_at = loop.time() + self._options.keepalive_s
         while True:
             self.endpoint.outgoing.clear()
             while (chunk := self.endpoint.next_chunk()) is not None:
                 await call.write(wire.envelope(chunk, self._meeting.party))
-            await self.endpoint.outgoing.wait()
+                ask_at = loop.time() + self._options.keepalive_s
+            try:
+                async with asyncio.timeout_at(ask_at):
+                    await self.endpoint.outgoing.wait()
+            except TimeoutError:
+                await call.write(wire.hello(self._meeting))
+                ask_at = loop.time() + self._options.keepalive_s
 
     def _refusal(self, error: transport.RpcError) -> ChannelError:
         return ChannelError(f"party {self.peer} at {self._target} refuses job {self._meeting.job}: {error.details}")

@@ -18,7 +18,7 @@ class Meeting:
 
     def check(self, tag: Tag) -> None:
         """Raises ChannelError if the tag cannot travel on this channel."""
-        if tag.job != self.job or tag.round < 0 or tag.attempt < 0:
+        if tag.job != self.job or not tag.name or tag.round < 0 or tag.attempt < 0:
             raise ChannelError(f"{tag} does not fit the channel to party {self.peer} in job {self.job}")
 
     def compare(self, ours: str, theirs: str) -> None:

@@ -9,8 +9,13 @@ from training.channels.meeting import Meeting
 
 
 def hello(meeting: Meeting) -> pb.Envelope:
-    """The first envelope of every stream: it says whose stream it is and carries nothing."""
+    """The first envelope of every stream: it says whose stream it is and carries nothing. Later ones ask for a sign of
+    life: the receiver acknowledges at once, also without news."""
     return pb.Envelope(job=meeting.job, attempt=meeting.attempt, party=meeting.party)
+
+
+def is_hello(envelope: pb.Envelope) -> bool:
+    return not envelope.name
 
 
 def envelope(chunk: Chunk, party: str) -> pb.Envelope:
