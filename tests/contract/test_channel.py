@@ -314,6 +314,8 @@ async def test_closing_sends_everything_first(world) -> None:
         await guest.close()
         await guest.close()
         assert await host.receive(tag("x"), 5) == payload
+        with pytest.raises(ChannelError, match="the channel to party host in job job is closed"):
+            await guest.send(tag("y"), b"")
 
 
 async def test_a_closed_peer_ends_waiting_and_sending(world) -> None:

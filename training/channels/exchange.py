@@ -75,7 +75,7 @@ class Exchange(pb_grpc.PartyChannelServicer):
         key = (seat.meeting.job, seat.meeting.peer)
         if self._seats.get(key) is seat:
             del self._seats[key]
-        seat.end(ChannelError(f"the channel to party {seat.meeting.peer} is closed"))
+        seat.end(seat.meeting.ended())
 
     async def Meet(self, request: pb.MeetRequest, context: Any) -> pb.MeetReply:
         _check_identity(request.party, context)

@@ -37,5 +37,8 @@ class Meeting:
             f"party {self.peer} did not join job {self.job} within {timeout_s:g} s; is its node running with this job?"
         )
 
+    def ended(self) -> ChannelError:
+        return ChannelError(f"the channel to party {self.peer} in job {self.job} is closed")
+
     def closed(self) -> PeerLostError:
         return PeerLostError(f"party {self.peer} has closed its channel of job {self.job}")

@@ -104,7 +104,7 @@ class MemoryChannel(Channel):
             carrier.cancel()
             other = self._other.result()
             other.end(other.meeting.closed())
-            self.endpoint.fail(self.meeting.closed())
+            self.endpoint.fail(self.meeting.ended())
 
 
 async def _carry(source: Endpoint, target: Endpoint) -> None:

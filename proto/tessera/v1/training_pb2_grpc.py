@@ -61,7 +61,8 @@ class PartyChannelServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Deliver(self, request_iterator, context):
-        """Deliver envelopes in order. The first acknowledgement says where to resume after a reconnect.
+        """Deliver envelopes in order. The first envelope of a stream carries job, attempt and party only; the acknowledgement
+        that answers it says where to resume after a reconnect. A later one of this kind asks for a sign of life.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
