@@ -147,6 +147,35 @@ async def test_a_cut_connection_loses_and_doubles_nothing() -> None:
         assert await guest.receive(tag("back"), 5) == b"still there"
 
 
+async def test_a_node_that_starts_later_is_waited_for() -> None:
+    guest, host = Party("guest"), Party("host")
+    await guest.start()
+    channels = (
+        guest.channel("host", host.port, GrpcChannelOptions()),
+        host.channel("guest", guest.port, GrpcChannelOptions()),
+    )
+    opening = asyncio.create_task(channels[0].open("digest", 20))
+    await asyncio.sleep(0.2)
+    assert not opening.done()
+    await host.start()
+    await channels[1].open("digest", 20)
+    await opening
+    await asyncio.gather(*(channel.close() for channel in channels))
+    await asyncio.gather(guest.stop(), host.stop())
+
+
+async def test_an_old_attempt_is_refused_by_a_peer_that_runs_a_newer_one() -> None:
+    guest, host = await Party("guest").start(), await Party("host").start()
+    newer = GrpcChannel(host.exchange, Meeting("job", "host", "guest", 2), f"127.0.0.1:{guest.port}")
+    opening = asyncio.create_task(newer.open("digest", 20))
+    await asyncio.sleep(0)
+    with pytest.raises(ChannelError, match=r"(refuses job job: .* runs attempt 2)|(attempt 2 of job job has begun)"):
+        await guest.channel("host", host.port, GrpcChannelOptions()).open("digest", 20)
+    opening.cancel()
+    await asyncio.gather(opening, return_exceptions=True)
+    await asyncio.gather(guest.stop(), host.stop())
+
+
 async def test_a_connection_that_stays_cut_loses_the_peer_within_the_limit() -> None:
     async with proxied(GrpcChannelOptions(lost_after_s=1)) as (guest, _, proxy, _):
         waiting = asyncio.create_task(guest.receive(tag("never"), 30))

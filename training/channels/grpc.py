@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from serving import transport
 from tessera.v1 import training_pb2 as pb
@@ -24,6 +24,8 @@ from training.channels.exchange import MEET_HOLD_S, Exchange, Seat
 from training.channels.inbox import InboxLimits
 from training.channels.meeting import Meeting
 from training.channels.patience import Patience
+
+T = TypeVar("T")
 
 TRY_AGAIN = frozenset(
     {
@@ -156,13 +158,14 @@ class GrpcChannel(Channel):
         call: Any = stub.Deliver()
         writer: asyncio.Task[None] | None = None
         try:
-            await call.write(wire.hello(self._meeting))
-            if (told := await self._answer(call)) is None:
+            await self._unless_silent(call.write(wire.hello(self._meeting)))
+            told = await self._unless_silent(call.read())
+            if told is None:
                 return
             patience.succeeded()
             self.endpoint.resume(told.next_position, told.credit_until)
             writer = asyncio.create_task(self._write(call))
-            while (told := await self._answer(call)) is not None:
+            while (told := await self._unless_silent(call.read())) is not None:
                 self.endpoint.acknowledge(told.next_position, told.credit_until)
         finally:
             if writer is not None:
@@ -170,16 +173,15 @@ class GrpcChannel(Channel):
             call.cancel()
             await asyncio.gather(*filter(None, [writer]), return_exceptions=True)
 
-    async def _answer(self, call: Any) -> pb.Acknowledgement | None:
-        """The next acknowledgement; None when the peer ends its end. A peer that says nothing for twice the time after
-        which it was asked to is not there: the transport's own probes may take a minute to find that."""
+    async def _unless_silent(self, operation: Coroutine[Any, Any, T]) -> T:
+        """A peer that says nothing for twice the time after which it was asked to is not there: the transport's own
+        probes may take a minute to find that."""
         silence_s = 2 * self._options.keepalive_s
         try:
             async with asyncio.timeout(silence_s):
-                told: pb.Acknowledgement | None = await call.read()
+                return await operation
         except TimeoutError:
             raise transport.RpcError(transport.Code.UNAVAILABLE, f"silent for {silence_s:g} s") from None
-        return told
 
     async def _write(self, call: Any) -> None:
         """What there is to send, and a hello when nothing went out for a while, be it for want of credit."""

@@ -18,8 +18,7 @@ A party that puts in invented ids learns which of them the other has: the size l
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
@@ -27,6 +26,7 @@ import numpy as np
 
 from training.component import Component, ComponentError, Context, PortKind, Role, Table, Value
 from training.privacy import curve
+from training.together import together
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ class Psi(Component):
         _check_ids(table.ids, context.party)
         done = _Done(context)
         peers = context.hosts if context.role is Role.GUEST else (context.guest,)
-        shared = await _together(*(_Pair(context, peer, parameters, done).intersect(table.ids) for peer in peers))
+        shared = await together(*(_Pair(context, peer, parameters, done).intersect(table.ids) for peer in peers))
         common = await _joint(context, shared)
         if not common:
             raise ComponentError("psi: the parties have no id in common; check that all write their ids the same way")
@@ -108,13 +108,14 @@ class _Pair:
         self._done.expect(len(ids) + theirs.ids)
         order: list[int] = (await self._context.compute(curve.permutation, len(ids))).tolist()
         own = _chunks([ids[row] for row in order], self._parameters.chunk_ids)
-        _, returned, replies = await _together(
+        results: list[Any] = await together(
             self._send_points(own),
             self._return_points(
                 [min(theirs.chunk_ids, theirs.ids - k) for k in range(0, theirs.ids, theirs.chunk_ids)]
             ),
             self._receive_replies([len(chunk) for chunk in own]),
         )
+        _, returned, replies = results
         places = await self._compute(positions_in_common, b"".join(replies), b"".join(returned))
         return sorted(ids[order[place]] for place in places)  # by code points, which is the order of UTF-8 bytes
 
@@ -249,15 +250,5 @@ async def _for_each(count: int, work: Callable[[int], Awaitable[T]]) -> list[T]:
         for number in numbers:
             results[number] = await work(number)
 
-    await _together(*(go_on() for _ in range(AT_ONCE)))
+    await together(*(go_on() for _ in range(AT_ONCE)))
     return [results[number] for number in range(count)]
-
-
-async def _together(*works: Coroutine[Any, Any, Any]) -> list[Any]:
-    """The results of all; the first failure ends the others and is raised itself."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work) for work in works]
-    except ExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
