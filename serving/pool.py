@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import TracebackType
+
+from loaders.artifact import Artifact
+from loaders.loader import Servable
+from loaders.merge import MergeRule
+from serving.errors import LimitError, UnknownNameError
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -14,3 +22,77 @@ class ModelId:
 
     def __str__(self) -> str:
         return f"{self.model}/{self.version}"
+
+
+class ModelHandle:
+    """One loaded half. Pinned from `with` to its end; unload waits for that. `hosts` are the parties to ask, in the
+    order of the binding; a host's own half asks nobody."""
+
+    __slots__ = ("_idle", "_pins", "artifact", "bytes", "hosts", "id", "merge", "servable")
+
+    def __init__(self, artifact: Artifact, servable: Servable, merge: MergeRule, bytes_: int) -> None:
+        manifest = artifact.manifest
+        self.id = ModelId(manifest.model, manifest.version)
+        self.artifact = artifact
+        self.servable = servable
+        self.merge = merge
+        self.bytes = bytes_
+        others = manifest.binding or [] if manifest.role == "guest" else []
+        self.hosts = tuple(half.party for half in others if half.role == "host")
+        self._pins = 0
+        self._idle: asyncio.Event | None = None
+
+    def __enter__(self) -> ModelHandle:
+        self._pins += 1
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pins -= 1
+        if self._idle is not None and not self._pins:
+            self._idle.set()
+
+    async def idle(self) -> None:
+        """Returns when the last borrower is gone. Call it after the pool has let go of the handle."""
+        if self._pins:
+            self._idle = asyncio.Event()
+            await self._idle.wait()
+
+
+class ModelPool:
+    """Look-ups go through an immutable map that writers replace in one assignment. Bounded in bytes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._loaded: Mapping[ModelId, ModelHandle] = {}
+
+    def acquire(self, model: ModelId) -> ModelHandle:
+        """The handle to use in a `with` statement at once. Raises UnknownNameError."""
+        try:
+            return self._loaded[model]
+        except KeyError:
+            raise UnknownNameError(f"model {model} is not loaded at this party") from None
+
+    def find(self, model: ModelId) -> ModelHandle | None:
+        return self._loaded.get(model)
+
+    def check_room(self, model: ModelId, bytes_: int) -> None:
+        """Raises LimitError saying which models hold the memory."""
+        held = {id_: handle.bytes for id_, handle in self._loaded.items() if id_ != model}
+        if sum(held.values()) + bytes_ > self._max_bytes:
+            largest = sorted(held.items(), key=lambda item: -item[1])
+            holders = ", ".join(f"{id_} {size}" for id_, size in largest) or "nothing"
+            raise LimitError(
+                f"{model} needs {bytes_} bytes of limits.pool_max_bytes = {self._max_bytes}; held: {holders}"
+            )
+
+    def put(self, handle: ModelHandle) -> None:
+        self._loaded = {**self._loaded, handle.id: handle}
+
+    async def remove(self, model: ModelId) -> None:
+        """New requests no longer find the model; returns when the last one that did is done."""
+        handle = self._loaded.get(model)
+        self._loaded = {id_: kept for id_, kept in self._loaded.items() if id_ != model}
+        if handle is not None:
+            await handle.idle()

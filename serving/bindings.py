@@ -1,0 +1,94 @@
+"""Pure edits and readings of the wanted state: which models, which variants, which routes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from apps.app import App
+from apps.catalog import AppParametersError, UnknownAppError, make_app
+from serving import buckets
+from serving.control import Service, State, Variant, WantedModel
+from serving.errors import InvalidRequestError
+from serving.pool import ModelId
+from serving.routing import BUCKETS, Routes, ServiceRoute, VariantRoute
+
+
+@dataclass(frozen=True, slots=True)
+class VariantWeight:
+    """`weight` in basis points."""
+
+    model: ModelId
+    weight: int
+
+
+def check_weights(service: str, weights: Sequence[VariantWeight]) -> None:
+    if not service:
+        raise InvalidRequestError("name a service to put online")
+    if sum(weight.weight for weight in weights) != BUCKETS or any(weight.weight <= 0 for weight in weights):
+        raise InvalidRequestError("weights are basis points, each above 0, and sum to 10000")
+    if len({weight.model for weight in weights}) != len(weights):
+        raise InvalidRequestError("a version stands twice among the variants")
+
+
+def check_app(name: str, parameters: str) -> None:
+    try:
+        make_app(name, parameters)
+    except (UnknownAppError, AppParametersError) as error:
+        raise InvalidRequestError(str(error)) from None
+
+
+def variants(current: Service | None, weights: Sequence[VariantWeight]) -> tuple[Variant, ...]:
+    before = {(v.model, v.version): v.ranges for v in current.current.variants} if current else {}
+    keys = [(weight.model.model, weight.model.version) for weight in weights]
+    ranges = buckets.assign([before.get(key, ()) for key in keys], [weight.weight for weight in weights])
+    return tuple(
+        Variant(model=model, version=version, weight=weight.weight, ranges=own)
+        for (model, version), weight, own in zip(keys, weights, ranges, strict=True)
+    )
+
+
+def all_variants(service: Service) -> list[Variant]:
+    return [*service.current.variants, *(service.previous.variants if service.previous else ())]
+
+
+def wanted_models(state: State) -> set[ModelId]:
+    return {ModelId(wanted.model, wanted.version) for wanted in state.models}
+
+
+def with_model(state: State, model: ModelId) -> State:
+    kept = without_model(state, model).models
+    added = WantedModel(model=model.model, version=model.version, epoch=state.revision + 1)
+    return msgspec.structs.replace(state, models=(*kept, added))
+
+
+def without_model(state: State, model: ModelId) -> State:
+    kept = tuple(wanted for wanted in state.models if ModelId(wanted.model, wanted.version) != model)
+    return msgspec.structs.replace(state, models=kept)
+
+
+def routes(state: State, explicit_app: App) -> Routes:
+    loaded_at = {(wanted.model, wanted.version): wanted.epoch for wanted in state.models}
+
+    def route(name: str, service: Service) -> ServiceRoute:
+        # A version that was unloaded, or loaded again, may answer differently: the epoch rises with it.
+        halves = [loaded_at.get((v.model, v.version), state.revision) for v in service.current.variants]
+        return ServiceRoute(
+            service=name,
+            epoch=max(service.epoch, *halves),
+            salt=bytes.fromhex(service.salt),
+            variants=tuple(
+                VariantRoute(f"{v.model}:{v.version}", ModelId(v.model, v.version), v.ranges)
+                for v in service.current.variants
+            ),
+            app=make_app(service.current.app, service.current.app_parameters),
+        )
+
+    return Routes(
+        explicit_app=explicit_app,
+        explicit_epoch=state.revision,
+        services={name: route(name, service) for name, service in state.services.items()},
+        default_service=state.default_service,
+    )

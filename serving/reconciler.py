@@ -1,0 +1,139 @@
+"""Makes the wanted models the loaded ones. Loading runs on threads, never on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
+from pathlib import Path
+
+from loaders.artifact import ArtifactError
+from loaders.catalog import load_servable, loader_for
+from loaders.loader import Loader, LoadError
+from loaders.merge import merge_rule
+from loaders.registry import open_half
+from serving.errors import ConflictError, LimitError
+from serving.lifecycle import Lifecycle, ModelState, advance
+from serving.policy import Step, decide
+from serving.pool import ModelHandle, ModelId, ModelPool
+
+logger = logging.getLogger(__name__)
+
+REFUSALS = (ArtifactError, LoadError, LimitError, OSError)
+"""What a load may end with; anything else is a defect and says so in the log."""
+
+
+class Reconciler:
+    """One task per model that is changing; models that are settled have none. `clock` is Unix seconds."""
+
+    def __init__(self, registry: Path, party: str, pool: ModelPool, clock: Callable[[], float] = time.time) -> None:
+        self._registry = registry
+        self._party = party
+        self._pool = pool
+        self._clock = clock
+        self._wanted: Set[ModelId] = frozenset()
+        self._lives: dict[ModelId, Lifecycle] = {}
+        self._loaders: dict[ModelId, Loader] = {}
+        self._tasks: dict[ModelId, asyncio.Task[None]] = {}
+
+    @property
+    def lives(self) -> Mapping[ModelId, Lifecycle]:
+        """Every model seen since the start, with its state."""
+        return self._lives
+
+    def apply(self, wanted: Iterable[ModelId], again: Set[ModelId] = frozenset()) -> None:
+        """Declare the wanted set; work starts in the background. `again`: models to retry although they failed."""
+        self._wanted = frozenset(wanted)
+        self._start(again)
+
+    async def settled(self, model: ModelId) -> Lifecycle:
+        """The model's state once nothing is changing it. A caller that goes away changes nothing."""
+        while model in self._tasks:
+            await asyncio.shield(self._tasks[model])
+        return self._lives.get(model) or Lifecycle(model, ModelState.NEW, self._clock())
+
+    async def loaded(self, model: ModelId) -> ModelHandle:
+        """The handle of a wanted model once it is READY. Raises ConflictError with the reason it is not."""
+        life = await self.settled(model)
+        handle = self._pool.find(model)
+        if handle is None:
+            raise ConflictError(life.reason or f"model {model} is {life.state.name}")
+        return handle
+
+    def forget(self, model: ModelId) -> None:
+        """Stop listing a model that is neither loaded nor changing."""
+        if model not in self._tasks and self._pool.find(model) is None:
+            self._lives.pop(model, None)
+
+    async def all_settled(self) -> None:
+        """Returns when every wanted model is READY or known not to load."""
+        for model in sorted(self._wanted):
+            await self.settled(model)
+
+    async def stop(self) -> None:
+        """Wait for what is under way, then let everything go."""
+        for model in list(self._tasks):
+            await self.settled(model)
+        self.apply(())
+        for model in list(self._tasks):
+            await self.settled(model)
+
+    def _start(self, again: Set[ModelId]) -> None:
+        states = {model: life.state for model, life in self._lives.items()}
+        for action in decide(self._wanted, states, again):
+            work = self._load if action.step is Step.LOAD else self._unload
+            # The state changes before the task runs, so that one model never has two.
+            self._enter(action.model, ModelState.LOADING if action.step is Step.LOAD else ModelState.DRAINING)
+            self._tasks[action.model] = asyncio.create_task(self._settle(action.model, work))
+
+    async def _settle(self, model: ModelId, work: Callable[[ModelId], Awaitable[None]]) -> None:
+        try:
+            await work(model)
+        finally:
+            del self._tasks[model]
+        self._start(frozenset())
+
+    async def _load(self, model: ModelId) -> None:
+        try:
+            loader = await asyncio.to_thread(self._open, model)
+            self._pool.check_room(model, loader.estimate())
+            servable = await asyncio.to_thread(load_servable, loader)
+            handle = ModelHandle(
+                loader.artifact, servable, merge_rule(loader.artifact.manifest.merge), loader.estimate()
+            )
+        except REFUSALS as error:
+            logger.warning("model %s does not load: %s", model, error)
+            self._enter(model, ModelState.FAILED, public_reason(error))
+        except Exception:
+            logger.exception("model %s does not load", model)
+            self._enter(model, ModelState.FAILED, f"loading {model} failed unexpectedly; this party's log says why")
+        else:
+            self._loaders[model] = loader
+            self._pool.put(handle)
+            self._enter(model, ModelState.READY)
+            logger.info("model %s is ready", model)
+
+    def _open(self, model: ModelId) -> Loader:
+        return loader_for(open_half(self._registry, model.model, model.version, self._party))
+
+    async def _unload(self, model: ModelId) -> None:
+        await self._pool.remove(model)
+        loader = self._loaders.pop(model, None)
+        if loader is not None:
+            await asyncio.to_thread(loader.unload)
+        self._enter(model, ModelState.UNLOADED)
+        logger.info("model %s is unloaded", model)
+
+    def _enter(self, model: ModelId, state: ModelState, reason: str = "") -> None:
+        current = self._lives.get(model) or Lifecycle(model, ModelState.NEW, self._clock())
+        self._lives[model] = advance(current, state, self._clock(), reason)
+
+
+def public_reason(error: Exception) -> str:
+    """Texts of our own errors are public; those of the system may name paths."""
+    return (
+        f"{error.strerror or 'input/output error'} while reading the artifact"
+        if isinstance(error, OSError)
+        else str(error)
+    )
