@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
@@ -95,6 +96,13 @@ class Context(Protocol):
     @property
     def hosts(self) -> Sequence[str]:
         """The hosts' party ids, in the order of the job."""
+
+    @property
+    def registry(self) -> Path:
+        """Root of this party's own registry of models."""
+
+    def table(self, name: str) -> Table:
+        """Read a table of this party's own settings; slow. Raises ComponentError."""
 
     def channel(self, party: str) -> ScopedChannel: ...
 

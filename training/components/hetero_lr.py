@@ -77,7 +77,7 @@ class LrParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     learning_rate: Annotated[float, msgspec.Meta(gt=0, le=2)] = 1.0
     l2: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.01
     tolerance: Annotated[float, msgspec.Meta(ge=0, le=1)] = 5e-5
-    seed: Annotated[int, msgspec.Meta(ge=0, lt=1 << 63)] = 0
+    seed: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)] = 0
 
 
 class Offer(msgspec.Struct, frozen=True):
