@@ -75,6 +75,10 @@ class Batch:
     def rows(self) -> int:
         return int(self.numbers.shape[0])
 
+    def take(self, rows: npt.NDArray[np.intp]) -> Batch:
+        """Some of the rows, by number."""
+        return Batch(self.numbers[rows], self.texts[rows])
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:
@@ -86,7 +90,6 @@ class Signature:
     texts: tuple[str, ...] = field(init=False)
     digest: bytes = field(init=False)
     _required: npt.NDArray[np.bool_] = field(init=False)
-    _all_required: bool = field(init=False)
     _index: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -98,7 +101,6 @@ class Signature:
         fill(self, "numbers", names)
         fill(self, "texts", tuple(name for spec in texts for name in spec.feature_names()))
         fill(self, "_required", np.array(required, dtype=np.bool_))
-        fill(self, "_all_required", all(required))
         fill(self, "_index", {name: position for position, name in enumerate(names)})
         described = [[spec.name, spec.dtype, *map(str, spec.shape), *spec.feature_names()] for spec in self.inputs]
         fill(self, "digest", hashlib.sha256(msgspec.json.encode(described)).digest())
@@ -143,6 +145,14 @@ class Signature:
             self._refuse_not_finite(numbers)
         if self.texts and self._text_required() and any(word is None for word in batch.texts.flat):
             raise FeatureError(f"text feature {self._first_absent_text(batch)!r} is missing and has no default")
+
+    def usable(self, batch: Batch) -> npt.NDArray[np.bool_]:
+        """Which rows `check` would accept: bool (rows,)."""
+        wrong = np.isinf(batch.numbers) | (np.isnan(batch.numbers) & self._required)
+        usable: npt.NDArray[np.bool_] = ~wrong.any(axis=1)
+        if self.texts and self._text_required():
+            usable &= np.array([all(word is not None for word in row) for row in batch.texts])
+        return usable
 
     def _refuse_not_finite(self, numbers: Numbers) -> None:
         infinite = np.isinf(numbers).any(axis=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
 
 from serving.pool import ModelId
 
@@ -44,3 +44,21 @@ def advance(current: Lifecycle, state: ModelState, now_s: float, reason: str = "
     if state not in _NEXT[current.state]:
         raise RuntimeError(f"model {current.model} cannot go from {current.state.name} to {state.name}")
     return Lifecycle(current.model, state, now_s, reason)
+
+
+class LoadState(IntEnum):
+    """What one replica made of a load. Wire values."""
+
+    LOADED = 0
+    ALREADY_LOADED = 1
+    FAILED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaOutcome:
+    """`reason` is public and only there when FAILED."""
+
+    party: str
+    replica: str
+    state: LoadState
+    reason: str = ""

@@ -127,7 +127,7 @@ class Pipeline:
         """Start one look-up per host; what is still running when the request ends early is cancelled."""
         if handle.hosts and "" in request.user_ids:
             raise InvalidRequestError(f"user_id is required: model {handle.id} has hosts")
-        asked = []
+        asked: list[asyncio.Future[HostPartials]] = []
         for party in handle.hosts:
             task = asyncio.ensure_future(self._hosts.fetch(party, handle, request.user_ids, deadline))
             stack.callback(task.cancel)

@@ -10,7 +10,7 @@ from types import TracebackType
 from loaders.artifact import Artifact
 from loaders.loader import Servable
 from loaders.merge import MergeRule
-from serving.errors import LimitError, UnknownNameError
+from serving.errors import ConflictError, LimitError, UnknownNameError
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -52,6 +52,12 @@ class ModelHandle:
         self._pins -= 1
         if self._idle is not None and not self._pins:
             self._idle.set()
+
+    def check_binding(self, binding_digest: str) -> None:
+        """Raises ConflictError naming both digests when the caller's is another (hex)."""
+        own = self.artifact.binding_digest
+        if own != binding_digest:
+            raise ConflictError(f"{self.id} is bound as {own} here and as {binding_digest} at the caller")
 
     async def idle(self) -> None:
         """Returns when the last borrower is gone. Call it after the pool has let go of the handle."""

@@ -9,38 +9,19 @@ import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Protocol
 
 import msgspec
 
 from apps.catalog import make_app
 from serving import bindings
-from serving.control import Binding, ControlStore, Service, State
+from serving.control import Binding, ControlStore, Hold, Service, State
 from serving.errors import ConflictError, PeerError, UnknownNameError
-from serving.holds import HOLD_TTL_S, Holds
-from serving.lifecycle import Lifecycle
+from serving.holds import HOLD_TTL_S, Holds, hold_model
+from serving.lifecycle import Lifecycle, LoadState, ReplicaOutcome
 from serving.pool import ModelHandle, ModelId, ModelPool
 from serving.reconciler import Reconciler
 from serving.routing import RouteTable
-
-
-class LoadState(IntEnum):
-    """What one replica made of a load. Wire values."""
-
-    LOADED = 0
-    ALREADY_LOADED = 1
-    FAILED = 2
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaOutcome:
-    """`reason` is public and only there when FAILED."""
-
-    party: str
-    replica: str
-    state: LoadState
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +93,7 @@ class Publishing:
         try:
             handle = await asyncio.wait_for(self._reconciler.loaded(model), self._load_timeout_s)
             if binding_digest:
-                check_digest(handle, binding_digest)
+                handle.check_binding(binding_digest)
             if known is None:
                 await self._change(lambda state: bindings.with_model(state, model))
         except TimeoutError:
@@ -123,6 +104,15 @@ class Publishing:
             self._reconcile()
         state = LoadState.LOADED if known is None else LoadState.ALREADY_LOADED
         return ReplicaOutcome(self._party, REPLICA, state), handle
+
+    async def hold_here(self, hold: Hold, binding_digest: str) -> None:
+        """Grant another party's hold on a version that is READY here with this binding. Raises ConflictError."""
+        model = hold_model(hold)
+        handle = self._pool.find(model)
+        if handle is None:
+            raise ConflictError(f"{model} is not loaded at party {self._party!r}")
+        handle.check_binding(binding_digest)
+        await self._holds.grant(hold)
 
     async def online(
         self,
@@ -288,10 +278,3 @@ class Publishing:
             if any(model == ModelId(variant.model, variant.version) for variant in bindings.all_variants(service))
         ]
         return bound + [f"party {hold.party!r} (service {hold.service!r})" for hold in self._holds.of(model)]
-
-
-def check_digest(handle: ModelHandle, binding_digest: str) -> None:
-    """Raises ConflictError naming both digests."""
-    own = handle.artifact.binding_digest
-    if own != binding_digest:
-        raise ConflictError(f"{handle.id} is bound as {own} here and as {binding_digest} at the caller")

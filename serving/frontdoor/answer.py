@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from enum import IntEnum
 from functools import wraps
 from inspect import isawaitable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from serving.errors import public
 from serving.transport import BytesHandler, Call, RpcError
@@ -35,6 +36,11 @@ def answering_method(method: Callable[..., Awaitable[T]]) -> Callable[..., Await
         return await _awaited(method(*arguments))
 
     return answer
+
+
+def enum_value(value: IntEnum) -> Any:
+    """For an enum field of a message: the stubs ask for the message's own enum, the wire for its number."""
+    return value.value
 
 
 async def _awaited(reply: Awaitable[T]) -> T:

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError, Message
 
 from apps.app import CacheLevel, PartyOutcome, Request, Response
 from serving.errors import InvalidRequestError
-from serving.frontdoor.answer import answering
+from serving.frontdoor.answer import answering, enum_value
 from serving.pipeline import Codec, Pipeline
 from serving.transport import Call, Server
 from tessera.v1 import inference_pb2 as wire
@@ -53,7 +53,7 @@ class PredictCodec:
             variant=response.variants[0] if response.variants else "",
             complete=response.complete,
             parties=[_outcome(outcome) for outcome in response.parties],
-            cache=level.value,
+            cache=enum_value(level),
         )
         return message.SerializeToString()
 
@@ -129,7 +129,9 @@ def _parse(kind: type[M], raw: bytes) -> M:
 
 
 def _outcome(outcome: PartyOutcome) -> wire.PartyOutcome:
-    return wire.PartyOutcome(party=outcome.party, status=outcome.statuses[0].value, level=outcome.levels[0].value)
+    return wire.PartyOutcome(
+        party=outcome.party, status=enum_value(outcome.statuses[0]), level=enum_value(outcome.levels[0])
+    )
 
 
 def _matrix(message: wire.BatchPredictRequest) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

@@ -1,0 +1,117 @@
+"""The composition root: builds every object of a serving process once, and nothing else does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from serving.cache.keys import load_secret
+from serving.cache.memory import MemoryTier
+from serving.cache.redis import RedisTier
+from serving.cache.result import ResultCache
+from serving.cache.tiered import TieredCache
+from serving.control import FileControlStore
+from serving.features.file import FileFeatureSource
+from serving.features.source import FeatureSource
+from serving.frontdoor import admin, federation, inference
+from serving.holds import HOLD_TTL_S
+from serving.host import HostSide
+from serving.node import Node, Part, Port
+from serving.peers.peer import Peer
+from serving.peers.remote import RemotePartials
+from serving.pipeline import Pipeline
+from serving.pool import ModelPool
+from serving.publishing import Publishing
+from serving.reconciler import Reconciler
+from serving.security import caller
+from serving.settings import Settings
+from serving.transport import ServerOptions, channel, server
+
+logger = logging.getLogger(__name__)
+
+
+async def assemble(settings: Settings) -> Node:
+    """A node that is ready to run. Raises what a wrong file raises, naming it."""
+    state_dir = Path(settings.state_dir)
+    store = await asyncio.to_thread(FileControlStore, state_dir)
+    secret = await asyncio.to_thread(load_secret, Path(settings.cache.secret_file or state_dir / "cache.secret"))
+
+    pool = ModelPool(settings.limits.pool_max_bytes)
+    reconciler = Reconciler(Path(settings.registry), settings.party, pool)
+    peers = {
+        party: Peer(party, channel(settings.transport, peer.address))
+        for party, peer in settings.peers.items()
+        if peer.address
+    }
+    publishing = Publishing(settings.party, store, reconciler, pool, peers, settings.limits.load_timeout_s)
+
+    cache = _remote_cache(settings)
+    remote = RemotePartials(settings.party, peers, cache, secret, settings.cache)
+    results = ResultCache(settings.cache.result_max_entries, settings.cache.result_ttl_s)
+    pipeline = Pipeline(publishing.routes, pool, remote, results, settings.limits)
+    sources = _sources(settings)
+    host = HostSide(pool, sources)
+
+    options = ServerOptions(max_receive_bytes=settings.limits.max_request_bytes)
+    service, party, operator = (server(settings.transport, options) for _ in range(3))
+    inference.register(service, pipeline)
+    federation.register(party, host, publishing, settings, partial(caller, settings=settings))
+    admin.register(operator, publishing)
+
+    ports = (
+        Port("service", service, settings.ports.service, ("tessera.v1.Inference",)),
+        Port("party", party, settings.ports.party, ("tessera.v1.Federation",)),
+        Port("admin", operator, settings.ports.admin, ("tessera.v1.Admin",)),
+    )
+    parts = (
+        Part(stop=cache.close),
+        *(Part(stop=peer.close) for peer in peers.values()),
+        *(Part(source.open, source.close) for source in sources.values()),
+        Part(stop=reconciler.stop),
+        _keeping_holds(publishing),
+    )
+
+    async def ready() -> None:
+        publishing.restore()
+        await reconciler.all_settled()
+
+    return Node(settings, ports, parts, ready)
+
+
+def _remote_cache(settings: Settings) -> TieredCache:
+    cache = settings.cache
+    memory = MemoryTier(cache.remote_max_entries, cache.remote_ttl_s)
+    return TieredCache(memory, RedisTier(cache.url, cache.shared_timeout_s) if cache.url else None)
+
+
+def _sources(settings: Settings) -> Mapping[str, FeatureSource]:
+    return {
+        model: FileFeatureSource(Path(source.path), source.id_column, source.max_age_s)
+        for model, source in settings.features.items()
+    }
+
+
+def _keeping_holds(publishing: Publishing) -> Part:
+    """Renews this guest's holds at its hosts, and forgets expired ones that others have here."""
+    running: list[asyncio.Task[None]] = []
+
+    async def keep() -> None:
+        while True:
+            await asyncio.sleep(HOLD_TTL_S / 3)
+            for problem in await publishing.renew_holds():
+                logger.warning("a hold could not be renewed: %s", problem)
+            await publishing.holds.sweep()
+
+    async def start() -> None:
+        running.append(asyncio.create_task(keep()))
+
+    async def stop() -> None:
+        running[0].cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running[0]
+
+    return Part(start, stop)

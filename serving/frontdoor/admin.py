@@ -1,0 +1,121 @@
+"""tessera.v1.Admin on the admin port: decode, call, encode."""
+
+from __future__ import annotations
+
+from serving.bindings import VariantWeight
+from serving.control import Service, Variant
+from serving.errors import InvalidRequestError
+from serving.frontdoor.answer import answering_method
+from serving.frontdoor.federation import replica_message
+from serving.pool import ModelId
+from serving.publishing import ModelStatus, Publishing
+from serving.transport import Code, RpcError, Server
+from tessera.v1 import admin_pb2 as wire
+from tessera.v1 import admin_pb2_grpc
+
+
+def register(server: Server, publishing: Publishing) -> None:
+    """Serve the protocol on `server`."""
+    admin_pb2_grpc.add_AdminServicer_to_server(AdminServicer(publishing), server.registry)
+
+
+class AdminServicer(admin_pb2_grpc.AdminServicer):
+    def __init__(self, publishing: Publishing) -> None:
+        self._publishing = publishing
+
+    @answering_method
+    async def PublishLoad(self, request: wire.PublishLoadRequest, context: object) -> wire.PublishLoadReply:
+        outcomes, digest = await self._publishing.load(_model(request.model, request.version))
+        return wire.PublishLoadReply(
+            replicas=[replica_message(outcome) for outcome in outcomes], binding_digest=bytes.fromhex(digest)
+        )
+
+    @answering_method
+    async def PublishOnline(self, request: wire.PublishOnlineRequest, context: object) -> wire.PublishOnlineReply:
+        weights = [VariantWeight(_model(item.model, item.version), item.weight) for item in request.variants]
+        bound = await self._publishing.online(
+            request.service, request.revision, weights, request.app, request.app_parameters
+        )
+        return _binding(request.service, bound)
+
+    @answering_method
+    async def Rollback(self, request: wire.RollbackRequest, context: object) -> wire.PublishOnlineReply:
+        return _binding(request.service, await self._publishing.rollback(request.service, request.revision))
+
+    @answering_method
+    async def Unload(self, request: wire.UnloadRequest, context: object) -> wire.UnloadReply:
+        await self._publishing.unload(_model(request.model, request.version), request.force)
+        return wire.UnloadReply()
+
+    @answering_method
+    async def SetDefaultService(
+        self, request: wire.SetDefaultServiceRequest, context: object
+    ) -> wire.SetDefaultServiceReply:
+        await self._publishing.set_default_service(request.service)
+        return wire.SetDefaultServiceReply()
+
+    @answering_method
+    async def ListModels(self, request: wire.ListModelsRequest, context: object) -> wire.ListModelsReply:
+        return wire.ListModelsReply(models=[_status(status) for status in self._publishing.models()])
+
+    @answering_method
+    async def ListServices(self, request: wire.ListServicesRequest, context: object) -> wire.ListServicesReply:
+        state = self._publishing.state()
+        return wire.ListServicesReply(
+            services=[
+                _service(name, service, is_default=name == state.default_service)
+                for name, service in sorted(state.services.items())
+            ]
+        )
+
+    @answering_method
+    async def Feedback(self, request: wire.FeedbackRequest, context: object) -> wire.FeedbackReply:
+        raise RpcError(Code.UNIMPLEMENTED, "Feedback is not part of this version")
+
+    @answering_method
+    async def Prefetch(self, request: wire.PrefetchRequest, context: object) -> wire.PrefetchReply:
+        raise RpcError(Code.UNIMPLEMENTED, "Prefetch is not part of this version")
+
+
+def _model(model: str, version: str) -> ModelId:
+    if not model or not version:
+        raise InvalidRequestError("name a model and a version")
+    return ModelId(model, version)
+
+
+def _weights(variants: tuple[Variant, ...]) -> list[wire.VariantWeight]:
+    return [wire.VariantWeight(model=item.model, version=item.version, weight=item.weight) for item in variants]
+
+
+def _binding(name: str, service: Service) -> wire.PublishOnlineReply:
+    return wire.PublishOnlineReply(service=name, revision=service.revision, variants=_weights(service.current.variants))
+
+
+def _service(name: str, service: Service, is_default: bool) -> wire.ServiceStatus:
+    return wire.ServiceStatus(
+        service=name,
+        revision=service.revision,
+        variants=_weights(service.current.variants),
+        previous=_weights(service.previous.variants) if service.previous else [],
+        app=service.current.app,
+        app_parameters=service.current.app_parameters,
+        is_default=is_default,
+    )
+
+
+def _status(status: ModelStatus) -> wire.ModelStatus:
+    life, handle = status.life, status.handle
+    message = wire.ModelStatus(
+        model=life.model.model,
+        version=life.model.version,
+        state=life.state.value,
+        reason=life.reason,
+        since_ms=int(1_000 * life.since_s),
+        held_by=status.held_by,
+    )
+    if handle is not None:
+        message.role = handle.artifact.manifest.role
+        message.format = handle.artifact.manifest.format
+        message.bytes = handle.bytes
+        message.binding_digest = bytes.fromhex(handle.artifact.binding_digest)
+    return message

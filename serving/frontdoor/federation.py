@@ -1,0 +1,139 @@
+"""tessera.v1.Federation on the party port: other parties ask for partials, loads and holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+from google.protobuf.message import DecodeError
+
+from serving import control
+from serving.errors import ConflictError, InvalidRequestError, LimitError, NotAllowedError
+from serving.frontdoor.answer import answering, answering_method, enum_value
+from serving.host import HostSide
+from serving.lifecycle import LoadState, ReplicaOutcome
+from serving.peers.peer import PROTOCOL
+from serving.pool import ModelId
+from serving.publishing import REPLICA, Publishing
+from serving.settings import Settings
+from serving.transport import Call, Server, call_of
+from tessera.v1 import federation_pb2 as wire
+from tessera.v1 import federation_pb2_grpc
+
+INFER = "/tessera.v1.Federation/Infer"
+MAX_TTL_S = 86_400
+
+Caller = Callable[[Call], str]
+"""The party that calls, known from the transport. Raises NotAllowedError."""
+
+
+def register(server: Server, host: HostSide, publishing: Publishing, settings: Settings, caller: Caller) -> None:
+    """Serve the protocol on `server`."""
+    door = FederationDoor(host, settings, caller)
+    server.add_bytes_handler(INFER, answering(door.infer))
+    servicer = FederationServicer(publishing, settings, caller)
+    federation_pb2_grpc.add_FederationServicer_to_server(servicer, server.registry)
+
+
+class FederationDoor:
+    """The hot method."""
+
+    def __init__(self, host: HostSide, settings: Settings, caller: Caller) -> None:
+        self._host = host
+        self._max_rows = settings.limits.max_batch_rows
+        self._caller = caller
+
+    def infer(self, raw: bytes, call: Call) -> Awaitable[bytes]:
+        self._caller(call)
+        try:
+            request = wire.InferRequest.FromString(raw)
+        except DecodeError:
+            raise InvalidRequestError("the request is not a tessera.v1.InferRequest") from None
+        if request.protocol.major != PROTOCOL.major:
+            raise ConflictError(f"protocol {request.protocol.major} was asked for, this party speaks {PROTOCOL.major}")
+        if not 0 < len(request.user_ids) <= self._max_rows:
+            raise LimitError(f"{len(request.user_ids)} users in one call, this party answers 1 to {self._max_rows}")
+        return self._infer(request)
+
+    async def _infer(self, request: wire.InferRequest) -> bytes:
+        model = ModelId(request.model, request.version)
+        partials = await self._host.infer(model, request.binding_digest.hex(), request.user_ids)
+        rows, width = partials.values.shape
+        reply = wire.InferReply(
+            protocol=PROTOCOL,
+            binding_digest=request.binding_digest,
+            width=width,
+            partials=partials.values.astype("<f8", copy=False).tobytes(),
+            statuses=bytes(partials.statuses),
+            max_age_ms=[] if partials.max_age_ms is None else [partials.max_age_ms] * rows,
+        )
+        return reply.SerializeToString()
+
+
+class FederationServicer(federation_pb2_grpc.FederationServicer):
+    """Loads and holds: only for parties that the settings allow."""
+
+    def __init__(self, publishing: Publishing, settings: Settings, caller: Caller) -> None:
+        self._publishing = publishing
+        self._settings = settings
+        self._caller = caller
+
+    @answering_method
+    async def Load(self, request: wire.LoadRequest, context: object) -> wire.LoadReply:
+        model = ModelId(request.model, request.version)
+        self._allowed(context, model)
+        try:
+            outcome, _ = await self._publishing.load_here(model, request.binding_digest.hex())
+        except ConflictError as error:
+            outcome = ReplicaOutcome(self._settings.party, REPLICA, LoadState.FAILED, str(error))
+        return wire.LoadReply(replicas=[replica_message(outcome)])
+
+    @answering_method
+    async def Hold(self, request: wire.HoldRequest, context: object) -> wire.HoldReply:
+        model = ModelId(request.model, request.version)
+        party = self._allowed(context, model)
+        if not 0 < request.ttl_s <= MAX_TTL_S:
+            raise InvalidRequestError(f"ttl_s is {request.ttl_s}, it must be from 1 to {MAX_TTL_S}")
+        await self._publishing.hold_here(self._wanted_hold(request, party), request.binding_digest.hex())
+        return wire.HoldReply()
+
+    @answering_method
+    async def Release(self, request: wire.ReleaseRequest, context: object) -> wire.ReleaseReply:
+        party = self._caller(call_of(context))
+        await self._publishing.holds.release(
+            control.Hold(
+                party=party,
+                service=request.service,
+                model=request.model,
+                version=request.version,
+                revision=0,
+                expires_s=0,
+            )
+        )
+        return wire.ReleaseReply()
+
+    def _wanted_hold(self, request: wire.HoldRequest, party: str) -> control.Hold:
+        return control.Hold(
+            party=party,
+            service=request.service,
+            model=request.model,
+            version=request.version,
+            revision=request.revision,
+            expires_s=time.time() + request.ttl_s,
+        )
+
+    def _allowed(self, context: object, model: ModelId) -> str:
+        """The calling party, if it may load this model here."""
+        party = self._caller(call_of(context))
+        peer = self._settings.peers.get(party)
+        if peer is None or not {"*", model.model} & set(peer.may_load):
+            raise NotAllowedError(
+                f"party {self._settings.party!r} lets {party!r} not load {model.model!r}: see peers.{party}.may_load"
+            )
+        return party
+
+
+def replica_message(outcome: ReplicaOutcome) -> wire.ReplicaOutcome:
+    return wire.ReplicaOutcome(
+        party=outcome.party, replica=outcome.replica, state=enum_value(outcome.state), reason=outcome.reason
+    )

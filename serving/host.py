@@ -1,0 +1,67 @@
+"""The host's side of an inference: features of the users asked for, its own half, one partial per user."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from apps.app import PartyStatus
+from loaders.loader import Scores
+from serving.errors import InternalError
+from serving.features.source import FeatureRows, FeatureSource
+from serving.pool import ModelHandle, ModelId, ModelPool
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Partials:
+    """`values` float64 (rows, width), 0 where the status is not OK. `max_age_ms` is every row's, None = no limit."""
+
+    values: Scores
+    statuses: Sequence[PartyStatus]
+    max_age_ms: int | None
+
+
+class HostSide:
+    """`sources` by model name, or `default`."""
+
+    def __init__(self, pool: ModelPool, sources: Mapping[str, FeatureSource]) -> None:
+        self._pool = pool
+        self._sources = sources
+
+    async def infer(self, model: ModelId, binding_digest: str, user_ids: Sequence[str]) -> Partials:
+        """Raises UnknownNameError, ConflictError (another binding) or InternalError (no features)."""
+        with self._pool.acquire(model) as handle:
+            handle.check_binding(binding_digest)
+            rows = await self.source(model).lookup(user_ids, handle.servable.signature)
+            return _partials(handle, rows)
+
+    def source(self, model: ModelId) -> FeatureSource:
+        source = self._sources.get(model.model) or self._sources.get("default")
+        if source is None:
+            raise InternalError(f"no feature source for model {model.model!r}: set features.{model.model} or default")
+        return source
+
+
+def _partials(handle: ModelHandle, rows: FeatureRows) -> Partials:
+    signature = handle.servable.signature
+    usable = rows.found & signature.usable(rows.batch)
+    values = np.zeros((rows.batch.rows, signature.outputs[0].width))
+    if usable.any():
+        batch = rows.batch if usable.all() else rows.batch.take(np.flatnonzero(usable))
+        values[usable] = handle.servable.predict(batch)[signature.outputs[0].name]
+    unusable = int((rows.found & ~usable).sum())
+    if unusable:
+        logger.warning("model %s: %d users lack a feature that must not be missing", handle.id, unusable)
+    statuses = np.where(usable, PartyStatus.OK, np.where(rows.found, PartyStatus.INTERNAL, PartyStatus.NOT_FOUND))
+    return Partials(values, [PartyStatus(status) for status in statuses.tolist()], _max_age_ms(handle, rows))
+
+
+def _max_age_ms(handle: ModelHandle, rows: FeatureRows) -> int | None:
+    """The shorter of what the source and the artifact say."""
+    ages = [age for age in (rows.max_age_s, handle.artifact.manifest.feature_max_age_s) if age is not None]
+    return int(1_000 * min(ages)) if ages else None
