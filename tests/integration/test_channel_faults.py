@@ -55,8 +55,12 @@ class Proxy:
             writer.transport.abort()
         self._writers.clear()
 
-    def freeze(self) -> None:
+    def freeze(self, new_ones_too: bool = False) -> None:
+        """Connections stay open, but nothing passes any more."""
         self._flowing.clear()
+        if not new_ones_too:
+            self._flowing = asyncio.Event()
+            self._flowing.set()
 
     async def stop(self) -> None:
         self.kill()
@@ -66,16 +70,20 @@ class Proxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._writers.add(writer)
         onward = await asyncio.open_connection("127.0.0.1", self._target)
-        self._writers |= {writer, onward[1]}
+        if writer not in self._writers:  # killed meanwhile
+            onward[1].close()
+            return
+        self._writers.add(onward[1])
         for source, sink in ((reader, onward[1]), (onward[0], writer)):
-            pump = asyncio.create_task(self._pump(source, sink))
+            pump = asyncio.create_task(self._pump(source, sink, self._flowing))
             self._pumps.add(pump)
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, flowing: asyncio.Event) -> None:
         with contextlib.suppress(OSError):
             while block := await source.read(1 << 16):
-                await self._flowing.wait()
+                await flowing.wait()
                 self.forwarded_bytes += len(block)
                 if self.cut_after_bytes is not None and self.forwarded_bytes >= self.cut_after_bytes:
                     self.cut_after_bytes = None
@@ -195,20 +203,43 @@ async def test_a_silent_connection_is_noticed_by_keepalive() -> None:
         waiting = asyncio.create_task(guest.receive(tag("never"), 40))
         await guest.send(tag("x"), b"there")
         assert await host.receive(tag("x"), 5) == b"there"
-        proxy.freeze()
+        proxy.freeze(new_ones_too=True)
         with pytest.raises(PeerLostError, match="party host"):
             await waiting
 
 
+async def test_a_silent_connection_is_replaced_if_a_new_one_works() -> None:
+    async with proxied(GrpcChannelOptions(lost_after_s=5, keepalive_s=0.2)) as (guest, host, proxy, _):
+        await guest.send(tag("x"), b"before")
+        assert await host.receive(tag("x"), 5) == b"before"
+        proxy.freeze()
+        await guest.send(tag("y"), b"after")
+        assert await host.receive(tag("y"), 5) == b"after"
+
+
+async def test_patience_starts_anew_after_every_reconnection() -> None:
+    async with proxied(GrpcChannelOptions(lost_after_s=2)) as (guest, host, proxy, _):
+        for number in range(5):
+            proxy.kill()
+            await asyncio.sleep(0.4)
+            await proxy.start()
+            await guest.send(tag("x", number), b"there")
+            assert await host.receive(tag("x", number), 5) == b"there"
+
+
 async def test_a_living_peer_without_news_or_credit_is_not_disconnected() -> None:
-    options = GrpcChannelOptions(keepalive_s=0.15, limits=InboxLimits(buffer_bytes=MIB, max_bytes=64 * MIB))
-    async with proxied(options) as (guest, host, proxy, _):
-        for number in range(12):  # several times the silence that is allowed, and hardly any credit
-            await guest.send(tag("x", number), bytes(MIB))
-            await asyncio.sleep(0.1)
-        assert proxy.connections == 1
-        for number in range(12):
-            assert len(await host.receive(tag("x", number), 5)) == MIB
+    options = GrpcChannelOptions(keepalive_s=0.5, limits=InboxLimits(buffer_bytes=MIB, max_bytes=64 * MIB))
+    async with proxied(options) as (guest, host, _, _):
+        await guest.send(tag("ready"), b"")
+        await host.receive(tag("ready"), 5)
+        stream = host._seat.reader
+        for number in range(40):  # the first take up the credit
+            await guest.send(tag("x", number), bytes(MIB // 4))
+            await asyncio.sleep(0.06)
+        assert host.endpoint.held_bytes < 30 * MIB // 4, "credit did not run out"
+        assert host._seat.reader is stream is not None
+        for number in range(40):
+            assert len(await host.receive(tag("x", number), 5)) == MIB // 4
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -69,29 +69,22 @@ class GrpcChannel(Channel):
         self._options = options or GrpcChannelOptions()
         self._clock = clock
         self.endpoint = Endpoint(meeting.peer, self._options.limits)
-        self._connection: transport.Channel | None = None
         self._seat: Seat | None = None
         self._sender: asyncio.Task[None] | None = None
 
     async def open(self, spec_digest: str, timeout_s: float) -> None:
         seat = Seat(self._meeting, spec_digest, self.endpoint)
         self._exchange.take(seat)
-        connection = transport.channel(
-            self._options.kind,
-            self._target,
-            transport.ChannelOptions(keepalive_s=self._options.keepalive_s, backoff_max_s=1.0),
-        )
-        self._seat, self._connection = seat, connection
-        stub = pb_grpc.PartyChannelStub(connection.stub_channel)
+        self._seat = seat
         try:
             async with asyncio.timeout(timeout_s):
-                self._meeting.compare(spec_digest, await self._meet(stub, seat))
+                self._meeting.compare(spec_digest, await self._meet(seat))
         except BaseException as error:
             await self._release()
             if isinstance(error, TimeoutError):
                 raise self._meeting.absent(timeout_s) from None
             raise
-        self._sender = asyncio.create_task(self._keep_sending(stub))
+        self._sender = asyncio.create_task(self._keep_sending())
         self._sender.add_done_callback(self._sender_ended)
 
     async def send(self, tag: Tag, payload: bytes) -> None:
@@ -109,9 +102,19 @@ class GrpcChannel(Channel):
         finally:
             await self._release()
 
-    async def _meet(self, stub: pb_grpc.PartyChannelStub, seat: Seat) -> str:
+    @contextlib.asynccontextmanager
+    async def _connected(self) -> AsyncIterator[pb_grpc.PartyChannelStub]:
+        """A connection of its own: after silence the old one may be dead without the transport knowing it."""
+        options = transport.ChannelOptions(keepalive_s=self._options.keepalive_s, backoff_max_s=1.0)
+        connection = transport.channel(self._options.kind, self._target, options)
+        try:
+            yield pb_grpc.PartyChannelStub(connection.stub_channel)
+        finally:
+            await connection.close()
+
+    async def _meet(self, seat: Seat) -> str:
         """The peer's digest. Either direction tells it: a peer that has met us may be done before we reach it."""
-        asking = asyncio.create_task(self._ask(stub, seat.spec_digest))
+        asking = asyncio.create_task(self._ask(seat.spec_digest))
         try:
             done, _ = await asyncio.wait({asking, seat.met}, return_when=asyncio.FIRST_COMPLETED)
             return done.pop().result()
@@ -119,27 +122,28 @@ class GrpcChannel(Channel):
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
 
-    async def _ask(self, stub: pb_grpc.PartyChannelStub, spec_digest: str) -> str:
+    async def _ask(self, spec_digest: str) -> str:
         meeting = self._meeting
         request = pb.MeetRequest(job=meeting.job, party=meeting.party, spec_digest=spec_digest, attempt=meeting.attempt)
         patience = Patience(float("inf"), self._clock)  # the caller's timeout ends it
         while True:
             try:
-                reply: pb.MeetReply = await stub.Meet(request, timeout=2 * MEET_HOLD_S)
+                async with self._connected() as stub:
+                    reply: pb.MeetReply = await stub.Meet(request, timeout=2 * MEET_HOLD_S)
+                    return reply.spec_digest
             except transport.RpcError as error:
                 pause_s = patience.pause_s() if error.code in TRY_AGAIN else None
                 if pause_s is None:
                     raise self._refusal(error) from None
-                await asyncio.sleep(pause_s)
-            else:
-                return reply.spec_digest
+            await asyncio.sleep(pause_s)
 
-    async def _keep_sending(self, stub: pb_grpc.PartyChannelStub) -> None:
+    async def _keep_sending(self) -> None:
         """Until the peer closes its end, refuses, or is lost; each ends the channel."""
         patience = Patience(self._options.lost_after_s, self._clock)
         while True:
             try:
-                await self._stream(stub, patience)
+                async with self._connected() as stub:
+                    await self._stream(stub.Deliver(), patience)
                 return self.endpoint.fail(self._meeting.closed())
             except ChannelError as error:
                 return self.endpoint.fail(PeerLostError(f"party {self.peer}: {error}"))
@@ -153,9 +157,8 @@ class GrpcChannel(Channel):
         if not sender.cancelled() and (error := sender.exception()) is not None:
             self.endpoint.fail(ChannelError(f"sending to party {self.peer} failed: {error!r}"))
 
-    async def _stream(self, stub: pb_grpc.PartyChannelStub, patience: Patience) -> None:
+    async def _stream(self, call: Any, patience: Patience) -> None:
         """One connection; returns when the peer ends it in order. Raises RpcError or ChannelError."""
-        call: Any = stub.Deliver()
         writer: asyncio.Task[None] | None = None
         try:
             await self._unless_silent(call.write(wire.hello(self._meeting)))
@@ -222,5 +225,3 @@ class GrpcChannel(Channel):
             sender.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await sender
-        if self._connection is not None:
-            await self._connection.close()

@@ -59,6 +59,26 @@ async def test_the_first_acknowledgement_says_where_to_go_on(party) -> None:
         assert await call.read() is None
 
 
+async def test_the_last_acknowledgement_covers_all_that_was_read(party) -> None:
+    call = party.stub.Deliver()
+    await call.write(wire.hello(HOST))
+    for number in range(20):
+        address = Tag("job", "task", 1, "x", number)
+        await call.write(wire.envelope(next(split(address, b"x", number)), "host"))
+    await call.done_writing()
+    told = [acknowledgement.next_position async for acknowledgement in call]
+    assert told[-1] == 20
+
+
+async def test_every_hello_is_answered_even_without_news(party) -> None:
+    call = party.stub.Deliver()
+    await call.write(wire.hello(HOST))
+    first = await call.read()
+    for _ in range(3):
+        await call.write(wire.hello(HOST))
+        assert await call.read() == first
+
+
 @pytest.mark.parametrize(
     "hello",
     [Meeting("other", "host", "guest"), Meeting("job", "stranger", "guest"), Meeting("job", "host", "guest", 2)],

@@ -63,6 +63,18 @@ def test_chunks_sent_again_are_dropped() -> None:
     assert feed.inbox.next_position == 3
 
 
+def test_a_chunk_that_comes_twice_in_one_message_is_dropped() -> None:
+    feed = Feed()
+    first, second = split(tag(), bytes(CHUNK_BYTES) + b"end", 0)
+    again = Chunk(1, first.tag, first.seq, first.last, first.sha256, first.payload)
+    later = Chunk(2, second.tag, second.seq, second.last, second.sha256, second.payload)
+    feed.inbox.grant()
+    for chunk in (first, again, later):
+        feed.inbox.accept(chunk)
+    feed.inbox.expect(tag())
+    assert feed.inbox.take(tag()) == bytes(CHUNK_BYTES) + b"end"
+
+
 @pytest.mark.parametrize(
     ("chunk", "text"),
     [
@@ -151,6 +163,18 @@ def test_an_awaited_message_longer_than_the_buffer_does_not_count_against_it() -
     assert feed.inbox.held_bytes == FULL
 
 
+def test_awaited_chunks_leave_the_credit_for_others_whole() -> None:
+    feed = Feed(InboxLimits(buffer_bytes=40 * FULL))
+    feed.inbox.expect(tag())
+    chunks = list(split(tag(), bytes(50 * CHUNK_BYTES), 0))
+    for chunk in chunks:
+        assert feed.free() == 40
+        feed.inbox.accept(chunk)
+    feed.inbox.take(tag())
+    feed.inbox.dismiss(tag())
+    assert feed.free() == 40
+
+
 def test_a_half_arrived_message_counts_again_when_its_receiver_leaves() -> None:
     feed = Feed()
     feed.inbox.expect(tag())
@@ -183,6 +207,15 @@ def test_a_newer_attempt_drops_what_the_older_left() -> None:
         feed.inbox.take(tag("waiting"))
     assert feed.message(tag("x", attempt=1), bytes(CHUNK_BYTES)) == []
     assert feed.inbox.held_bytes == 3 + CHUNK_OVERHEAD_BYTES
+
+
+def test_a_newer_attempt_may_send_again_what_the_older_sent() -> None:
+    feed = Feed()
+    for attempt in (1, 2):
+        feed.message(tag(attempt=attempt), b"%d" % attempt)
+        feed.inbox.expect(tag(attempt=attempt))
+        assert feed.inbox.take(tag(attempt=attempt)) == b"%d" % attempt
+        feed.inbox.dismiss(tag(attempt=attempt))
 
 
 def test_an_attempt_of_one_task_leaves_others_alone() -> None:
