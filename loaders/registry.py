@@ -30,8 +30,8 @@ def write_half(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> st
     """Phase one: store a half and return its digest. Storing the same half again changes nothing; another half under
     the same name is refused with ArtifactError."""
     entries = {name: FileEntry(hashlib.sha256(content).hexdigest(), len(content)) for name, content in files.items()}
-    complete = msgspec.structs.replace(manifest, schema=SCHEMA, files=entries, binding=None)
-    document = msgspec.to_builtins(complete)
+    complete = msgspec.structs.replace(manifest, files=entries, binding=None)
+    document = {**msgspec.to_builtins(complete), "schema": SCHEMA}
     target = half_path(root, manifest.model, manifest.version, manifest.role, manifest.party)
     digest = digest_of(document)
     if target.exists():

@@ -149,7 +149,7 @@ class Signature:
     def usable(self, batch: Batch) -> npt.NDArray[np.bool_]:
         """Which rows `check` would accept: bool (rows,)."""
         wrong = np.isinf(batch.numbers) | (np.isnan(batch.numbers) & self._required)
-        usable: npt.NDArray[np.bool_] = ~wrong.any(axis=1)
+        usable: npt.NDArray[np.bool_] = np.logical_not(wrong.any(axis=1))
         if self.texts and self._text_required():
             usable &= np.array([all(word is not None for word in row) for row in batch.texts])
         return usable

@@ -65,7 +65,7 @@ class PartyNode:
     def start(self, timeout_s: float = 30) -> None:
         self.launch()
         end = time.monotonic() + timeout_s
-        while not asyncio.run(self._serving()):
+        while not self.serving():
             assert self.process is not None
             assert self.process.poll() is None, self.log
             assert time.monotonic() < end, self.log
@@ -96,8 +96,10 @@ class PartyNode:
     def call(self, port: str, ask: Callable[[Channel], Awaitable[T]]) -> T:
         """One exchange with a port of the node, from the test's own loop."""
 
+        address = self.address(port)
+
         async def run() -> T:
-            link = channel(Transport.GRPCIO, self.address(port))
+            link = channel(Transport.GRPCIO, address)
             try:
                 return await ask(link)
             finally:
@@ -133,16 +135,14 @@ class PartyNode:
             lambda link: inference_pb2_grpc.InferenceStub(link.stub_channel).BatchPredict(request, timeout=timeout_s),
         )
 
-    async def _serving(self) -> bool:
-        address = ports_file.read(self.folder / "state").get("service")
-        if address is None:
-            return False
-        link = channel(Transport.GRPCIO, address)
-        try:
+    def serving(self) -> bool:
+        """Whether its health check says so."""
+
+        async def check(link: Channel) -> int:
             stub = health_pb2_grpc.HealthStub(link.stub_channel)
-            reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=1)
-            return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
-        except RpcError:
+            return (await stub.Check(health_pb2.HealthCheckRequest(), timeout=1)).status
+
+        try:
+            return self.call("service", check) == health_pb2.HealthCheckResponse.SERVING
+        except (RpcError, KeyError):
             return False
-        finally:
-            await link.close()
