@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -18,7 +16,7 @@ from serving.control import FileControlStore
 from serving.features.file import FileFeatureSource
 from serving.features.source import FeatureSource
 from serving.frontdoor import admin, federation, inference
-from serving.holds import HOLD_TTL_S
+from serving.holds import HoldUpkeep
 from serving.host import HostSide
 from serving.node import Node, Part, Port
 from serving.peers.peer import Peer
@@ -30,8 +28,6 @@ from serving.reconciler import Reconciler
 from serving.security import caller
 from serving.settings import Settings
 from serving.transport import ServerOptions, channel, server
-
-logger = logging.getLogger(__name__)
 
 
 async def assemble(settings: Settings) -> Node:
@@ -48,6 +44,7 @@ async def assemble(settings: Settings) -> Node:
         if peer.address
     }
     publishing = Publishing(settings.party, store, reconciler, pool, peers, settings.limits.load_timeout_s)
+    upkeep = HoldUpkeep(publishing.keep_holds)
 
     cache = _remote_cache(settings)
     remote = RemotePartials(settings.party, peers, cache, secret, settings.cache)
@@ -72,12 +69,13 @@ async def assemble(settings: Settings) -> Node:
         *(Part(stop=peer.close) for peer in peers.values()),
         *(Part(source.open, source.close) for source in sources.values()),
         Part(stop=reconciler.stop),
-        _keeping_holds(publishing),
+        Part(stop=upkeep.stop),
     )
 
     async def ready() -> None:
         publishing.restore()
         await reconciler.all_settled()
+        upkeep.start()
 
     return Node(settings, ports, parts, ready)
 
@@ -93,25 +91,3 @@ def _sources(settings: Settings) -> Mapping[str, FeatureSource]:
         model: FileFeatureSource(Path(source.path), source.id_column, source.max_age_s)
         for model, source in settings.features.items()
     }
-
-
-def _keeping_holds(publishing: Publishing) -> Part:
-    """Renews this guest's holds at its hosts, and forgets expired ones that others have here."""
-    running: list[asyncio.Task[None]] = []
-
-    async def keep() -> None:
-        while True:
-            await asyncio.sleep(HOLD_TTL_S / 3)
-            for problem in await publishing.renew_holds():
-                logger.warning("a hold could not be renewed: %s", problem)
-            await publishing.holds.sweep()
-
-    async def start() -> None:
-        running.append(asyncio.create_task(keep()))
-
-    async def stop() -> None:
-        running[0].cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await running[0]
-
-    return Part(start, stop)

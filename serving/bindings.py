@@ -54,6 +54,10 @@ def all_variants(service: Service) -> list[Variant]:
     return [*service.current.variants, *(service.previous.variants if service.previous else ())]
 
 
+def variant_model(variant: Variant) -> ModelId:
+    return ModelId(variant.model, variant.version)
+
+
 def wanted_models(state: State) -> set[ModelId]:
     return {ModelId(wanted.model, wanted.version) for wanted in state.models}
 
@@ -80,8 +84,7 @@ def routes(state: State, explicit_app: App) -> Routes:
             epoch=max(service.epoch, *halves),
             salt=bytes.fromhex(service.salt),
             variants=tuple(
-                VariantRoute(f"{v.model}:{v.version}", ModelId(v.model, v.version), v.ranges)
-                for v in service.current.variants
+                VariantRoute(f"{v.model}:{v.version}", variant_model(v), v.ranges) for v in service.current.variants
             ),
             app=make_app(service.current.app, service.current.app_parameters),
         )

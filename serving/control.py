@@ -137,10 +137,11 @@ class FileControlStore(ControlStore):
         """The new file is complete on disk before it takes the name of the old one."""
         raw = rfc8785.dumps({"sha256": _checksum(document), "state": document})
         draft = self._path.with_suffix(".draft")
-        with draft.open("wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            _write_synced(draft, raw)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
         if self._path.exists():
             previous = self._path.with_suffix(".previous.json")
             previous.unlink(missing_ok=True)
@@ -151,6 +152,13 @@ class FileControlStore(ControlStore):
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _write_synced(path: Path, raw: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(raw)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _successor(current: State, expected_revision: int, state: State) -> State:
@@ -192,10 +200,18 @@ def _checksum(document: dict[str, Any]) -> str:
     return hashlib.sha256(rfc8785.dumps(document)).hexdigest()
 
 
-def _with_unknown_keys(new: dict[str, Any], before: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
-    """`new` plus what `before` had and this version does not know, at the same places."""
-    merged = {key: value for key, value in before.items() if key not in known} | new
-    for key, value in new.items():
-        if isinstance(value, dict) and isinstance(before.get(key), dict):
-            merged[key] = _with_unknown_keys(value, before[key], known.get(key, {}))
-    return merged
+def _with_unknown_keys(new: Any, before: Any, known: Any) -> Any:
+    """`new` plus what `before` had and this version does not know, at the same places; `known` is `before` as this
+    version reads it. An entry of a list is at the same place while this version does not change it."""
+    if new == known:
+        return before
+    if isinstance(new, dict) and isinstance(known, dict):
+        unknown = {key: value for key, value in before.items() if key not in known}
+        merged = {
+            key: _with_unknown_keys(value, before[key], known[key]) if key in before else value
+            for key, value in new.items()
+        }
+        return unknown | merged
+    if isinstance(new, tuple) and isinstance(known, tuple):
+        return [next((b for b, k in zip(before, known, strict=True) if k == item), item) for item in new]
+    return new

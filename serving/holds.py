@@ -1,15 +1,24 @@
-"""Holds: what another party's bindings need loaded here, and until when."""
+"""Holds: what a service's bindings need loaded at the hosts, and until when.
+
+A guest takes holds at the hosts of its models and renews them at a third of their time; a host grants them, keeps them
+in its wanted state, and refuses to unload what is held.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Protocol
 
 import msgspec
 
-from serving.control import ControlStore, Hold, State
-from serving.pool import ModelId
+from serving.bindings import wanted_models
+from serving.control import Hold, State
+from serving.errors import ConflictError, PeerError
+from serving.pool import ModelHandle, ModelId
+from serving.wanted import Wanted
 
 logger = logging.getLogger(__name__)
 
@@ -18,43 +27,134 @@ HOLD_TTL_S = 600
 
 
 class Holds:
-    """The holds that this party has granted. `change` makes an edit of the state durable; `clock` is Unix seconds."""
+    """The holds that this party has granted. `clock` is Unix seconds."""
 
-    def __init__(
-        self,
-        store: ControlStore,
-        change: Callable[[Callable[[State], State]], Awaitable[State]],
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._store = store
-        self._change = change
+    def __init__(self, wanted: Wanted, clock: Callable[[], float] = time.time) -> None:
+        self._wanted = wanted
         self._clock = clock
 
-    def of(self, model: ModelId) -> list[Hold]:
-        """Holds on a version that have not expired."""
+    def of(self, model: ModelId, state: State | None = None) -> list[Hold]:
+        """Holds on a version that have not expired, in this state or the current one."""
         now_s = self._clock()
-        return [hold for hold in self._store.read().holds if hold_model(hold) == model and hold.expires_s > now_s]
+        holds = (state or self._wanted.state).holds
+        return [hold for hold in holds if hold_model(hold) == model and hold.expires_s > now_s]
 
     async def grant(self, hold: Hold) -> None:
-        """Keep or renew a hold; one per (party, service, model, version)."""
-        await self._change(lambda state: msgspec.structs.replace(state, holds=(*_others(state, hold), hold)))
+        """Keep or renew a hold; one per (party, service, model, version). Raises ConflictError when the version is not
+        wanted here any more."""
+
+        def with_hold(state: State) -> State:
+            if hold_model(hold) not in wanted_models(state):
+                raise ConflictError(f"{hold_model(hold)} is not loaded at this party")
+            return msgspec.structs.replace(state, holds=(*_others(state, hold), hold))
+
+        await self._wanted.change(with_hold)
 
     async def release(self, hold: Hold) -> None:
         """Forget a hold; one that is not there is fine."""
-        if len(_others(self._store.read(), hold)) < len(self._store.read().holds):
-            await self._change(lambda state: msgspec.structs.replace(state, holds=_others(state, hold)))
+        state = self._wanted.state
+        if len(_others(state, hold)) < len(state.holds):
+            await self._wanted.change(lambda state: msgspec.structs.replace(state, holds=_others(state, hold)))
 
     async def sweep(self) -> None:
         """Forget expired holds, loudly: a guest that did not renew may have lost its way here."""
         now_s = self._clock()
-        expired = [hold for hold in self._store.read().holds if hold.expires_s <= now_s]
+        expired = [hold for hold in self._wanted.state.holds if hold.expires_s <= now_s]
         for hold in expired:
-            logger.warning("the hold of party %s on %s has expired", hold.party, hold_model(hold))
-            await self.release(hold)
+            logger.warning(
+                "the hold of party %s on %s for its service %s has expired", hold.party, hold_model(hold), hold.service
+            )
+        if expired:
+            await self._wanted.change(lambda state: _without_expired(state, now_s))
+
+
+class HoldingPeer(Protocol):
+    """A host, as a guest's holds need it. Both raise PeerError naming the party and the reason."""
+
+    async def hold(self, service: str, model: ModelId, binding_digest: str, revision: int, ttl_s: int) -> None: ...
+
+    async def release(self, service: str, model: ModelId) -> None: ...
+
+
+class HostHolds:
+    """The holds that this party, as guest, has at the hosts of its models. `peers` by party id."""
+
+    def __init__(self, peers: Mapping[str, HoldingPeer]) -> None:
+        self._peers = peers
+
+    async def take(self, service: str, revision: int, handles: Iterable[ModelHandle]) -> None:
+        """Have every host keep these versions. Raises ConflictError with every party that refused, and why."""
+        refusals = [text for text in await self.refusals(service, revision, handles) if text]
+        if refusals:
+            raise ConflictError(f"not ready at every party: {'; '.join(refusals)}")
+
+    async def refusals(self, service: str, revision: int, handles: Iterable[ModelHandle]) -> list[str]:
+        """Take or renew every hold; one text per hold, empty when it was granted."""
+        return await asyncio.gather(
+            *(self._take(host, service, revision, handle) for handle in handles for host in handle.hosts)
+        )
+
+    async def release(self, service: str, handles: Iterable[ModelHandle]) -> None:
+        """Let the hosts drop these versions. A host that does not hear it waits for the hold to expire."""
+        await asyncio.gather(*(self._release(host, service, handle) for handle in handles for host in handle.hosts))
+
+    async def _take(self, host: str, service: str, revision: int, handle: ModelHandle) -> str:
+        peer = self._peers.get(host)
+        if peer is None:
+            return f"{handle.id} at {no_address(host)}"
+        try:
+            await peer.hold(service, handle.id, handle.artifact.binding_digest, revision, HOLD_TTL_S)
+        except PeerError as error:
+            return f"{handle.id} at {error}"
+        return ""
+
+    async def _release(self, host: str, service: str, handle: ModelHandle) -> None:
+        peer = self._peers.get(host)
+        if peer is None:
+            return
+        try:
+            await peer.release(service, handle.id)
+        except PeerError as error:
+            logger.warning("the hold on %s for service %s stays until it expires: %s", handle.id, service, error)
+
+
+class HoldUpkeep:
+    """Runs `pass_` at once and then at every third of a hold's time, until stopped. `pause` waits for seconds."""
+
+    def __init__(
+        self, pass_: Callable[[], Awaitable[None]], pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
+        self._pass = pass_
+        self._pause = pause
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._keep())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                await self._pass()
+            except Exception:
+                logger.exception("the upkeep of holds failed; it is tried again")
+            await self._pause(HOLD_TTL_S / 3)
+
+
+def no_address(party: str) -> str:
+    return f"party {party!r}: it has no address in this node's settings (peers.{party}.address)"
 
 
 def hold_model(hold: Hold) -> ModelId:
     return ModelId(hold.model, hold.version)
+
+
+def _without_expired(state: State, now_s: float) -> State:
+    return msgspec.structs.replace(state, holds=tuple(hold for hold in state.holds if hold.expires_s > now_s))
 
 
 def _others(state: State, hold: Hold) -> tuple[Hold, ...]:

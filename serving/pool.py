@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -72,6 +73,7 @@ class ModelPool:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._loaded: Mapping[ModelId, ModelHandle] = {}
+        self._reserved: dict[ModelId, int] = {}
 
     def acquire(self, model: ModelId) -> ModelHandle:
         """The handle to use in a `with` statement at once. Raises UnknownNameError."""
@@ -83,22 +85,34 @@ class ModelPool:
     def find(self, model: ModelId) -> ModelHandle | None:
         return self._loaded.get(model)
 
-    def check_room(self, model: ModelId, bytes_: int) -> None:
-        """Raises LimitError saying which models hold the memory."""
-        held = {id_: handle.bytes for id_, handle in self._loaded.items() if id_ != model}
+    @contextmanager
+    def reserve(self, model: ModelId, bytes_: int) -> Iterator[None]:
+        """Count memory that is about to be taken. Raises LimitError saying which models hold what there is."""
+        held = {**{id_: handle.bytes for id_, handle in self._loaded.items()}, **self._reserved}
         if sum(held.values()) + bytes_ > self._max_bytes:
             largest = sorted(held.items(), key=lambda item: -item[1])
             holders = ", ".join(f"{id_} {size}" for id_, size in largest) or "nothing"
             raise LimitError(
                 f"{model} needs {bytes_} bytes of limits.pool_max_bytes = {self._max_bytes}; held: {holders}"
             )
+        self._reserved[model] = bytes_
+        try:
+            yield
+        finally:
+            del self._reserved[model]
 
     def put(self, handle: ModelHandle) -> None:
         self._loaded = {**self._loaded, handle.id: handle}
 
     async def remove(self, model: ModelId) -> None:
-        """New requests no longer find the model; returns when the last one that did is done."""
+        """New requests no longer find the model; returns when the last one that did is done. Until then its memory
+        counts."""
         handle = self._loaded.get(model)
+        if handle is None:
+            return
         self._loaded = {id_: kept for id_, kept in self._loaded.items() if id_ != model}
-        if handle is not None:
+        self._reserved[model] = handle.bytes
+        try:
             await handle.idle()
+        finally:
+            del self._reserved[model]

@@ -6,22 +6,25 @@ Nothing here knows the wire. Every change is a compare-and-set on the wanted sta
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 
-from apps.catalog import make_app
 from serving import bindings
 from serving.control import Binding, ControlStore, Hold, Service, State
 from serving.errors import ConflictError, PeerError, UnknownNameError
-from serving.holds import HOLD_TTL_S, Holds, hold_model
+from serving.holds import HoldingPeer, Holds, HostHolds, hold_model, no_address
 from serving.lifecycle import Lifecycle, LoadState, ReplicaOutcome
 from serving.pool import ModelHandle, ModelId, ModelPool
 from serving.reconciler import Reconciler
 from serving.routing import RouteTable
+from serving.wanted import Wanted
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +36,17 @@ class ModelStatus:
     held_by: tuple[str, ...]
 
 
-class PublishingPeer(Protocol):
+class PublishingPeer(HoldingPeer, Protocol):
     """Another party, as publishing needs it. Every method raises PeerError naming the party and the reason."""
 
     async def load(self, model: ModelId, binding_digest: str, timeout_s: float) -> list[ReplicaOutcome]: ...
-
-    async def hold(self, service: str, model: ModelId, binding_digest: str, revision: int, ttl_s: int) -> None: ...
 
 
 REPLICA = "0"
 """This process among the party's replicas; there is one so far."""
 
-BindingRules = Callable[[State], Binding]
+BindingRules = Callable[[Service | None], Binding]
+"""From the service as it is to its next binding."""
 
 
 class Publishing:
@@ -59,19 +61,22 @@ class Publishing:
         peers: Mapping[str, PublishingPeer],
         load_timeout_s: float,
     ) -> None:
-        self.routes = RouteTable(bindings.routes(store.read(), make_app("passthrough")))
         self._party = party
-        self._store = store
+        self._wanted = Wanted(store)
         self._reconciler = reconciler
         self._pool = pool
         self._peers = peers
         self._load_timeout_s = load_timeout_s
-        self._holds = Holds(store, self._change)
+        self._host_holds = HostHolds(peers)
+        self.holds = Holds(self._wanted)
+        """What other parties hold here."""
         self._asked: list[ModelId] = []
+        # Holds are taken before a binding and released after it; two bindings at once would release each other's.
+        self._binding = asyncio.Lock()
 
     @property
-    def holds(self) -> Holds:
-        return self._holds
+    def routes(self) -> RouteTable:
+        return self._wanted.routes
 
     def restore(self) -> None:
         """On start: want what the kept state wants."""
@@ -94,10 +99,13 @@ class Publishing:
             handle = await asyncio.wait_for(self._reconciler.loaded(model), self._load_timeout_s)
             if binding_digest:
                 handle.check_binding(binding_digest)
-            if known is None:
-                await self._change(lambda state: bindings.with_model(state, model))
+            if model not in bindings.wanted_models(self._wanted.state):
+                await self._wanted.change(lambda state: bindings.with_model(state, model))
+                logger.info("%s is to be kept loaded", model)
         except TimeoutError:
-            raise ConflictError(f"{model} is still loading after {self._load_timeout_s:g} s; ask again") from None
+            raise ConflictError(
+                f"{model} did not load within {self._load_timeout_s:g} s (limits.load_timeout_s)"
+            ) from None
         finally:
             # What was not acknowledged is not wanted either.
             self._asked.remove(model)
@@ -112,7 +120,7 @@ class Publishing:
         if handle is None:
             raise ConflictError(f"{model} is not loaded at party {self._party!r}")
         handle.check_binding(binding_digest)
-        await self._holds.grant(hold)
+        await self.holds.grant(hold)
 
     async def online(
         self,
@@ -125,105 +133,129 @@ class Publishing:
         """Bind versions to a service after every party confirmed that it holds them. Raises ConflictError for a stale
         revision or a version that some party does not hold, InvalidRequestError for wrong weights or app."""
         bindings.check_weights(service, weights)
-        handles = [self._ready(weight.model) for weight in weights]
-        chosen = app or handles[0].artifact.manifest.app or "passthrough"
+        models = [weight.model for weight in weights]
+        chosen = app or self._ready(models[0]).artifact.manifest.app or "passthrough"
         bindings.check_app(chosen, app_parameters)
-        current = self._at_revision(service, revision)
 
-        def rules(state: State) -> Binding:
-            return Binding(
-                variants=bindings.variants(state.services.get(service), weights),
-                app=chosen,
-                app_parameters=app_parameters,
-            )
+        def rules(current: Service | None) -> Binding:
+            return Binding(variants=bindings.variants(current, weights), app=chosen, app_parameters=app_parameters)
 
-        await self._hold_everywhere(service, handles, revision + 1)
-        previous = None if current is None else current.current
-        return await self._bind(service, revision, rules, previous)
+        async with self._binding:
+            self._at_revision(self._wanted.state, service, revision)
+            return await self._hold_and_bind(service, revision, models, rules)
 
     async def rollback(self, service: str, revision: int) -> Service:
         """Back to the previous binding, one step; the binding left becomes the previous one."""
-        current = self._at_revision(service, revision)
-        if current is None:
-            raise UnknownNameError(f"unknown service {service!r}")
-        if current.previous is None:
-            raise ConflictError(f"service {service!r} has no previous binding")
-        target = current.previous
-        handles = [self._ready(ModelId(variant.model, variant.version)) for variant in target.variants]
-        await self._hold_everywhere(service, handles, revision + 1)
-        return await self._bind(service, revision, lambda _: target, current.current)
+        async with self._binding:
+            current = self._at_revision(self._wanted.state, service, revision)
+            if current is None:
+                raise UnknownNameError(f"unknown service {service!r}")
+            target = current.previous
+            if target is None:
+                raise ConflictError(f"service {service!r} has no previous binding")
+            models = [bindings.variant_model(variant) for variant in target.variants]
+            return await self._hold_and_bind(service, revision, models, lambda _: target)
 
     async def unload(self, model: ModelId, force: bool = False) -> None:
         """Take a version out of memory here; returns when no request uses it. Raises ConflictError with its users."""
-        state = self._store.read()
-        if model not in bindings.wanted_models(state) and self._pool.find(model) is None:
+        if model not in bindings.wanted_models(self._wanted.state) and self._pool.find(model) is None:
             raise UnknownNameError(f"model {model} is not loaded at this party")
-        holders = self._holders(state, model)
-        if holders and not force:
-            raise ConflictError(f"{model} is needed by {', '.join(holders)}; unload it with force if it must go")
-        await self._change(lambda state: bindings.without_model(state, model))
+
+        def let_go(state: State) -> State:
+            holders = self._holders(state, model)
+            if holders and not force:
+                raise ConflictError(f"{model} is needed by {', '.join(holders)}; unload it with force if it must go")
+            return bindings.without_model(state, model)
+
+        await self._wanted.change(let_go)
+        logger.info("%s is to be unloaded%s", model, " by force" if force else "")
         self._reconcile()
         await self._reconciler.settled(model)
         self._reconciler.forget(model)
 
     async def set_default_service(self, service: str) -> None:
         """`service` may be "" for none."""
-        if service and service not in self._store.read().services:
-            raise UnknownNameError(f"unknown service {service!r}")
-        await self._change(lambda state: msgspec.structs.replace(state, default_service=service))
+
+        def with_default(state: State) -> State:
+            if service and service not in state.services:
+                raise UnknownNameError(f"unknown service {service!r}")
+            return msgspec.structs.replace(state, default_service=service)
+
+        await self._wanted.change(with_default)
+        logger.info("the default service is %s", service or "none")
 
     def models(self) -> list[ModelStatus]:
-        state = self._store.read()
+        state = self._wanted.state
         return [
             ModelStatus(life, self._pool.find(model), tuple(self._holders(state, model)))
             for model, life in sorted(self._reconciler.lives.items())
         ]
 
     def state(self) -> State:
-        return self._store.read()
+        return self._wanted.state
 
-    async def renew_holds(self) -> list[str]:
-        """Renew this guest's holds at its hosts; returns what could not be renewed, for the log."""
-        problems = []
-        for name, service in self._store.read().services.items():
-            for handle in self._handles_of(service):
-                try:
-                    await self._hold_everywhere(name, [handle], service.revision)
-                except ConflictError as error:
-                    problems.append(str(error))
-        return problems
+    async def keep_holds(self) -> None:
+        """Renew this guest's holds at its hosts, and forget the expired ones that others had here."""
+        async with self._binding:
+            services = self._wanted.state.services.items()
+            renewals = [
+                self._host_holds.refusals(name, service.revision, self._needed(service)) for name, service in services
+            ]
+            for refusals in await asyncio.gather(*renewals):
+                for text in filter(None, refusals):
+                    logger.warning("a hold could not be renewed, it will expire: %s", text)
+        await self.holds.sweep()
 
     def _reconcile(self, again: Set[ModelId] = frozenset()) -> None:
         """Want what the state wants, and what loads are being asked for right now."""
-        self._reconciler.apply({*bindings.wanted_models(self._store.read()), *self._asked}, again)
-
-    def _handles_of(self, service: Service) -> list[ModelHandle]:
-        bindings = [service.current, *([service.previous] if service.previous else [])]
-        models = {ModelId(variant.model, variant.version) for binding in bindings for variant in binding.variants}
-        return [handle for handle in map(self._pool.find, sorted(models)) if handle is not None]
+        self._reconciler.apply({*bindings.wanted_models(self._wanted.state), *self._asked}, again)
 
     async def _load_at(self, host: str, handle: ModelHandle) -> list[ReplicaOutcome]:
         peer = self._peers.get(host)
         if peer is None:
-            return [ReplicaOutcome(host, "", LoadState.FAILED, f"party {host!r} has no address in this node's peers")]
+            return [ReplicaOutcome(host, "", LoadState.FAILED, no_address(host))]
         try:
             return await peer.load(handle.id, handle.artifact.binding_digest, self._load_timeout_s)
         except PeerError as error:
             return [ReplicaOutcome(host, "", LoadState.FAILED, str(error))]
 
-    async def _hold_everywhere(self, service: str, handles: Sequence[ModelHandle], revision: int) -> None:
-        await asyncio.gather(
-            *(self._hold_at(host, service, handle, revision) for handle in handles for host in handle.hosts)
-        )
-
-    async def _hold_at(self, host: str, service: str, handle: ModelHandle, revision: int) -> None:
-        peer = self._peers.get(host)
-        if peer is None:
-            raise ConflictError(f"party {host!r} has no address in this node's peers")
+    async def _hold_and_bind(
+        self, service: str, revision: int, models: Sequence[ModelId], rules: BindingRules
+    ) -> Service:
+        handles = [self._ready(model) for model in models]
+        before = self._needed(self._wanted.state.services.get(service))
         try:
-            await peer.hold(service, handle.id, handle.artifact.binding_digest, revision, HOLD_TTL_S)
-        except PeerError as error:
-            raise ConflictError(f"{handle.id} is not ready at every party: {error}") from None
+            await self._host_holds.take(service, revision + 1, handles)
+            return await self._bind(service, revision, models, rules)
+        finally:
+            unneeded = {*before, *handles} - self._needed(self._wanted.state.services.get(service))
+            await self._host_holds.release(service, unneeded)
+
+    async def _bind(self, service: str, revision: int, models: Iterable[ModelId], rules: BindingRules) -> Service:
+        def bound(state: State) -> State:
+            current = self._at_revision(state, service, revision)
+            gone = sorted(set(models) - bindings.wanted_models(state))
+            if gone:
+                raise ConflictError(f"{gone[0]} has been unloaded meanwhile")
+            changed = Service(
+                revision=revision + 1,
+                epoch=state.revision + 1,
+                salt=current.salt if current else secrets.token_hex(16),
+                current=rules(current),
+                previous=current.current if current else None,
+            )
+            return msgspec.structs.replace(state, services={**state.services, service: changed})
+
+        stored = (await self._wanted.change(bound)).services[service]
+        shares = ", ".join(f"{v.model}/{v.version} {v.weight / 100:g} %" for v in stored.current.variants)
+        logger.info("service %s is at revision %d: %s", service, stored.revision, shares)
+        return stored
+
+    def _needed(self, service: Service | None) -> set[ModelHandle]:
+        """The loaded versions of a service's current and previous binding."""
+        variants = bindings.all_variants(service) if service else []
+        found = {self._pool.find(bindings.variant_model(variant)) for variant in variants}
+        return {handle for handle in found if handle is not None}
 
     def _ready(self, model: ModelId) -> ModelHandle:
         handle = self._pool.find(model)
@@ -233,8 +265,8 @@ class Publishing:
             raise ConflictError(f"this party is {handle.artifact.manifest.role} of {model}; its guest puts it online")
         return handle
 
-    def _at_revision(self, service: str, revision: int) -> Service | None:
-        current = self._store.read().services.get(service)
+    def _at_revision(self, state: State, service: str, revision: int) -> Service | None:
+        current = state.services.get(service)
         actual = 0 if current is None else current.revision
         if actual != revision:
             raise ConflictError(
@@ -242,39 +274,11 @@ class Publishing:
             )
         return current
 
-    async def _bind(self, service: str, revision: int, rules: BindingRules, previous: Binding | None) -> Service:
-        def change(state: State) -> State:
-            current = self._at_revision(service, revision)
-            bound = Service(
-                revision=revision + 1,
-                epoch=state.revision + 1,
-                salt=current.salt if current else secrets.token_hex(16),
-                current=rules(state),
-                previous=previous,
-            )
-            return msgspec.structs.replace(state, services={**state.services, service: bound})
-
-        return (await self._change(change)).services[service]
-
-    async def _change(self, change: Callable[[State], State]) -> State:
-        """Make one change durable, then let requests see it. Tried again when another change came in between."""
-        while True:
-            state = self._store.read()
-            wanted = change(state)
-            try:
-                stored = await asyncio.to_thread(self._store.compare_and_set, state.revision, wanted)
-            except ConflictError:
-                if self._store.read().revision == state.revision:
-                    raise
-            else:
-                # Several changes may have been stored by now: the newest is what requests must see.
-                self.routes.current = bindings.routes(self._store.read(), self.routes.current.explicit_app)
-                return stored
-
     def _holders(self, state: State, model: ModelId) -> list[str]:
         bound = [
             f"service {name!r}"
             for name, service in state.services.items()
-            if any(model == ModelId(variant.model, variant.version) for variant in bindings.all_variants(service))
+            if any(model == bindings.variant_model(variant) for variant in bindings.all_variants(service))
         ]
-        return bound + [f"party {hold.party!r} (service {hold.service!r})" for hold in self._holds.of(model)]
+        held = [f"party {hold.party!r} (service {hold.service!r})" for hold in self.holds.of(model, state)]
+        return bound + held

@@ -97,11 +97,10 @@ class Reconciler:
     async def _load(self, model: ModelId) -> None:
         try:
             loader = await asyncio.to_thread(self._open, model)
-            self._pool.check_room(model, loader.estimate())
-            servable = await asyncio.to_thread(load_servable, loader)
-            handle = ModelHandle(
-                loader.artifact, servable, merge_rule(loader.artifact.manifest.merge), loader.estimate()
-            )
+            with self._pool.reserve(model, loader.estimate()):
+                servable = await asyncio.to_thread(load_servable, loader)
+                rule = merge_rule(loader.artifact.manifest.merge)
+                self._pool.put(ModelHandle(loader.artifact, servable, rule, loader.estimate()))
         except REFUSALS as error:
             logger.warning("model %s does not load: %s", model, error)
             self._enter(model, ModelState.FAILED, public_reason(error))
@@ -110,7 +109,6 @@ class Reconciler:
             self._enter(model, ModelState.FAILED, f"loading {model} failed unexpectedly; this party's log says why")
         else:
             self._loaders[model] = loader
-            self._pool.put(handle)
             self._enter(model, ModelState.READY)
             logger.info("model %s is ready", model)
 

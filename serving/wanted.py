@@ -1,0 +1,49 @@
+"""The wanted state in use: durable changes, one at a time, and the routes that follow from them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from apps.catalog import make_app
+from serving import bindings
+from serving.control import ControlStore, State
+from serving.errors import ConflictError
+from serving.routing import RouteTable
+
+
+class Wanted:
+    """Edits of the state, kept in `store`. Requests see a change only after it is durable."""
+
+    def __init__(self, store: ControlStore) -> None:
+        self._store = store
+        self.routes = RouteTable(bindings.routes(store.read(), make_app("passthrough")))
+
+    @property
+    def state(self) -> State:
+        return self._store.read()
+
+    async def change(self, edit: Callable[[State], State]) -> State:
+        """Make one edit durable, then let requests see it. `edit` may refuse by raising; it runs again on the newer
+        state when another change came in between. Raises OSError when the disk refuses; then nothing has changed."""
+        while True:
+            state = self._store.read()
+            try:
+                stored = await self._store_edit(state, edit(state))
+            except _OvertakenError:
+                continue
+            # Several changes may have been stored by now: the newest is what requests must see.
+            self.routes.current = bindings.routes(self._store.read(), self.routes.current.explicit_app)
+            return stored
+
+    async def _store_edit(self, state: State, edited: State) -> State:
+        try:
+            return await asyncio.to_thread(self._store.compare_and_set, state.revision, edited)
+        except ConflictError:
+            if self._store.read().revision == state.revision:
+                raise
+            raise _OvertakenError from None
+
+
+class _OvertakenError(Exception):
+    """Another change was stored between our reading and our writing."""
