@@ -32,6 +32,7 @@ class Proxy:
     def __init__(self, target: int) -> None:
         self._target = target
         self._server: asyncio.Server | None = None
+        self._accepting: set[asyncio.Task[None]] = set()
         self._pumps: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._flowing = asyncio.Event()
@@ -64,12 +65,15 @@ class Proxy:
 
     async def stop(self) -> None:
         self.kill()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
         for pump in self._pumps:
             pump.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)
+        await asyncio.sleep(0)  # lets the aborted transports close their sockets
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._accepting.add(asyncio.current_task())
         self._writers.add(writer)
         onward = await asyncio.open_connection("127.0.0.1", self._target)
         if writer not in self._writers:  # killed meanwhile
