@@ -1,0 +1,17 @@
+"""What a cache level counts about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Counts:
+    """Since the start of the process. `errors` are faults of the store; `shed` are look-ups and writes that were not
+    tried because the store was down or its queue full."""
+
+    hits: int = 0
+    misses: int = 0
+    fills: int = 0
+    errors: int = 0
+    shed: int = 0

@@ -1,0 +1,79 @@
+"""Keys of the remote caches: no raw id, and another one for every host, model, version and binding.
+
+`t1:{party}:{key_id}:` + HMAC-SHA256(secret, host, model, version, binding digest, user id)[:16], each part after its
+length as four bytes. `party` is the party whose cache it is.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+SECRET_BYTES = 32
+KEY_BYTES = 16
+
+
+class SecretFileError(OSError):
+    """The secret's file is not as it must be; the text names the file and what to do."""
+
+
+Half = tuple[str, str, str]
+"""Model, version, binding digest (hex)."""
+
+
+class KeyMaker:
+    """Keys of the users of one half of `host`, from the secret that all replicas of `party` share; `key_id` says which
+    secret that is. All that does not depend on the user is hashed once, here."""
+
+    def __init__(self, secret: bytes, party: str, key_id: int, host: str, half: Half) -> None:
+        model, version, binding_digest = half
+        self._prefix = f"t1:{party}:{key_id}:".encode()
+        self._state = hmac.new(secret, digestmod="sha256")
+        for part in (host.encode(), model.encode(), version.encode(), bytes.fromhex(binding_digest)):
+            self._state.update(len(part).to_bytes(4, "big") + part)
+
+    def key(self, user_id: str) -> bytes:
+        state = self._state.copy()
+        user = user_id.encode()
+        state.update(len(user).to_bytes(4, "big") + user)
+        return self._prefix + state.digest()[:KEY_BYTES]
+
+
+def load_secret(path: Path) -> bytes:
+    """The secret in `path`, made there when there is none. Raises SecretFileError naming the file."""
+    if not path.exists():
+        _make_secret(path)
+    return _read_secret(path)
+
+
+def _read_secret(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode & 0o777
+            secret = file.read(SECRET_BYTES + 1)
+    except OSError as error:
+        raise SecretFileError(f"cannot read the cache secret {path}: {error.strerror}") from None
+    if mode & 0o077:
+        raise SecretFileError(f"cache secret {path} has mode {mode:04o}; others must not read it: chmod 600 it")
+    if len(secret) != SECRET_BYTES:
+        raise SecretFileError(f"cache secret {path} must hold exactly {SECRET_BYTES} bytes; remove it or restore it")
+    return secret
+
+
+def _make_secret(path: Path) -> None:
+    """Whole or not at all, also when two processes start at once: the first to link its file wins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(SECRET_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+        path.hardlink_to(draft)
+    except FileExistsError:
+        return
+    finally:
+        draft.unlink()

@@ -1,0 +1,70 @@
+"""The level in this process, and the in-memory twin of the shared one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from cachetools import LRUCache
+
+from serving.cache.counts import Counts
+from serving.cache.tier import MISS, CacheTier, Entry, Found
+
+
+class MemoryTier(CacheTier):
+    """Least recently used goes first. Entries carry their own end, so an LRU is enough; it costs a third of
+    cachetools' TLRUCache. No entry stays longer than `ttl_s`. The synchronous forms are for the path where nothing may
+    wait. `clock` is Unix seconds."""
+
+    def __init__(self, max_entries: int, ttl_s: float, clock: Callable[[], float] = time.time) -> None:
+        self._entries: LRUCache[bytes, Entry] = LRUCache(max_entries)
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self.counts = Counts()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: bytes) -> Found:
+        try:
+            entry = self._entries[key]
+        except KeyError:
+            self.counts.misses += 1
+            return MISS
+        if entry.stale_until <= self._clock():
+            del self._entries[key]
+            self.counts.misses += 1
+            return MISS
+        self.counts.hits += 1
+        return entry
+
+    def put(self, key: bytes, entry: Entry) -> None:
+        now_s = self._clock()
+        if entry.stale_until > now_s:
+            self._entries[key] = _at_most(entry, now_s + self._ttl_s)
+            self.counts.fills += 1
+
+    def drop(self, key: bytes) -> None:
+        self._entries.pop(key, None)
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[Found]:
+        return [self.get(key) for key in keys]
+
+    async def put_many(self, entries: Mapping[bytes, Entry]) -> None:
+        for key, entry in entries.items():
+            self.put(key, entry)
+
+    async def drop_many(self, keys: Sequence[bytes]) -> None:
+        for key in keys:
+            self.drop(key)
+
+    async def close(self) -> None:
+        self._entries.clear()
+
+
+def _at_most(entry: Entry, end_s: float) -> Entry:
+    """`entry` with no time of its own after `end_s`."""
+    if entry.stale_until <= end_s:
+        return entry
+    return replace(entry, fresh_until=min(entry.fresh_until, end_s), stale_until=end_s)

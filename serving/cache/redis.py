@@ -1,0 +1,153 @@
+"""The cache level in a Redis-protocol server, shared by replicas and restarts.
+
+Reads are one MGET per batch and give up after `timeout_s`. Writes go through a bounded queue and never delay an answer.
+When the server fails, the tier answers MISS without asking until a pause is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import Pipeline
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from serving.cache.circuit import Circuit
+from serving.cache.codec import decode, encode
+from serving.cache.counts import Counts
+from serving.cache.tier import MISS, CacheTier, Entry, Found, Miss
+
+CONNECTIONS = 16
+WRITE_TIMEOUT_S = 1.0
+"""For one batch of writes: nobody waits for it."""
+QUEUE_BATCHES = 1_000
+"""Batches waiting to be written; the oldest goes when there are more."""
+JITTER = 0.1
+"""Entries written together expire within this share of their time, never later than they say."""
+
+Writes = Mapping[bytes, Entry] | Sequence[bytes]
+"""Entries to store, or keys to drop."""
+
+
+class RedisTier(CacheTier):
+    """`clock` is Unix seconds, `monotonic` measures pauses. Never raises; `counts` and the log say what went wrong."""
+
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=CONNECTIONS,
+            timeout=WRITE_TIMEOUT_S,
+            socket_timeout=WRITE_TIMEOUT_S,
+            socket_connect_timeout=WRITE_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),  # the circuit decides when to try again
+        )
+        self._client = Redis.from_pool(pool)
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._circuit = Circuit("the shared cache", monotonic)
+        self._waiting: deque[Writes] = deque()
+        self._writer: asyncio.Task[None] | None = None
+        self.counts = Counts()
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[Found]:
+        values = await self._ask(lambda: self._client.mget(keys), self._timeout_s) if keys else None
+        if values is None:
+            self.counts.misses += len(keys)
+            return [MISS] * len(keys)
+        now_s = self._clock()
+        found = [_usable(value, now_s) for value in values]
+        misses = found.count(MISS)
+        self.counts.misses += misses
+        self.counts.hits += len(found) - misses
+        return found
+
+    async def put_many(self, entries: Mapping[bytes, Entry]) -> None:
+        if entries:
+            self._enqueue(dict(entries))
+
+    async def drop_many(self, keys: Sequence[bytes]) -> None:
+        """Returns when the keys are gone, or the server has failed: then their own TTL is what ends them."""
+        if keys:
+            self._enqueue(list(keys))
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Returns when everything put so far is written or given up."""
+        if self._writer is not None:
+            await asyncio.shield(self._writer)
+
+    async def close(self) -> None:
+        """Waits a moment for what is still to be written."""
+        if self._writer is not None:
+            _, late = await asyncio.wait({self._writer}, timeout=WRITE_TIMEOUT_S)
+            for writer in late:
+                writer.cancel()
+                await asyncio.wait({writer})
+        await self._client.aclose()
+
+    def _enqueue(self, writes: Writes) -> None:
+        if len(self._waiting) == QUEUE_BATCHES:
+            self.counts.shed += len(self._waiting.popleft())
+        self._waiting.append(writes)
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write())
+
+    async def _write(self) -> None:
+        while self._waiting:
+            writes = self._waiting.popleft()
+            stores = isinstance(writes, Mapping)
+            pipeline = self._stores(writes) if isinstance(writes, Mapping) else self._drops(writes)
+            commands = len(pipeline)
+            if commands and await self._ask(pipeline.execute, WRITE_TIMEOUT_S) is not None and stores:
+                self.counts.fills += commands
+
+    def _stores(self, entries: Mapping[bytes, Entry]) -> Pipeline:
+        pipeline = self._client.pipeline(transaction=False)
+        now_s = self._clock()
+        for key, entry in entries.items():
+            if entry.stale_until > now_s:
+                pipeline.set(key, encode(entry), px=_ttl_ms(key, entry.stale_until - now_s))
+        return pipeline
+
+    def _drops(self, keys: Sequence[bytes]) -> Pipeline:
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.delete(*keys)
+        return pipeline
+
+    async def _ask(self, command: Callable[[], Awaitable[Any]], timeout_s: float) -> list[Any] | None:
+        """The server's reply; None when it fails, or has failed and is left alone."""
+        if not self._circuit.allows():
+            self.counts.shed += 1
+            return None
+        try:
+            async with asyncio.timeout(timeout_s):
+                reply: list[Any] = await command()
+        except (RedisError, OSError, TimeoutError) as error:
+            self.counts.errors += 1
+            self._circuit.failed(str(error) or type(error).__name__)
+            return None
+        self._circuit.succeeded()
+        return reply
+
+
+def _usable(value: bytes | None, now_s: float) -> Found:
+    entry = MISS if value is None else decode(value)
+    return MISS if isinstance(entry, Miss) or entry.stale_until <= now_s else entry
+
+
+def _ttl_ms(key: bytes, left_s: float) -> int:
+    """The end of a key is as good as random, and every replica shortens it alike."""
+    share = JITTER * int.from_bytes(key[-2:], "big") / 65_536
+    return max(1, int(1_000 * left_s * (1 - share)))

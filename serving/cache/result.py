@@ -1,0 +1,107 @@
+"""L1: the whole answer of a case, as bytes ready to send.
+
+The fast key is the digest of protocol method and raw request bytes (a digest, so that entries are small whatever is
+sent: 0.9 µs for a request of 600 bytes, 0.3 µs more than the bytes themselves). The second key serves a retry that
+serialises differently: method, what the caller named, case id, and a digest of the canonical request. Both lead to one
+entry, which counts only while the epoch of its route is the one it was made under.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cachetools import TTLCache
+
+from apps.app import Request
+from serving.cache.counts import Counts
+from serving.cache.tier import MISS, Miss
+from serving.routing import Address
+
+Epoch = Callable[[Address], int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    address: Address
+    epoch: int
+    user: bytes
+    reply: bytes
+
+
+class ResultCache:
+    """Bounded in entries (each case has two keys), absolute TTL. `clock` is monotonic seconds."""
+
+    def __init__(self, max_entries: int, ttl_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._answers: TTLCache[bytes, _Answer] = TTLCache(2 * max_entries, ttl_s, timer=clock)
+        self.counts = Counts()
+
+    def __len__(self) -> int:
+        """Keys, two for each case."""
+        return len(self._answers)
+
+    def by_raw(self, method: str, raw: bytes, epoch: Epoch) -> bytes | Miss:
+        """The stored reply to exactly these bytes."""
+        return self._get(_raw_key(method, raw), epoch)
+
+    def by_case(self, method: str, request: Request, epoch: Epoch) -> bytes | Miss:
+        """The stored reply to the same case with the same content, however it was serialised."""
+        return self._get(_case_key(method, request), epoch) if request.case_id else MISS
+
+    def store(self, method: str, raw: bytes, request: Request, epoch: int, reply: bytes) -> None:
+        """`epoch` as it was before the answer was computed; `reply` says that it comes from this cache."""
+        if epoch < 0:
+            return  # nothing answered this address when the request came in
+        answer = _Answer(request.address, epoch, _user_hash(request.user_ids[0]), reply)
+        self._answers[_raw_key(method, raw)] = answer
+        self._answers[_case_key(method, request)] = answer
+        self.counts.fills += 1
+
+    def forget_user(self, user_id: str) -> int:
+        """Drop every answer about a user, by looking through all; returns how many keys led to one."""
+        user = _user_hash(user_id)
+        keys = [key for key, answer in self._answers.items() if answer.user == user]
+        for key in keys:
+            self._answers.pop(key, None)
+        return len(keys)
+
+    def _get(self, key: bytes, epoch: Epoch) -> bytes | Miss:
+        try:
+            answer = self._answers[key]
+        except KeyError:
+            self.counts.misses += 1
+            return MISS
+        if epoch(answer.address) != answer.epoch:
+            self.counts.misses += 1
+            return MISS
+        self.counts.hits += 1
+        return answer.reply
+
+
+def _user_hash(user_id: str) -> bytes:
+    return hashlib.sha256(user_id.encode()).digest()[:16]
+
+
+def _raw_key(method: str, raw: bytes) -> bytes:
+    return hashlib.sha256(method.encode() + b"\0" + raw).digest()
+
+
+def _case_key(method: str, request: Request) -> bytes:
+    """Everything that can change the answer, each part length-prefixed, maps in the order of their names."""
+    digest = hashlib.sha256(b"case")
+    parts = [method, *request.address, request.case_id, *request.user_ids]
+    for name, number in sorted(request.numbers.items()):
+        parts += [f"n{name}", struct.pack("<d", number).hex()]
+    for name, text in sorted(request.texts.items()):
+        parts += [f"t{name}", text]
+    for name, value in sorted(request.parameters.items()):
+        parts += [f"p{name}", value]
+    for part in parts:
+        encoded = part.encode()
+        digest.update(len(encoded).to_bytes(4, "big") + encoded)
+    if request.matrix is not None:
+        digest.update(request.signature_hash + request.matrix.tobytes())
+    return digest.digest()

@@ -1,0 +1,154 @@
+"""Another party as this one sees it: one call per batch, a typed result, never half an exception."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from google.protobuf.message import DecodeError, Message
+
+from apps.app import PartyStatus
+from loaders.loader import Scores
+from serving.errors import PeerUnavailableError
+from serving.lifecycle import LoadState, ReplicaOutcome
+from serving.pool import ModelId
+from serving.transport import Channel, Code, RpcError
+from tessera.v1 import federation_pb2 as wire
+
+PROTOCOL = wire.Protocol(major=1, minor=0)
+
+_SERVICE = "/tessera.v1.Federation"
+
+HOLD_TIMEOUT_S = 5.0
+LATE = "no answer within the deadline"
+MAX_REASON = 300
+
+_STATUS = {
+    Code.DEADLINE_EXCEEDED: PartyStatus.TIMEOUT,
+    Code.UNAVAILABLE: PartyStatus.UNREACHABLE,
+    Code.FAILED_PRECONDITION: PartyStatus.MISMATCH,
+    Code.UNIMPLEMENTED: PartyStatus.MISMATCH,
+    Code.PERMISSION_DENIED: PartyStatus.REJECTED,
+    Code.UNAUTHENTICATED: PartyStatus.REJECTED,
+    Code.RESOURCE_EXHAUSTED: PartyStatus.REJECTED,
+    Code.NOT_FOUND: PartyStatus.REJECTED,
+}
+_OWN_TEXT = {PartyStatus.TIMEOUT: LATE, PartyStatus.UNREACHABLE: "unreachable"}
+"""Said instead of what the transport says, which names addresses."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAnswer:
+    """Partials of a batch as the peer sent them: `values` float64 (rows, width), one status per row, `max_age_ms` per
+    row or None for no limit. A call that failed has its status in every row, and `reason` says why."""
+
+    values: Scores
+    statuses: Sequence[PartyStatus]
+    max_age_ms: Sequence[int] | None
+    reason: str = ""
+
+
+class Peer:
+    """`clock` is monotonic seconds, as deadlines are."""
+
+    def __init__(self, party: str, channel: Channel, clock: Callable[[], float] = time.monotonic) -> None:
+        self.party = party
+        self._channel = channel
+        self._clock = clock
+
+    async def infer(
+        self, model: ModelId, binding_digest: str, user_ids: Sequence[str], width: int, deadline: float
+    ) -> PeerAnswer:
+        """This peer's partials. Never raises for what the peer or the network does."""
+        request = wire.InferRequest(
+            protocol=PROTOCOL,
+            model=model.model,
+            version=model.version,
+            binding_digest=bytes.fromhex(binding_digest),
+            attempt_id=secrets.token_bytes(16),
+            user_ids=user_ids,
+        )
+        left_s = deadline - self._clock()
+        if left_s <= 0:
+            return _failed(PartyStatus.TIMEOUT, len(user_ids), width, LATE)
+        try:
+            raw = await self._channel.unary(f"{_SERVICE}/Infer", request.SerializeToString(), left_s)
+            return _answer(wire.InferReply.FromString(raw), request, width)
+        except RpcError as error:
+            status = _STATUS.get(error.code, PartyStatus.INTERNAL)
+            return _failed(status, len(user_ids), width, _reason(error))
+        except (DecodeError, _ReplyError) as error:
+            return _failed(PartyStatus.MISMATCH, len(user_ids), width, f"its reply cannot be used: {error}")
+
+    async def load(self, model: ModelId, binding_digest: str, timeout_s: float) -> list[ReplicaOutcome]:
+        request = wire.LoadRequest(
+            model=model.model, version=model.version, binding_digest=bytes.fromhex(binding_digest)
+        )
+        raw = await self._ask("Load", request, timeout_s)
+        try:
+            replicas = wire.LoadReply.FromString(raw).replicas
+            return [ReplicaOutcome(self.party, one.replica, LoadState(one.state), one.reason) for one in replicas]
+        except (DecodeError, ValueError):
+            raise PeerUnavailableError(f"party {self.party!r}: its reply to Load cannot be used") from None
+
+    async def hold(self, service: str, model: ModelId, binding_digest: str, revision: int, ttl_s: int) -> None:
+        request = wire.HoldRequest(
+            model=model.model,
+            version=model.version,
+            binding_digest=bytes.fromhex(binding_digest),
+            revision=revision,
+            ttl_s=ttl_s,
+            service=service,
+        )
+        await self._ask("Hold", request, HOLD_TIMEOUT_S)
+
+    async def release(self, service: str, model: ModelId) -> None:
+        request = wire.ReleaseRequest(model=model.model, version=model.version, service=service)
+        await self._ask("Release", request, HOLD_TIMEOUT_S)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def _ask(self, method: str, request: Message, timeout_s: float) -> bytes:
+        try:
+            return await self._channel.unary(f"{_SERVICE}/{method}", request.SerializeToString(), timeout_s)
+        except RpcError as error:
+            raise PeerUnavailableError(f"party {self.party!r}: {_reason(error)}") from None
+
+
+class _ReplyError(Exception):
+    """A reply that does not keep to the protocol."""
+
+
+def _answer(reply: wire.InferReply, request: wire.InferRequest, width: int) -> PeerAnswer:
+    rows = len(request.user_ids)
+    if reply.protocol.major != PROTOCOL.major:
+        raise _ReplyError(f"protocol {reply.protocol.major}, ours is {PROTOCOL.major}")
+    if reply.binding_digest != request.binding_digest:
+        raise _ReplyError(f"binding {reply.binding_digest.hex()}, ours is {request.binding_digest.hex()}")
+    if reply.width != width or len(reply.partials) != 8 * rows * width or len(reply.statuses) != rows:
+        raise _ReplyError(f"width {reply.width} and {len(reply.partials)} bytes for {rows} rows of width {width}")
+    if len(reply.max_age_ms) not in {0, rows} or max(reply.statuses, default=0) > max(PartyStatus):
+        raise _ReplyError("ages or statuses that cannot be")
+    if reply.directions or reply.leaves:
+        raise _ReplyError("partials of a kind that this version does not know")
+    values = np.frombuffer(reply.partials, dtype="<f8").reshape(rows, width)
+    if not np.isfinite(values).all():
+        raise _ReplyError("numbers that are not finite")
+    statuses = np.frombuffer(reply.statuses, dtype=np.uint8)
+    if statuses.any():
+        values = np.where(statuses[:, None] == PartyStatus.OK, values, 0.0)
+    return PeerAnswer(values, [PartyStatus(status) for status in reply.statuses], list(reply.max_age_ms) or None)
+
+
+def _failed(status: PartyStatus, rows: int, width: int, reason: str) -> PeerAnswer:
+    return PeerAnswer(np.zeros((rows, width)), [status] * rows, None, reason)
+
+
+def _reason(error: RpcError) -> str:
+    """Public text: the peer's own, unless it comes from the transport."""
+    status = _STATUS.get(error.code, PartyStatus.INTERNAL)
+    return _OWN_TEXT.get(status) or f"{status.name.lower()}: {error.details[:MAX_REASON] or error.code.name}"

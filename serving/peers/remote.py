@@ -1,0 +1,127 @@
+"""The partials of hosts through the cache levels: memory, shared server, then one call for what is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from cachetools import LRUCache
+
+from apps.app import CacheLevel, PartyStatus
+from serving.cache.keys import KeyMaker
+from serving.cache.tier import Entry, Miss
+from serving.cache.tiered import TieredCache
+from serving.peers.partials import HostPartials
+from serving.peers.peer import LATE, Peer, PeerAnswer
+from serving.pool import ModelHandle
+from serving.settings import CacheSettings
+
+KEPT = {PartyStatus.OK, PartyStatus.NOT_FOUND}
+"""Only answers are cached, never failures."""
+MAX_MAKERS = 1_024
+_NO_PARTIAL = Entry(PartyStatus.INTERNAL, 0.0, 0.0, b"")
+
+
+class RemotePartials:
+    """Asks peers for their partials. `clock` is Unix seconds, for the ages of entries."""
+
+    def __init__(
+        self,
+        party: str,
+        peers: Mapping[str, Peer],
+        cache: TieredCache,
+        secret: bytes,
+        settings: CacheSettings,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._party = party
+        self._peers = peers
+        self._cache = cache
+        self._secret = secret
+        self._settings = settings
+        self._clock = clock
+        self._makers: LRUCache[tuple[str, str], KeyMaker] = LRUCache(MAX_MAKERS)
+
+    def cached(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> HostPartials | None:
+        """The host's partials when memory has them all: at once, without a task."""
+        found = self._cache.peek(self._keys(party, handle, user_ids))
+        entries = [entry for entry in found if not isinstance(entry, Miss)]
+        if len(entries) < len(found):
+            return None
+        return _partials(party, _width(handle), [(entry, CacheLevel.L2) for entry in entries], "")
+
+    async def fetch(self, party: str, handle: ModelHandle, user_ids: Sequence[str], deadline: float) -> HostPartials:
+        """The host's partials in the order asked; never raises for what the host does. `deadline`: loop time."""
+        peer = self._peers.get(party)
+        if peer is None:
+            return self._failed(party, handle, user_ids, PartyStatus.UNREACHABLE, "the settings give it no address")
+        keys = self._keys(party, handle, user_ids)
+        reasons: list[str] = []
+
+        async def load(positions: Sequence[int]) -> Mapping[int, Entry]:
+            asked = [user_ids[position] for position in positions]
+            answer = await peer.infer(handle.id, handle.artifact.binding_digest, asked, _width(handle), deadline)
+            reasons.append(answer.reason)
+            return dict(zip(positions, self._entries(answer), strict=True))
+
+        try:
+            # Another caller's call may be the one that is waited for, and its deadline may be later.
+            async with asyncio.timeout_at(deadline):
+                found = await self._cache.fetch(keys, load)
+        except TimeoutError:
+            return self._late(party, handle, keys)
+        return _partials(party, _width(handle), found, "".join(reasons))
+
+    def _late(self, party: str, handle: ModelHandle, keys: Sequence[bytes]) -> HostPartials:
+        """What arrived in time; the other rows are TIMEOUT."""
+        late = (Entry(PartyStatus.TIMEOUT, 0.0, 0.0, b""), CacheLevel.NONE)
+        found = [late if isinstance(entry, Miss) else (entry, CacheLevel.L2) for entry in self._cache.peek(keys)]
+        return _partials(party, _width(handle), found, LATE)
+
+    def _failed(
+        self, party: str, handle: ModelHandle, user_ids: Sequence[str], status: PartyStatus, reason: str
+    ) -> HostPartials:
+        failed = (Entry(status, 0.0, 0.0, b""), CacheLevel.NONE)
+        return _partials(party, _width(handle), [failed] * len(user_ids), reason)
+
+    def _keys(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> list[bytes]:
+        return list(map(self._maker(party, handle).key, user_ids))
+
+    def _maker(self, party: str, handle: ModelHandle) -> KeyMaker:
+        digest = handle.artifact.binding_digest
+        maker = self._makers.get((party, digest))
+        if maker is None:
+            half = (handle.id.model, handle.id.version, digest)
+            maker = self._makers[party, digest] = KeyMaker(
+                self._secret, self._party, self._settings.key_id, party, half
+            )
+        return maker
+
+    def _entries(self, answer: PeerAnswer) -> list[Entry]:
+        now_s = self._clock()
+        return [self._entry(status, answer, row, now_s) for row, status in enumerate(answer.statuses)]
+
+    def _entry(self, status: PartyStatus, answer: PeerAnswer, row: int, now_s: float) -> Entry:
+        """A failure is an entry that nobody keeps: it only reaches those who wait for it."""
+        if status not in KEPT:
+            return Entry(status, 0.0, 0.0, b"")
+        ttl_s = self._settings.shared_ttl_s if status is PartyStatus.OK else self._settings.not_found_ttl_s
+        if answer.max_age_ms is not None:
+            ttl_s = min(ttl_s, answer.max_age_ms[row] / 1_000)
+        payload = answer.values[row].tobytes() if status is PartyStatus.OK else b""
+        return Entry(status, now_s + ttl_s, now_s + ttl_s, payload)
+
+
+def _partials(party: str, width: int, found: Sequence[tuple[Entry, CacheLevel]], reason: str) -> HostPartials:
+    empty, size = bytes(8 * width), 8 * width
+    # The shared level is outside this process: an entry of another width is no partial of this model.
+    found = [(_NO_PARTIAL, level) if len(entry.payload) not in {0, size} else (entry, level) for entry, level in found]
+    values = np.frombuffer(b"".join(entry.payload or empty for entry, _ in found), dtype="<f8").reshape(-1, width)
+    statuses = [entry.status for entry, _ in found]
+    return HostPartials(party, values, statuses, [level for _, level in found], reason)
+
+
+def _width(handle: ModelHandle) -> int:
+    return handle.servable.signature.outputs[0].width
