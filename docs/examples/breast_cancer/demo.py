@@ -26,6 +26,7 @@ from sklearn.metrics import roc_auc_score
 from serving import transport
 from tessera.v1 import inference_pb2 as wire
 from tessera.v1 import inference_pb2_grpc
+from training.tables import read_parquet
 
 RUN = Path("demo-run")
 TESSERA = str(Path(sys.executable).with_name("tessera"))
@@ -146,17 +147,11 @@ class HeldOut:
 
 
 def held_out_rows() -> list[HeldOut]:
-    predicted = pl.read_parquet(RUN / "guest" / "jobs" / JOB / "tasks" / "lr" / "prediction" / "table.parquet")
-    raw = pl.read_csv(RUN / "guest" / "table.csv")
-    rows = {row.pop("id"): row for row in raw.to_dicts()}
+    predicted = read_parquet(RUN / "guest" / "jobs" / JOB / "tasks" / "lr" / "prediction" / "table.parquet")
+    raw = {row.pop("id"): row for row in pl.read_csv(RUN / "guest" / "table.csv").to_dicts()}
     return [
-        HeldOut(
-            row["id"],
-            {name: value for name, value in rows[row["id"]].items() if name != "malignant"},
-            rows[row["id"]]["malignant"],
-            row["score"],
-        )
-        for row in predicted.to_dicts()
+        HeldOut(user_id, raw[user_id], label=raw[user_id].pop("malignant"), offline=score)
+        for user_id, score in zip(predicted.ids, predicted.features[:, 0].tolist(), strict=True)
     ]
 
 

@@ -1,0 +1,78 @@
+"""Artifacts for tests: real halves in real registries, small enough to compute by hand."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from loaders.artifact import HalfRef, Link, Manifest, Merge, MergeKind, SelfTest
+from loaders.registry import bind, half_path, write_half
+from loaders.signature import TensorSpec
+
+SYNTHETIC = [-1.5, 0.25, 2.0]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two bound halves."""
+
+    guest: Path
+    host: Path
+    binding_digest: str
+
+
+def npy(values: object) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(values, dtype=np.float64))
+    return buffer.getvalue()
+
+
+def linear_half(
+    model: str, version: str, role: str, party: str, weights: Mapping[str, float], intercept: float | None = None
+) -> tuple[Manifest, dict[str, bytes]]:
+    """A linear half of the format `tessera`, not yet written."""
+    vector = np.array(list(weights.values()))
+    rows = [[value * (1 + column) for column in range(vector.size)] for value in SYNTHETIC]
+    outputs = [[float(np.dot(row, vector)) + (intercept or 0.0)] for row in rows]
+    manifest = Manifest(
+        model=model,
+        version=version,
+        role=role,
+        party=party,
+        format="tessera",
+        inputs=tuple(TensorSpec(name=name, dtype="float64", shape=(-1,), range=(-3.0, 3.0)) for name in weights),
+        outputs=(TensorSpec(name="partial", dtype="float64", shape=(-1, 1)),),
+        merge=Merge(kind=MergeKind.SUM, link=Link.SIGMOID),
+        self_test=SelfTest(numbers=rows, outputs={"partial": outputs}),
+    )
+    files = {"weights.npy": npy(vector)}
+    return manifest, files if intercept is None else {**files, "intercept.npy": npy(intercept)}
+
+
+def make_bound_pair(
+    guest_root: Path,
+    host_root: Path,
+    *,
+    model: str,
+    version: str,
+    guest: str,
+    host: str,
+    guest_weights: Mapping[str, float],
+    host_weights: Mapping[str, float],
+    intercept: float,
+) -> Pair:
+    """The halves of one linear model in two registries, bound to each other."""
+    guest_digest = write_half(guest_root, *linear_half(model, version, "guest", guest, guest_weights, intercept))
+    host_digest = write_half(host_root, *linear_half(model, version, "host", host, host_weights))
+    binding = [HalfRef("guest", guest, guest_digest), HalfRef("host", host, host_digest)]
+    paths = (
+        half_path(guest_root, model, version, "guest", guest),
+        half_path(host_root, model, version, "host", host),
+    )
+    digests = {bind(path, binding) for path in paths}
+    assert len(digests) == 1
+    return Pair(*paths, digests.pop())
