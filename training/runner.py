@@ -70,16 +70,16 @@ async def run(graph: Graph, place: Place) -> None:
     Channels are opened and closed here; the pool and the store belong to the caller.
     """
     store = place.store
-    store.move(State.RUNNING)
+    await asyncio.to_thread(store.move, State.RUNNING)
     try:
         await _meet_and_work(graph, place)
     except asyncio.CancelledError:
-        store.move(State.STOPPED, "stopped by the operator")
+        await asyncio.to_thread(store.move, State.STOPPED, "stopped by the operator")
         raise
     except BaseException as error:
-        store.move(State.FAILED, str(error) or repr(error))
+        await asyncio.to_thread(store.move, State.FAILED, str(error) or repr(error))
         raise
-    store.move(State.SUCCEEDED)
+    await asyncio.to_thread(store.move, State.SUCCEEDED)
 
 
 async def _meet_and_work(graph: Graph, place: Place) -> None:
@@ -115,21 +115,21 @@ async def _work(graph: Graph, place: Place) -> None:
 
 async def _run_task(graph: Graph, task: Task, place: Place) -> None:
     store, party = place.store, place.settings.party
-    store.move_task(task.name, State.RUNNING)
     place.watcher.task(task.name)
     context = TaskContext(place, graph.job, task.name)
     try:
+        await asyncio.to_thread(store.move_task, task.name, State.RUNNING)
         inputs = await asyncio.to_thread(_inputs, task, place)
         outputs = await task.component().run(context, graph.parameters[party, task.name], inputs)
         for port, value in outputs.items():
             await asyncio.to_thread(store.save, task.name, port, value)
     except asyncio.CancelledError:
-        store.move_task(task.name, State.STOPPED)
+        await asyncio.to_thread(store.move_task, task.name, State.STOPPED)
         raise
     except BaseException:
-        store.move_task(task.name, State.FAILED)
+        await asyncio.to_thread(store.move_task, task.name, State.FAILED)
         raise
-    store.move_task(task.name, State.SUCCEEDED)
+    await asyncio.to_thread(store.move_task, task.name, State.SUCCEEDED)
 
 
 def _inputs(task: Task, place: Place) -> Mapping[str, Value]:

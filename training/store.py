@@ -9,7 +9,9 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import threading
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -73,12 +75,16 @@ class _ModelDocument(msgspec.Struct, frozen=True):
 
 
 class JobStore:
-    """Use as a context manager. A job that failed or was stopped starts anew; one that succeeded is kept."""
+    """Use as a context manager; all but `add_metric` block. A job that failed or was stopped starts anew; one that
+    succeeded is kept."""
 
     def __init__(self, folder: Path, status: Status) -> None:
         self.folder = folder
         self.status = status
         self._lock = -1
+        self._moving = threading.Lock()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="metrics")
+        self._unwritten: list[Future[None]] = []
 
     def __enter__(self) -> JobStore:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -91,6 +97,7 @@ class JobStore:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._writer.shutdown()
         os.close(self._lock)
 
     def _begin(self) -> None:
@@ -106,16 +113,20 @@ class JobStore:
         self._write(self.status)
 
     def move(self, state: State, reason: str = "") -> None:
-        _check(f"job {self.status.job}", self.status.state, state)
-        self._write(msgspec.structs.replace(self.status, state=state, reason=reason))
+        """Metrics logged before are on disk when this returns."""
+        self._flush()
+        with self._moving:
+            _check(f"job {self.status.job}", self.status.state, state)
+            self._write(msgspec.structs.replace(self.status, state=state, reason=reason))
 
     def move_task(self, task: str, state: State) -> None:
-        _check(f"task {task}", self.status.tasks.get(task, State.PENDING), state)
-        self._write(msgspec.structs.replace(self.status, tasks={**self.status.tasks, task: state}))
+        with self._moving:
+            _check(f"task {task}", self.status.tasks.get(task, State.PENDING), state)
+            self._write(msgspec.structs.replace(self.status, tasks={**self.status.tasks, task: state}))
 
     def add_metric(self, metric: Metric) -> None:
-        with (self.folder / "metrics.jsonl").open("ab") as file:
-            file.write(msgspec.json.encode(metric) + b"\n")
+        """Does not block: a thread writes metrics in order."""
+        self._unwritten.append(self._writer.submit(self._append, msgspec.json.encode(metric) + b"\n"))
 
     def save(self, task: str, port: str, value: Value) -> None:
         folder = self._port(task, port)
@@ -138,6 +149,15 @@ class JobStore:
         document = msgspec.json.decode((folder / "model.json").read_bytes(), type=_ModelDocument)
         arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in document.arrays}
         return ModelPart(document.kind, document.columns, arrays, document.attributes)
+
+    def _append(self, line: bytes) -> None:
+        with (self.folder / "metrics.jsonl").open("ab") as file:
+            file.write(line)
+
+    def _flush(self) -> None:
+        unwritten, self._unwritten = self._unwritten, []
+        for write in unwritten:
+            write.result()
 
     def _port(self, task: str, port: str) -> Path:
         return self.folder / "tasks" / task / port

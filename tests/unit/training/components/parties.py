@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from training.channel import Channel, Tag
 from training.channels.meeting import Meeting
 from training.channels.memory import MemoryHub
-from training.component import Component, Role, Value
+from training.component import Component, Role, Table, Value
 from training.together import together
 
 JOB, TIMEOUT_S = "job", 20.0
@@ -47,6 +48,11 @@ class Member:
     job: str = JOB
     metrics: list[tuple[str, float, int]] = field(default_factory=list)
     notes: list[tuple[int, int, str]] = field(default_factory=list)
+    registry: Path = Path("registry")
+    tables: dict[str, Table] = field(default_factory=dict)
+
+    def table(self, name: str) -> Table:
+        return self.tables[name]
 
     def channel(self, party: str) -> Scoped:
         return self.channels[party]
