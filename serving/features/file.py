@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ class _Content:
     stamp: tuple[int, int]
     rows: Mapping[str, int]
     frame: Any
-    picked: dict[bytes, Batch]
-    """The whole file in signature order, by signature digest; filled on first use."""
+    picked: dict[bytes, Batch] = field(default_factory=dict)
+    """The whole file in signature order, by signature digest, and one row of nothing; filled on first use."""
+    signatures: list[Signature] = field(default_factory=list)
 
 
 class FileFeatureSource(FeatureSource):
@@ -48,6 +49,7 @@ class FileFeatureSource(FeatureSource):
         self._content: _Content | None = None
         self._look_at_s = 0.0
         self._reading: asyncio.Task[None] | None = None
+        self._refused: tuple[int, int] | None = None
 
     async def open(self) -> None:
         self._content = await asyncio.to_thread(self._read)
@@ -92,10 +94,15 @@ class FileFeatureSource(FeatureSource):
         self._reading = asyncio.create_task(self._reread())
 
     async def _reread(self) -> None:
+        """A new file is taken only when it has all that look-ups have asked for; else the old rows stay."""
+        before = self._opened()
         try:
-            if await asyncio.to_thread(self._stamp) != self._opened().stamp:
-                self._content = await asyncio.to_thread(self._read)
-                logger.info("feature file %s has changed, %d rows", self._path.name, len(self._content.rows))
+            stamp = await asyncio.to_thread(self._stamp)
+            if stamp in {before.stamp, self._refused}:
+                return
+            self._refused = stamp
+            self._content = await asyncio.to_thread(self._read, list(before.signatures))
+            logger.info("feature file %s has changed, %d rows", self._path.name, len(self._content.rows))
         except (OSError, FeatureSourceError) as error:
             logger.warning("feature file %s cannot be read again, the old rows stay: %s", self._path.name, error)
 
@@ -103,7 +110,7 @@ class FileFeatureSource(FeatureSource):
         status = self._path.stat()
         return status.st_mtime_ns, status.st_size
 
-    def _read(self) -> _Content:
+    def _read(self, signatures: Sequence[Signature] = ()) -> _Content:
         import polars as pl  # noqa: PLC0415 - only parties that are hosts need it
 
         try:
@@ -111,43 +118,60 @@ class FileFeatureSource(FeatureSource):
             if self._path.suffix == ".parquet":
                 frame = pl.read_parquet(self._path)
             else:
-                frame = pl.read_csv(self._path, schema_overrides={self._id_column: pl.String})
+                # Ids are texts (leading zeros count); the type of every other column follows from all of its rows.
+                frame = pl.read_csv(self._path, schema_overrides={self._id_column: pl.String}, infer_schema_length=None)
         except FileNotFoundError:
             raise FeatureSourceError(
                 f"feature file {self._path} does not exist; mend `features` in the settings"
             ) from None
         except (pl.exceptions.PolarsError, OSError) as error:
             raise FeatureSourceError(f"feature file {self._path} cannot be read: {error}") from None
+        content = _Content(stamp, self._index(frame), frame)
+        for signature in signatures:
+            self._pick(content, signature)
+        return content
+
+    def _index(self, frame: Any) -> Mapping[str, int]:
+        import polars as pl  # noqa: PLC0415
+
         if self._id_column not in frame.columns:
             raise FeatureSourceError(f"feature file {self._path} has no column {self._id_column!r} for the user id")
-        ids = frame[self._id_column].cast(pl.String).to_list()
+        column = frame[self._id_column]
+        if column.dtype != pl.String and not column.dtype.is_integer():
+            raise FeatureSourceError(
+                f"feature file {self._path}: column {self._id_column!r} holds {column.dtype}, not ids"
+            )
+        ids = column.cast(pl.String).to_list()
         rows = {user_id: row for row, user_id in enumerate(ids)}
         if len(rows) != len(ids) or None in rows:
             raise FeatureSourceError(f"feature file {self._path}: column {self._id_column!r} has empty or repeated ids")
-        return _Content(stamp, rows, frame, {})
+        return rows
 
     def _pick(self, content: _Content, signature: Signature) -> Batch:
         picked = content.picked.get(signature.digest)
         if picked is None:
-            absent = [name for name in (*signature.numbers, *signature.texts) if name not in content.frame.columns]
+            frame = content.frame
+            absent = [name for name in (*signature.numbers, *signature.texts) if name not in frame.columns]
             if absent:
                 raise FeatureSourceError(f"feature file {self._path.name} has no column {', '.join(map(repr, absent))}")
-            picked = content.picked[signature.digest] = Batch(
-                self._matrix(content.frame, signature), _texts(content.frame, signature)
-            )
+            picked = Batch(self._matrix(frame, signature.numbers), _texts(frame, signature.texts))
+            content.picked[signature.digest] = picked
+            content.signatures.append(signature)
         return picked
 
-    def _matrix(self, frame: Any, signature: Signature) -> Any:
-        matrix = np.full((frame.height, len(signature.numbers)), np.nan)
-        for position, name in enumerate(signature.numbers):
+    def _matrix(self, frame: Any, names: Sequence[str]) -> Any:
+        matrix = np.full((frame.height + 1, len(names)), np.nan)
+        for position, name in enumerate(names):
             if not frame[name].dtype.is_numeric():
                 raise FeatureSourceError(f"feature file {self._path.name}: column {name!r} is not numeric")
-            matrix[:, position] = frame[name].to_numpy()
+            matrix[:-1, position] = frame[name].to_numpy()
         return matrix
 
 
-def _texts(frame: Any, signature: Signature) -> Any:
-    words = np.full((frame.height, len(signature.texts)), None, dtype=np.object_)
-    for position, name in enumerate(signature.texts):
-        words[:, position] = frame[name].to_list()
+def _texts(frame: Any, names: Sequence[str]) -> Any:
+    import polars as pl  # noqa: PLC0415
+
+    words = np.full((frame.height + 1, len(names)), None, dtype=np.object_)
+    for position, name in enumerate(names):
+        words[:-1, position] = frame[name].cast(pl.String).to_list()
     return words

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from loaders.signature import Batch, Signature
+from loaders.signature import Signature
 from serving.features.source import FeatureRows, FeatureSource, FeatureSourceError
 
 
 class MemoryFeatureSource(FeatureSource):
-    """`rows` maps a user id to features by name."""
+    """`rows` maps a user id to features by name: numbers and texts."""
 
-    def __init__(self, rows: Mapping[str, Mapping[str, float]], max_age_s: float | None = None) -> None:
+    def __init__(self, rows: Mapping[str, Mapping[str, Any]], max_age_s: float | None = None) -> None:
         self._rows = rows
         self._max_age_s = max_age_s
 
@@ -29,10 +31,10 @@ class MemoryFeatureSource(FeatureSource):
     async def lookup(self, user_ids: Sequence[str], signature: Signature) -> FeatureRows:
         self.check(signature)
         found = np.array([user_id in self._rows for user_id in user_ids], dtype=np.bool_)
-        rows = [signature.row(self._rows.get(user_id, {}), {}, ignore_unknown=True) for user_id in user_ids]
-        numbers = np.concatenate([row.numbers for row in rows])
-        texts = np.concatenate([row.texts for row in rows])
-        return FeatureRows(Batch(numbers, texts), found, self._max_age_s)
+        rows = [self._rows.get(user_id, {}) for user_id in user_ids]
+        numbers = {name: [row.get(name, math.nan) for row in rows] for name in signature.numbers}
+        texts: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in signature.texts}
+        return FeatureRows(signature.columns(len(rows), numbers, texts), found, self._max_age_s)
 
     async def close(self) -> None:
         """Nothing to close."""
