@@ -168,7 +168,8 @@ def _refuse_failed(remote: Sequence[HostPartials]) -> None:
         if worst is PartyStatus.NOT_FOUND:
             raise UnknownUserError(f"party {part.party!r} does not know the user")
         if worst is not PartyStatus.OK:
-            raise PeerUnavailableError(f"party {part.party!r}: {part.reason or worst.name.lower()}")
+            reason = f": {part.reason}" if part.reason else ""
+            raise PeerUnavailableError(f"party {part.party!r}: {worst.name.lower()}{reason}")
 
 
 def _response(target: Target, scores: Scores, remote: Sequence[HostPartials]) -> Response:

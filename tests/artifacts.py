@@ -76,3 +76,41 @@ def make_bound_pair(
     digests = {bind(path, binding) for path in paths}
     assert len(digests) == 1
     return Pair(*paths, digests.pop())
+
+
+def make_onnx(root: Path, *, model: str, version: str, party: str) -> Path:
+    """A local ONNX model: score = sigmoid(a + 2 b - 0.5), float32; one input tensor of two columns."""
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["linear"]),
+            helper.make_node("Add", ["linear", "c"], ["shifted"]),
+            helper.make_node("Sigmoid", ["shifted"], ["score"]),
+        ],
+        "logistic",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 2])],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, [None, 1])],
+        [
+            helper.make_tensor("w", TensorProto.FLOAT, [2, 1], [1.0, 2.0]),
+            helper.make_tensor("c", TensorProto.FLOAT, [1], [-0.5]),
+        ],
+    )
+    raw = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+    manifest = Manifest(
+        model=model,
+        version=version,
+        role="guest",
+        party=party,
+        format="onnx",
+        inputs=(TensorSpec(name="x", dtype="float32", shape=(-1, 2), columns=("a", "b")),),
+        outputs=(TensorSpec(name="score", dtype="float32", shape=(-1, 1)),),
+        merge=Merge(kind=MergeKind.NONE),
+        self_test=SelfTest(
+            numbers=[[0.0, 0.25], [1.0, 0.0]], outputs={"score": [[0.5], [0.6224593312]]}, tolerance=1e-6
+        ),
+    )
+    digest = write_half(root, manifest, {"model.onnx": raw})
+    half = half_path(root, model, version, "guest", party)
+    bind(half, [HalfRef("guest", party, digest)])
+    return half
