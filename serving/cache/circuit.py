@@ -23,6 +23,7 @@ class Circuit:
         self._faults = 0
         self._pause_s = 0.0
         self._retry_at = 0.0
+        self._trying = False
 
     @property
     def is_open(self) -> bool:
@@ -36,6 +37,7 @@ class Circuit:
         if now < self._retry_at:
             return False
         self._retry_at = now + self._pause_s
+        self._trying = True
         return True
 
     def succeeded(self) -> None:
@@ -45,12 +47,16 @@ class Circuit:
         self._pause_s = 0.0
 
     def failed(self, reason: str) -> None:
-        now = self._clock()
-        self._faults += 1
-        if self._pause_s and now >= self._retry_at - self._pause_s:
-            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
-            self._retry_at = now + self._pause_s
-        elif not self._pause_s and self._faults >= FAULTS_TO_OPEN:
-            logger.warning("%s is down, going on without it: %s", self._name, reason)
-            self._pause_s = FIRST_PAUSE_S
-            self._retry_at = now + self._pause_s
+        """Of attempts that began before it opened, the failure is no news."""
+        if not self._pause_s:
+            self._faults += 1
+            if self._faults >= FAULTS_TO_OPEN:
+                logger.warning("%s is down, going on without it: %s", self._name, reason)
+                self._pause(FIRST_PAUSE_S)
+        elif self._trying:
+            self._pause(min(2 * self._pause_s, LONGEST_PAUSE_S))
+
+    def _pause(self, pause_s: float) -> None:
+        self._trying = False
+        self._pause_s = pause_s
+        self._retry_at = self._clock() + pause_s

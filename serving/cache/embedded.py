@@ -128,7 +128,7 @@ class EmbeddedRedis:
         ended = asyncio.create_task(process.wait())
         try:
             await asyncio.wait({answering, ended}, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
-            answers = answering.done() and not ended.done()
+            answers = answering.done() and not answering.exception() and not ended.done()
         finally:
             answering.cancel()
             ended.cancel()
@@ -183,7 +183,7 @@ def find_server() -> str | None:
 
 
 async def _answering(url: str) -> None:
-    client = Redis.from_url(url)
+    client = Redis.from_url(url, driver_info=None)
     try:
         while True:
             try:

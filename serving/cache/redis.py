@@ -52,6 +52,7 @@ class RedisTier(CacheTier):
             socket_timeout=WRITE_TIMEOUT_S,
             socket_connect_timeout=WRITE_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),  # the circuit decides when to try again
+            driver_info=None,  # else each connection looks up its own version on disk
         )
         self._client = Redis.from_pool(pool)
         self._timeout_s = timeout_s

@@ -1,0 +1,100 @@
+import hashlib
+import hmac
+import os
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.cache.keys import KeyMaker, SecretFileError, load_secret
+
+SECRET = bytes(range(32))
+HALF = ("m", "1", "ab" * 32)
+
+
+def key(secret=SECRET, party="bank", key_id=0, host="shop", half=HALF, user="u"):
+    return KeyMaker(secret, party, key_id, host, half).key(user)
+
+
+def test_the_key_is_what_the_contract_says():
+    message = b"".join(
+        len(part).to_bytes(4, "big") + part for part in (b"shop", b"m", b"1", bytes.fromhex("ab" * 32), b"u\xc3\xa9")
+    )
+    expected = b"t1:bank:7:" + hmac.digest(SECRET, message, hashlib.sha256)[:16]
+    assert key(key_id=7, user="ué") == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"secret": bytes(32)},
+        {"party": "bank2"},
+        {"key_id": 1},
+        {"host": "shop2"},
+        {"half": ("m2", "1", "ab" * 32)},
+        {"half": ("m", "2", "ab" * 32)},
+        {"half": ("m", "1", "cd" * 32)},
+        {"user": "u2"},
+    ],
+)
+def test_everything_counts(change):
+    assert key(**change) != key()
+
+
+@given(st.text(), st.text(), st.text(), st.text())
+def test_parts_do_not_run_into_each_other(model, version, other_model, other_version):
+    one, other = (model, version, "ab"), (other_model, other_version, "ab")
+    assert (key(half=one) == key(half=other)) == (one == other)
+
+
+def test_one_maker_serves_many_users_in_any_order():
+    maker = KeyMaker(SECRET, "bank", 0, "shop", HALF)
+    assert [maker.key(user) for user in "aba"] == [key(user=user) for user in "aba"]
+
+
+def test_no_raw_id_in_the_key():
+    assert b"alice" not in key(user="alice")
+
+
+def test_the_secret_is_made_once_and_only_for_its_owner(tmp_path):
+    path = tmp_path / "state" / "cache.secret"
+    secret = load_secret(path)
+    assert len(secret) == 32
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert load_secret(path) == secret
+    assert os.listdir(path.parent) == ["cache.secret"]
+
+
+def test_processes_that_start_at_once_agree(tmp_path):
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(load_secret(tmp_path / "s"))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert len(set(found)) == 1
+
+
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_another_size_is_refused_by_name(tmp_path, size):
+    path = tmp_path / "s"
+    path.write_bytes(bytes(size))
+    path.chmod(0o600)
+    with pytest.raises(SecretFileError, match=f"{path} must hold exactly 32 bytes"):
+        load_secret(path)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+def test_a_secret_that_others_can_reach_is_refused(tmp_path, mode):
+    path = tmp_path / "s"
+    path.write_bytes(bytes(32))
+    path.chmod(mode)
+    with pytest.raises(SecretFileError, match=f"{path} has mode {mode:04o}.*chmod 600"):
+        load_secret(path)
+
+
+def test_a_folder_in_its_place_is_refused(tmp_path):
+    with pytest.raises(SecretFileError, match=f"cannot read the cache secret {tmp_path}"):
+        load_secret(tmp_path)
