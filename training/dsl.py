@@ -113,6 +113,10 @@ def parse(document: object) -> tuple[Job, list[Problem]]:
         raise JobError(problems)
     job = msgspec.convert(document, Job)
     problems = [*_wrong_names(job), *_wrong_sections(job)]
+    try:
+        job.digest  # noqa: B018 - its numbers must have a canonical form
+    except rfc8785.CanonicalizationError as error:
+        raise JobError([*problems, Problem("$", "", f"has no canonical JSON (RFC 8785): {error}")]) from None
     return (job if job.job else msgspec.structs.replace(job, job=f"job-{job.digest[:16]}")), problems
 
 

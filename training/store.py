@@ -87,7 +87,7 @@ class JobStore:
         self._unwritten: list[Future[None]] = []
 
     def __enter__(self) -> JobStore:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._begin()

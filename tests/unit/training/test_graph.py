@@ -56,6 +56,7 @@ def test_a_partys_own_parameters_win() -> None:
         (("parameters", "common", "lr_0", "epochs"), 0, "$.parameters.common.lr_0.epochs: must be int >= 1"),
         (("parameters", "guest", "lr_0"), {"epoch": 1}, "$.parameters.guest.lr_0.epoch: party bank: is not a para"),
         (("parameters", "common", "reader_0"), {}, "$.parameters.guest.reader_0.table: party bank: is missing"),
+        (("parameters", "common", "lr_0", "seed"), 2**60, "$: has no canonical JSON (RFC 8785)"),
         (("parameters", "common", "lr_1"), {}, "$.parameters.common.lr_1: there is no such task; did you mean lr_0?"),
         (("parameters", "hosts", "shopp"), {}, "$.parameters.hosts.shopp: is not a host here; did you mean shop?"),
     ],

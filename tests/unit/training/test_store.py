@@ -23,6 +23,11 @@ def test_values_come_back(tmp_path: Path) -> None:
     assert {name: array.tolist() for name, array in fitted.arrays.items()} == {"w": [1.5], "b": 2.0}
 
 
+def test_only_the_owner_reads_the_folder(tmp_path: Path) -> None:
+    with JobStore(tmp_path / "job", STATUS) as store:
+        assert store.folder.stat().st_mode & 0o077 == 0
+
+
 def test_objects_are_not_stored(tmp_path: Path) -> None:
     with JobStore(tmp_path / "job", STATUS) as store, pytest.raises(ValueError, match="allow_pickle"):
         store.save("fit", "model", ModelPart("x", (), {"w": np.array([object()])}))
