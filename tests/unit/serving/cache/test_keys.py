@@ -1,6 +1,5 @@
 import hashlib
 import hmac
-import os
 import threading
 
 import pytest
@@ -63,7 +62,7 @@ def test_the_secret_is_made_once_and_only_for_its_owner(tmp_path):
     assert len(secret) == 32
     assert path.stat().st_mode & 0o777 == 0o600
     assert load_secret(path) == secret
-    assert os.listdir(path.parent) == ["cache.secret"]
+    assert [file.name for file in path.parent.iterdir()] == ["cache.secret"]
 
 
 def test_processes_that_start_at_once_agree(tmp_path):

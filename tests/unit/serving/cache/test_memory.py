@@ -1,0 +1,48 @@
+from apps.app import PartyStatus
+from serving.cache.memory import MemoryTier
+from serving.cache.tier import MISS, Entry
+from tests.clock import Clock
+
+
+def entry(clock, life_s=100.0):
+    return Entry(PartyStatus.OK, clock() + life_s / 2, clock() + life_s, bytes(8))
+
+
+def test_the_number_of_entries_is_bounded_and_the_least_used_goes():
+    clock = Clock()
+    tier = MemoryTier(3, 600, clock)
+    for key in (b"a", b"b", b"c"):
+        tier.put(key, entry(clock))
+    tier.get(b"a")
+    tier.put(b"d", entry(clock))
+    assert len(tier) == 3
+    assert tier.get(b"b") is MISS
+    assert tier.get(b"a") is not MISS
+
+
+def test_no_entry_outlives_the_level():
+    clock = Clock()
+    tier = MemoryTier(3, 10, clock)
+    tier.put(b"long", entry(clock, 86_400))
+    tier.put(b"short", entry(clock, 4))
+    assert tier.get(b"long") == Entry(PartyStatus.OK, clock() + 10, clock() + 10, bytes(8))
+    assert tier.get(b"short") == entry(clock, 4)
+    clock.tick(10)
+    assert tier.get(b"long") is MISS
+
+
+def test_what_has_ended_takes_no_room_once_looked_up():
+    clock = Clock()
+    tier = MemoryTier(3, 10, clock)
+    tier.put(b"a", entry(clock, 1))
+    clock.tick(1)
+    assert tier.get(b"a") is MISS
+    assert len(tier) == 0
+
+
+async def test_close_forgets():
+    clock = Clock()
+    tier = MemoryTier(3, 10, clock)
+    tier.put(b"a", entry(clock))
+    await tier.close()
+    assert tier.get(b"a") is MISS

@@ -1,0 +1,138 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from apps.app import Request
+from serving.cache.result import ResultCache
+from serving.cache.tier import MISS
+from tests.clock import Clock
+
+CASE = Request(
+    service="s",
+    model="",
+    version="",
+    case_id="c1",
+    user_ids=("u1",),
+    numbers={"a": 1.0, "b": 2.0},
+    texts={"t": "x"},
+    parameters={"p": "1"},
+)
+
+
+class Routes:
+    """Epochs by address, as routing knows them."""
+
+    def __init__(self):
+        self.epochs = {("s", "", ""): 5}
+
+    def __call__(self, address):
+        return self.epochs.get(address, -1)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def epochs():
+    return Routes()
+
+
+@pytest.fixture
+def cache(clock, epochs):
+    cache = ResultCache(10, 120, clock)
+    cache.store("predict", b"raw", CASE, epochs(CASE.address), b"reply")
+    return cache
+
+
+def test_both_keys_lead_to_the_reply(cache, epochs):
+    assert cache.by_raw("predict", b"raw", epochs) == b"reply"
+    assert cache.by_case("predict", CASE, epochs) == b"reply"
+    assert (cache.counts.fills, cache.counts.hits, cache.counts.misses) == (1, 2, 0)
+
+
+def test_the_order_of_names_does_not_matter(cache, epochs):
+    assert cache.by_case("predict", replace(CASE, numbers={"b": 2.0, "a": 1.0}), epochs) == b"reply"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"service": "s2"},
+        {"case_id": "c2"},
+        {"user_ids": ("u2",)},
+        {"numbers": {"a": 1.0}},
+        {"numbers": {"a": 1.0, "b": 2.0000000001}},
+        {"numbers": {"a": 2.0, "b": 1.0}},
+        {"texts": {"t": "y"}},
+        {"texts": {}},
+        {"parameters": {"p": "2"}},
+        {"parameters": {}, "texts": {"t": "x", "p": "1"}},
+        {"matrix": np.zeros((1, 2)), "signature_hash": bytes(32)},
+    ],
+)
+def test_the_same_case_id_with_other_content_is_another_case(cache, epochs, change):
+    epochs.epochs["s2", "", ""] = 5
+    assert cache.by_case("predict", replace(CASE, **change), epochs) is MISS
+
+
+def test_packed_features_count_too(cache, epochs):
+    packed = replace(CASE, numbers={}, matrix=np.array([[1.0, 2.0]]), signature_hash=b"h" * 32)
+    cache.store("predict", b"packed", packed, 5, b"packed reply")
+    assert cache.by_case("predict", packed, epochs) == b"packed reply"
+    assert cache.by_case("predict", replace(packed, matrix=np.array([[1.0, 3.0]])), epochs) is MISS
+    assert cache.by_case("predict", replace(packed, signature_hash=b"i" * 32), epochs) is MISS
+
+
+def test_protocols_do_not_share_replies(cache, epochs):
+    assert cache.by_raw("other", b"raw", epochs) is MISS
+    assert cache.by_case("other", CASE, epochs) is MISS
+
+
+def test_another_epoch_is_a_miss_until_a_new_answer_is_stored(cache, epochs):
+    epochs.epochs["s", "", ""] = 6
+    assert cache.by_raw("predict", b"raw", epochs) is MISS
+    assert cache.by_case("predict", CASE, epochs) is MISS
+    cache.store("predict", b"raw", CASE, 6, b"newer")
+    assert cache.by_raw("predict", b"raw", epochs) == b"newer"
+
+
+def test_an_answer_made_under_an_old_epoch_is_never_given(cache, epochs):
+    epochs.epochs["s", "", ""] = 6
+    cache.store("predict", b"raw", CASE, 5, b"late")
+    assert cache.by_raw("predict", b"raw", epochs) is MISS
+
+
+def test_an_address_that_leads_nowhere_is_not_stored(cache, epochs):
+    del epochs.epochs["s", "", ""]
+    cache.store("predict", b"again", CASE, epochs(CASE.address), b"reply")
+    assert cache.by_raw("predict", b"again", epochs) is MISS
+
+
+def test_the_ttl_is_absolute(cache, clock, epochs):
+    clock.tick(119)
+    assert cache.by_raw("predict", b"raw", epochs) == b"reply"
+    clock.tick(1)
+    assert cache.by_raw("predict", b"raw", epochs) is MISS
+    assert cache.by_case("predict", CASE, epochs) is MISS
+
+
+def test_without_a_case_id_there_is_no_second_key(cache, epochs):
+    assert cache.by_case("predict", replace(CASE, case_id=""), epochs) is MISS
+
+
+def test_the_number_of_entries_is_bounded(cache, epochs):
+    for number in range(100):
+        cache.store("predict", b"%d" % number, replace(CASE, case_id=f"n{number}"), 5, b"reply")
+    assert len(cache) == 20
+    assert cache.by_raw("predict", b"99", epochs) == b"reply"
+    assert cache.by_raw("predict", b"raw", epochs) is MISS
+
+
+def test_a_user_can_be_forgotten(cache, epochs):
+    cache.store("predict", b"other", replace(CASE, user_ids=("u2",), case_id="c2"), 5, b"reply")
+    assert cache.forget_user("u1") == 2
+    assert cache.by_raw("predict", b"raw", epochs) is MISS
+    assert cache.by_raw("predict", b"other", epochs) == b"reply"

@@ -1,0 +1,194 @@
+import asyncio
+
+import pytest
+
+from apps.app import CacheLevel, PartyStatus
+from serving.cache.memory import MemoryTier
+from serving.cache.tier import MISS, Entry
+from serving.cache.tiered import TieredCache
+from tests.clock import Clock
+
+NONE, _, L2, L3 = CacheLevel
+
+
+def partial(clock, value, fresh_s=1_000.0, stale_s=2_000.0):
+    return Entry(PartyStatus.OK, clock() + fresh_s, clock() + stale_s, bytes([value]) * 8)
+
+
+class Host:
+    """Loads entries when it is let go; remembers what it was asked."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.asked = []
+        self.release = asyncio.Event()
+        self.error = None
+
+    async def load(self, positions):
+        self.asked.append(list(positions))
+        await self.release.wait()
+        if self.error:
+            raise self.error
+        return {position: partial(self.clock, position + 1) for position in positions}
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def near(clock):
+    return MemoryTier(10_000, 600, clock)
+
+
+@pytest.fixture
+def shared(clock):
+    return MemoryTier(10_000, 86_400, clock)
+
+
+@pytest.fixture
+async def cache(near, shared, clock):
+    made = TieredCache(near, shared, clock)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def host(clock):
+    return Host(clock)
+
+
+async def turns(number=5):
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+async def test_a_miss_is_loaded_and_then_found_in_memory(cache, host, clock):
+    host.release.set()
+    assert await cache.fetch([b"a", b"b"], host.load) == [(partial(clock, 1), NONE), (partial(clock, 2), NONE)]
+    assert [level for _, level in await cache.fetch([b"b", b"a"], host.load)] == [L2, L2]
+    assert host.asked == [[0, 1]]
+
+
+async def test_what_the_shared_level_has_is_not_loaded_and_comes_to_memory(cache, host, shared, near, clock):
+    host.release.set()
+    shared.put(b"b", partial(clock, 9))
+    found = await cache.fetch([b"a", b"b", b"c"], host.load)
+    assert [level for _, level in found] == [NONE, L3, NONE]
+    assert host.asked == [[0, 2]]
+    assert near.get(b"b").payload == bytes([9]) * 8
+    assert shared.get(b"a") is not MISS
+
+
+async def test_memory_keeps_what_it_got_from_the_shared_level_only_for_its_own_time(cache, host, shared, clock):
+    host.release.set()
+    shared.put(b"a", partial(clock, 9, 10_000, 10_000))
+    await cache.fetch([b"a"], host.load)
+    clock.tick(600)
+    assert [level for _, level in await cache.fetch([b"a"], host.load)] == [L3]
+    assert host.asked == []
+
+
+async def test_peek_sees_only_what_is_fresh_in_memory(cache, near, shared, clock):
+    near.put(b"a", partial(clock, 1, 10, 20))
+    shared.put(b"b", partial(clock, 2))
+    assert cache.peek([b"a", b"b"]) == [partial(clock, 1, 10, 20), MISS]
+    clock.tick(15)
+    assert cache.peek([b"a"]) == [MISS]
+
+
+async def test_stale_counts_as_a_miss_but_is_kept(cache, host, near, shared, clock):
+    host.release.set()
+    host.error = ConnectionError("down")
+    for tier in (near, shared):
+        tier.put(b"a", partial(clock, 7, 10, 100))
+    clock.tick(50)
+    with pytest.raises(ConnectionError):
+        await cache.fetch([b"a"], host.load)
+    assert host.asked == [[0]]
+    assert near.get(b"a").payload == bytes([7]) * 8
+
+
+async def test_a_thousand_concurrent_misses_make_one_load(cache, host, clock):
+    waiters = [asyncio.create_task(cache.fetch([b"a"], host.load)) for _ in range(1_000)]
+    await turns()
+    host.release.set()
+    for found in await asyncio.gather(*waiters):
+        assert found == [(partial(clock, 1), NONE)]
+    assert host.asked == [[0]]
+
+
+async def test_overlapping_batches_load_each_key_once(cache, host):
+    first = asyncio.create_task(cache.fetch([b"a", b"b"], host.load))
+    await turns()
+    second = asyncio.create_task(cache.fetch([b"b", b"c", b"c"], host.load))
+    await turns()
+    host.release.set()
+    await asyncio.gather(first, second)
+    assert host.asked == [[0, 1], [1]]
+
+
+async def test_one_waiter_cancelled_leaves_the_others_waiting(cache, host, clock):
+    first, second = (asyncio.create_task(cache.fetch([b"a"], host.load)) for _ in range(2))
+    await turns()
+    first.cancel()
+    await turns()
+    assert first.cancelled()
+    host.release.set()
+    assert await second == [(partial(clock, 1), NONE)]
+    assert host.asked == [[0]]
+
+
+async def test_a_load_that_all_have_left_still_fills_the_cache(cache, host):
+    waiter = asyncio.create_task(cache.fetch([b"a"], host.load))
+    await turns()
+    waiter.cancel()
+    host.release.set()
+    await turns()
+    assert cache.peek([b"a"]) != [MISS]
+
+
+async def test_a_failed_load_reaches_all_and_is_not_kept(cache, host):
+    host.error = ConnectionError("down")
+    waiters = [asyncio.create_task(cache.fetch([b"a", b"b"], host.load)) for _ in range(10)]
+    await turns()
+    host.release.set()
+    results = await asyncio.gather(*waiters, return_exceptions=True)
+    assert all(result is host.error for result in results)
+    host.error = None
+    assert [level for _, level in await cache.fetch([b"a"], host.load)] == [NONE]
+    assert len(host.asked) == 2
+
+
+async def test_a_failure_reaches_only_its_own_keys(cache, host, shared, near, clock):
+    host.error = ConnectionError("down")
+    host.release.set()
+    shared.put(b"b", partial(clock, 9))
+    with pytest.raises(ConnectionError):
+        await cache.fetch([b"a", b"b"], host.load)
+    assert cache.peek([b"b"]) != [MISS]
+
+
+async def test_entries_that_end_now_reach_the_waiters_and_are_not_kept(cache, clock):
+    async def load(positions):
+        return {position: Entry(PartyStatus.TIMEOUT, 0, 0, b"") for position in positions}
+
+    [(entry, level)] = await cache.fetch([b"a"], load)
+    assert (entry.status, level) == (PartyStatus.TIMEOUT, NONE)
+    assert cache.peek([b"a"]) == [MISS]
+
+
+async def test_it_works_without_a_shared_level(near, host, clock):
+    host.release.set()
+    cache = TieredCache(near, None, clock)
+    assert await cache.fetch([b"a"], host.load) == [(partial(clock, 1), NONE)]
+    assert [level for _, level in await cache.fetch([b"a"], host.load)] == [L2]
+
+
+async def test_close_ends_loads_and_those_who_wait(cache, host):
+    waiter = asyncio.create_task(cache.fetch([b"a"], host.load))
+    await turns()
+    await cache.close()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
