@@ -47,7 +47,7 @@ def settings(folder: Path, party: str, **changes: Any) -> PartySettings:
     path = folder / f"{party}.csv"
     ids = {"bank": ("1", "2", "3"), "shop": ("3", "2", "4")}[party]
     path.write_text("id,a\n" + "".join(f"{name},0.5\n" for name in ids))
-    given = {
+    given: dict[str, Any] = {
         "tables": {name: TableSettings(path=path) for name in ("people", "baskets")},
         "peers": {PEER[party]: PeerSettings(address="127.0.0.1:1", consent=("psi",))},
         "receive_timeout_s": 20.0,

@@ -60,6 +60,9 @@ class Member:
     async def compute(self, function: Callable[..., Any], /, *arguments: Any) -> Any:
         return await asyncio.to_thread(function, *arguments)
 
+    def consent(self, party: str, component: str) -> bool:
+        return False
+
     def progress(self, done: int, total: int, note: str = "") -> None:
         self.notes.append((done, total, note))
 

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from loaders import catalog, registry
+from loaders.artifact import ArtifactError
 from loaders.signature import Batch
 from tests.unit.training.components.parties import parties
 from training.component import ComponentError, ModelPart
@@ -27,6 +29,10 @@ def scale(party: str) -> ModelPart:
     count = len(COLUMNS[party])
     arrays = {"fill": np.full(count, 2.0), "mean": np.full(count, 3.0), "scale": np.full(count, 4.0)}
     return ModelPart("scale", COLUMNS[party], arrays)
+
+
+def replaced(payload: bytes, _: bytes) -> bytes:
+    return payload
 
 
 async def first_failure_ends_all(works: Mapping[str, Coroutine[Any, Any, Any]]) -> dict[str, Any]:
@@ -52,7 +58,7 @@ def published(
             for name, member in members.items():
                 member.registry = folder / name
             for name, payload in damage.items():
-                members["host"].channels["guest"].damage[name] = lambda _, payload=payload: payload
+                members["host"].channels["guest"].damage[name] = partial(replaced, payload)
             outcomes = await first_failure_ends_all(
                 {name: Publish().run(members[name], parameters, wanted[name]) for name in wanted}
             )
@@ -94,7 +100,8 @@ def test_a_manifest_names_no_column_or_intercept_of_another(tmp_path: Path) -> N
 def test_the_self_test_lies_in_the_ranges_and_has_a_gap(tmp_path: Path) -> None:
     published(tmp_path)
     manifest = registry.open_half(tmp_path / "guest", "tumour", "v1", "guest").manifest
-    assert manifest.self_test is not None and manifest.inputs[0].range == (3 - 12, 3 + 12)
+    assert manifest.inputs[0].range == (-9.0, 15.0)
+    assert manifest.self_test is not None
     values = [value for row in manifest.self_test.numbers for value in row]
     assert values.count(None) == 1
     assert all(-9 <= value <= 15 for value in values if value is not None)
@@ -119,7 +126,7 @@ def test_another_half_under_the_same_version_is_refused(tmp_path: Path) -> None:
 def test_version_is_the_job_and_no_alias_if_none_is_wanted(tmp_path: Path) -> None:
     published(tmp_path, parameters=PublishParameters("tumour", alias=""))
     assert registry.open_half(tmp_path / "host", "tumour", "job", "host").manifest.version == "job"
-    with pytest.raises(registry.ArtifactError, match="no alias"):
+    with pytest.raises(ArtifactError, match="no alias"):
         registry.resolve_alias(tmp_path / "host", "tumour", "latest")
 
 
@@ -134,7 +141,7 @@ def test_without_scale_no_value_may_be_missing(tmp_path: Path) -> None:
 def test_the_alias_stays_when_the_parties_disagree(tmp_path: Path, name: str, reason: str) -> None:
     outcomes = published(tmp_path, damage={name: b"0" * (64 if name == "bound" else 3)})
     assert reason in str(outcomes["guest"])
-    with pytest.raises(registry.ArtifactError, match="no alias"):
+    with pytest.raises(ArtifactError, match="no alias"):
         registry.resolve_alias(tmp_path / "guest", "tumour", "latest")
 
 
