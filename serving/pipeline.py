@@ -40,6 +40,9 @@ class Codec(Protocol):
 class Hosts(Protocol):
     """Asks other parties for their partials; never raises for what a party does."""
 
+    def cached(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> HostPartials | None:
+        """What is at hand without waiting, if that is all of it."""
+
     def fetch(
         self, party: str, handle: ModelHandle, user_ids: Sequence[str], deadline: float
     ) -> Awaitable[HostPartials]: ...
@@ -114,7 +117,7 @@ class Pipeline:
             async with AsyncExitStack() as stack:
                 asked = self._ask_hosts(stack, handle, request, deadline)
                 local = _local(handle, batch)
-                remote = [await task for task in asked]
+                remote = [part if isinstance(part, HostPartials) else await part for part in asked]
             if remote:
                 _refuse_failed(remote)
             merged = handle.merge([local, *(part.values for part in remote)])
@@ -123,15 +126,20 @@ class Pipeline:
 
     def _ask_hosts(
         self, stack: AsyncExitStack, handle: ModelHandle, request: Request, deadline: float
-    ) -> list[asyncio.Future[HostPartials]]:
-        """Start one look-up per host; what is still running when the request ends early is cancelled."""
+    ) -> list[HostPartials | asyncio.Future[HostPartials]]:
+        """Start one look-up per host whose partials are not at hand; what still runs when the request ends early is
+        cancelled."""
         if handle.hosts and "" in request.user_ids:
             raise InvalidRequestError(f"user_id is required: model {handle.id} has hosts")
-        asked: list[asyncio.Future[HostPartials]] = []
+        asked: list[HostPartials | asyncio.Future[HostPartials]] = []
         for party in handle.hosts:
-            task = asyncio.ensure_future(self._hosts.fetch(party, handle, request.user_ids, deadline))
-            stack.callback(task.cancel)
-            asked.append(task)
+            known = self._hosts.cached(party, handle, request.user_ids)
+            if known is None:
+                task = asyncio.ensure_future(self._hosts.fetch(party, handle, request.user_ids, deadline))
+                stack.callback(task.cancel)
+                asked.append(task)
+            else:
+                asked.append(known)
         return asked
 
 

@@ -1,0 +1,334 @@
+"""One request through the pipeline: real pool, real halves, hosts in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apps.app import App, AppError, CacheLevel, PartyStatus, Request, Response, Result, features_of
+from apps.catalog import make_app
+from loaders.catalog import load_servable, loader_for
+from loaders.loader import Scores
+from loaders.merge import merge_rule
+from loaders.registry import open_half
+from loaders.signature import Batch, FeatureError, Signature
+from serving.cache.result import ResultCache
+from serving.errors import (
+    DeadlineError,
+    InvalidRequestError,
+    LimitError,
+    PeerUnavailableError,
+    UnknownNameError,
+    UnknownUserError,
+)
+from serving.features.memory import MemoryFeatureSource
+from serving.host import HostSide
+from serving.peers.memory import LocalHosts
+from serving.pipeline import Pipeline
+from serving.pool import ModelHandle, ModelId, ModelPool
+from serving.routing import BUCKETS, Routes, RouteTable, ServiceRoute, VariantRoute, bucket
+from serving.settings import Limits
+from tests.artifacts import make_bound_pair
+from tests.clock import Clock
+
+USERS = {"u1": {"x": 1.0}, "u2": {"x": -2.0}, "u4": {"x": 0.5}}
+GUEST_WEIGHT = {"1": 0.5, "2": -0.5}
+PASS_THROUGH, SCORECARD = make_app("passthrough"), make_app("scorecard", '{"offset": 600}')
+
+
+def sigmoid(linear: float) -> float:
+    return 1 / (1 + math.exp(-linear))
+
+
+def expected(user: str, feature: float, version: str = "1") -> float:
+    return sigmoid(0.25 + GUEST_WEIGHT[version] * feature + 2 * USERS[user]["x"])
+
+
+class JsonCodec:
+    """Requests by name and answers as text: the smallest protocol that there can be."""
+
+    name = "test/Predict"
+
+    def __init__(self, requests: Mapping[bytes, Request]) -> None:
+        self._requests = requests
+
+    def decode(self, raw: bytes) -> Request:
+        return self._requests[raw]
+
+    def encode(self, response: Response, level: CacheLevel) -> bytes:
+        return f"{level.name} {response.scores.tolist()}".encode()
+
+
+class Broken(App):
+    """Raises where its parameters say."""
+
+    name = "broken"
+
+    def preprocess(self, request: Request, signature: Signature) -> Batch:
+        if self.parameters == "before":
+            raise ZeroDivisionError
+        return features_of(request, signature)
+
+    def postprocess(self, request: Request, result: Result) -> Result:
+        raise ZeroDivisionError
+
+
+class SlowSource(MemoryFeatureSource):
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(USERS)
+        self.asked = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.cancelled = False
+
+    async def lookup(self, user_ids, signature):
+        self.asked.set()
+        try:
+            await self.go_on.wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        return await super().lookup(user_ids, signature)
+
+
+@dataclass
+class World:
+    pipeline: Pipeline
+    pool: ModelPool
+    table: RouteTable
+    clock: Clock
+
+    def bind(self, *variants: tuple[str, int], app: App | None = None, epoch: int = 1) -> None:
+        """Service `s` with these versions and weights."""
+        routes, low = [], 0
+        for version, weight in variants:
+            routes.append(VariantRoute(f"m:{version}", ModelId("m", version), ((low, low + weight),)))
+            low += weight
+        chosen = app or PASS_THROUGH
+        service = ServiceRoute("s", epoch, b"salt", tuple(routes), chosen)
+        self.table.current = Routes(PASS_THROUGH, epoch, {"s": service}, "s")
+
+
+def loaded(root: Path, version: str, party: str) -> ModelHandle:
+    artifact = open_half(root, "m", version, party)
+    loader = loader_for(artifact)
+    return ModelHandle(artifact, load_servable(loader), merge_rule(artifact.manifest.merge), loader.estimate())
+
+
+def make_world(folder: Path, source: MemoryFeatureSource, limits: Limits) -> World:
+    pools = {"bank": ModelPool(1 << 20), "shop": ModelPool(1 << 20)}
+    for version, weight in GUEST_WEIGHT.items():
+        make_bound_pair(
+            folder / "bank",
+            folder / "shop",
+            model="m",
+            version=version,
+            guest="bank",
+            host="shop",
+            guest_weights={"a": weight},
+            host_weights={"x": 2.0},
+            intercept=0.25,
+        )
+        for party, pool in pools.items():
+            pool.put(loaded(folder / party, version, party))
+    clock = Clock()
+    table = RouteTable(Routes(PASS_THROUGH))
+    hosts = LocalHosts({"shop": HostSide(pools["shop"], {"default": source})})
+    pipeline = Pipeline(table, pools["bank"], hosts, ResultCache(100, 120.0, clock), limits)
+    world = World(pipeline, pools["bank"], table, clock)
+    world.bind(("1", BUCKETS))
+    return world
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    yield await asyncio.to_thread(make_world, tmp_path, MemoryFeatureSource(USERS), Limits(max_batch_rows=50))
+
+
+def request(user: str = "u1", feature: float = 1.0, **fields: object) -> Request:
+    return replace(Request("s", "", "", "", (user,), numbers={"a": feature}), **fields)
+
+
+def batch(users: list[str], features: list[float], **fields: object) -> Request:
+    return replace(Request("s", "", "", "", tuple(users), numbers={"a": features}, columnar=True), **fields)
+
+
+async def answered(world: World, codec: JsonCodec, raw: bytes) -> str:
+    reply = world.pipeline.answer(codec, raw, None)
+    return (reply if isinstance(reply, bytes) else await reply).decode()
+
+
+def score(reply: str, level: str) -> float:
+    """The score of an encoded answer that came from `level`."""
+    assert reply.startswith(f"{level} ")
+    return float(reply.split("[[")[1].rstrip("]"))
+
+
+async def test_a_score_merges_both_halves(world: World) -> None:
+    response = await world.pipeline.predict(request("u2", 3.0), None)
+    assert response.scores.tolist() == [[pytest.approx(expected("u2", 3.0), abs=1e-12)]]
+    assert (response.model, response.version, response.variants) == ("m", "1", ("m:1",))
+    assert response.complete
+    assert [(part.party, part.statuses, part.levels) for part in response.parties] == [
+        ("shop", (PartyStatus.OK,), (CacheLevel.NONE,))
+    ]
+
+
+async def test_a_repeated_case_is_answered_without_waiting(world: World) -> None:
+    codec = JsonCodec({b"1": request(case_id="c")})
+    first = await answered(world, codec, b"1")
+    again = world.pipeline.answer(codec, b"1", None)
+    assert isinstance(again, bytes)
+    assert first.startswith("NONE ")
+    assert again.decode() == first.replace("NONE", "L1")
+
+
+async def test_a_retry_that_serialises_differently_finds_its_case(world: World) -> None:
+    codec = JsonCodec({b"1": request(case_id="c"), b"2": request(case_id="c"), b"3": request("u2", case_id="c")})
+    await answered(world, codec, b"1")
+    assert (await answered(world, codec, b"2")).startswith("L1 ")
+    assert (await answered(world, codec, b"3")).startswith("NONE ")
+
+
+async def test_without_a_case_nothing_is_kept(world: World) -> None:
+    codec = JsonCodec({b"1": request()})
+    await answered(world, codec, b"1")
+    assert (await answered(world, codec, b"1")).startswith("NONE ")
+
+
+async def test_a_kept_answer_ends_with_its_time_and_with_its_route(world: World) -> None:
+    codec = JsonCodec({b"1": request(case_id="c")})
+    await answered(world, codec, b"1")
+    world.clock.tick(119)
+    assert (await answered(world, codec, b"1")).startswith("L1 ")
+    world.bind(("2", BUCKETS), epoch=2)
+    assert score(await answered(world, codec, b"1"), "NONE") == pytest.approx(expected("u1", 1.0, "2"))
+    world.clock.tick(121)
+    assert (await answered(world, codec, b"1")).startswith("NONE ")
+
+
+async def test_an_answer_computed_before_a_change_is_not_kept_after_it(tmp_path: Path) -> None:
+    source = SlowSource()
+    world = await asyncio.to_thread(make_world, tmp_path, source, Limits(peer_timeout_s=30))
+    codec = JsonCodec({b"1": request(case_id="c")})
+    slow = asyncio.create_task(answered(world, codec, b"1"))
+    await source.asked.wait()
+    world.bind(("2", BUCKETS), epoch=2)
+    source.go_on.set()
+    assert score(await slow, "NONE") == pytest.approx(expected("u1", 1.0))
+    assert score(await answered(world, codec, b"1"), "NONE") == pytest.approx(expected("u1", 1.0, "2"))
+
+
+async def test_users_of_one_batch_meet_their_own_variants(world: World) -> None:
+    world.bind(("1", 5_000), ("2", 5_000))
+    users, features = ["u1", "u4", "u2"] * 3, [0.1 * row for row in range(9)]
+    response = await world.pipeline.predict(batch(users, features), None)
+    versions = ["1" if bucket(b"salt", user) < 5_000 else "2" for user in users]
+    assert set(versions) == {"1", "2"}, "choose other users"
+    assert response.variants == tuple(f"m:{version}" for version in versions)
+    wanted = [
+        expected(user, feature, version) for user, feature, version in zip(users, features, versions, strict=True)
+    ]
+    assert response.scores[:, 0].tolist() == pytest.approx(wanted, abs=1e-12)
+    assert (response.model, response.version) == ("", "")
+    assert response.parties[0].statuses == (PartyStatus.OK,) * 9
+
+
+async def test_a_row_without_its_user_says_so_and_the_others_score(world: World) -> None:
+    response = await world.pipeline.predict(batch(["u1", "nobody", "u4"], [1.0, 1.0, 1.0]), None)
+    assert [math.isnan(score) for score in response.scores[:, 0]] == [False, True, False]
+    assert response.parties[0].statuses == (PartyStatus.OK, PartyStatus.NOT_FOUND, PartyStatus.OK)
+    assert not response.complete
+
+
+async def test_an_unknown_user_names_the_party(world: World) -> None:
+    with pytest.raises(UnknownUserError, match="'shop' does not know"):
+        await world.pipeline.predict(request("nobody"), None)
+
+
+async def test_a_party_that_does_not_answer_is_named_with_its_status(tmp_path: Path) -> None:
+    world = await asyncio.to_thread(make_world, tmp_path, SlowSource(), Limits(peer_timeout_s=0.02))
+    with pytest.raises(PeerUnavailableError, match="'shop': timeout"):
+        await world.pipeline.predict(request(), None)
+
+
+async def test_the_callers_deadline_bounds_the_wait(tmp_path: Path) -> None:
+    world = await asyncio.to_thread(make_world, tmp_path, SlowSource(), Limits(peer_timeout_s=3_600))
+    with pytest.raises(PeerUnavailableError, match="'shop': timeout"):
+        await world.pipeline.predict(request(), 0.02)
+
+
+async def test_a_spent_deadline_does_nothing(world: World) -> None:
+    with pytest.raises(DeadlineError):
+        await world.pipeline.predict(request(), 0.0)
+
+
+async def test_hosts_are_left_alone_when_the_request_ends(tmp_path: Path) -> None:
+    source = SlowSource()
+    world = await asyncio.to_thread(make_world, tmp_path, source, Limits(peer_timeout_s=3_600))
+    call = asyncio.create_task(world.pipeline.predict(request(), None))
+    await source.asked.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await asyncio.wait_for(source_cancelled(source), 5)
+
+
+async def source_cancelled(source: SlowSource) -> None:
+    while not source.cancelled:
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "text"),
+    [
+        ({"service": "nobody"}, UnknownNameError, "nobody"),
+        ({"service": "", "model": "m", "version": "9"}, UnknownNameError, "m/9"),
+        ({"numbers": {}}, FeatureError, "'a'"),
+        ({"numbers": {"a": 1.0, "b": 2.0}}, FeatureError, "'b'"),
+        ({"user_ids": ("",)}, InvalidRequestError, "user_id"),
+        ({"user_ids": (), "columnar": True, "numbers": {}}, InvalidRequestError, "no rows"),
+        ({"user_ids": ("u1",) * 51, "columnar": True, "numbers": {"a": [1.0] * 51}}, LimitError, "50"),
+        ({"matrix": np.ones((1, 1)), "signature_hash": b"x"}, FeatureError, "signature_hash"),
+    ],
+)
+async def test_wrong_requests(world: World, wrong: dict[str, object], error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        await world.pipeline.predict(request(**wrong), None)
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+async def test_an_app_that_fails_is_named(world: World, where: str) -> None:
+    world.bind(("1", BUCKETS), app=Broken(where))
+    with pytest.raises(AppError, match="'broken' failed in p"):
+        await world.pipeline.predict(request(), None)
+
+
+async def test_the_model_stays_while_a_request_uses_it(tmp_path: Path) -> None:
+    source = SlowSource()
+    world = await asyncio.to_thread(make_world, tmp_path, source, Limits(peer_timeout_s=30))
+    call = asyncio.create_task(world.pipeline.predict(request(), None))
+    await source.asked.wait()
+    unload = asyncio.create_task(world.pool.remove(ModelId("m", "1")))
+    await asyncio.sleep(0)
+    assert not unload.done()
+    source.go_on.set()
+    assert (await call).complete
+    await asyncio.wait_for(unload, 5)
+    with pytest.raises(UnknownNameError):
+        await world.pipeline.predict(request(), None)
+
+
+async def test_the_scorecard_sees_the_merged_probability(world: World) -> None:
+    world.bind(("1", BUCKETS), app=SCORECARD)
+    response = await world.pipeline.predict(request("u4", 0.0), None)
+    probability = expected("u4", 0.0)
+    points: Scores = np.array([[600 + 20 / math.log(2) * math.log((1 - probability) / probability)]])
+    assert response.scores == pytest.approx(points, abs=0.005)
