@@ -135,7 +135,7 @@ class Publishing:
         bindings.check_weights(service, weights)
         models = [weight.model for weight in weights]
         chosen = app or self._ready(models[0]).artifact.manifest.app or "passthrough"
-        bindings.check_app(chosen, app_parameters)
+        await asyncio.to_thread(bindings.check_app, chosen, app_parameters)  # imports the app
 
         def rules(current: Service | None) -> Binding:
             return Binding(variants=bindings.variants(current, weights), app=chosen, app_parameters=app_parameters)

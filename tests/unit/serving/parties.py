@@ -1,0 +1,75 @@
+"""The control planes of parties in this process, talking over real loopback ports."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from serving.control import ControlStore, MemoryControlStore
+from serving.frontdoor import admin, federation
+from serving.host import HostSide
+from serving.peers.peer import Peer
+from serving.pool import ModelPool
+from serving.publishing import Publishing
+from serving.reconciler import Reconciler
+from serving.security import caller
+from serving.settings import PeerSettings, Settings
+from serving.transport import Channel, ServerOptions, Transport, channel, server
+from tessera.v1 import admin_pb2_grpc
+
+
+@dataclass
+class Party:
+    """One party's control plane. `address` is its party port; `admin` a client of its admin port."""
+
+    publishing: Publishing
+    pool: ModelPool
+    reconciler: Reconciler
+    store: ControlStore
+    address: str
+    admin: admin_pb2_grpc.AdminStub
+
+
+@asynccontextmanager
+async def running(
+    party: str,
+    registry: Path,
+    store: ControlStore | None = None,
+    peers: Mapping[str, str] | None = None,
+    caller_party: str = "bank",
+    may_load: tuple[str, ...] = ("*",),
+    load_timeout_s: float = 10.0,
+) -> AsyncIterator[Party]:
+    """`peers`: party port by party; `caller_party`: who calls this one, and may load `may_load` here."""
+    store = store or MemoryControlStore()
+    pool = ModelPool(1 << 20)
+    reconciler = Reconciler(registry, party, pool)
+    links: dict[str, Channel] = {name: channel(Transport.GRPCIO, target) for name, target in (peers or {}).items()}
+    known = {name: Peer(name, link) for name, link in links.items()}
+    # Looks at the apps on disk, as a node does before it serves.
+    publishing = await asyncio.to_thread(Publishing, party, store, reconciler, pool, known, load_timeout_s)
+    publishing.restore()
+    settings = Settings(
+        party=party,
+        state_dir="",
+        registry=str(registry),
+        plaintext_caller=caller_party,
+        peers={caller_party: PeerSettings(may_load=may_load)},
+    )
+    party_port, admin_port = server(Transport.GRPCIO, ServerOptions()), server(Transport.GRPCIO, ServerOptions())
+    federation.register(party_port, HostSide(pool, {}), publishing, settings, partial(caller, settings=settings))
+    admin.register(admin_port, publishing)
+    address = f"127.0.0.1:{party_port.add_port('127.0.0.1:0')}"
+    operator = channel(Transport.GRPCIO, f"127.0.0.1:{admin_port.add_port('127.0.0.1:0')}")
+    await asyncio.gather(party_port.start(), admin_port.start())
+    try:
+        stub = admin_pb2_grpc.AdminStub(operator.stub_channel)
+        yield Party(publishing, pool, reconciler, store, address, stub)
+    finally:
+        await asyncio.gather(*(link.close() for link in (operator, *links.values())))
+        await asyncio.gather(party_port.stop(0), admin_port.stop(0))
+        await reconciler.stop()

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+import pytest
+
+from serving import bindings
+from serving.control import Hold, MemoryControlStore
+from serving.errors import ConflictError, PeerUnavailableError
+from serving.holds import HOLD_TTL_S, Holds, HoldUpkeep, HostHolds
+from serving.pool import ModelId
+from serving.wanted import Wanted
+from tests.clock import Clock
+from tests.unit.serving.test_pool import handle
+
+V1 = ModelId("m", "1")
+
+
+def hold(party: str = "bank", service: str = "s", expires_s: float = 600.0) -> Hold:
+    return Hold(party=party, service=service, model="m", version="1", revision=1, expires_s=expires_s)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(0.0)
+
+
+@pytest.fixture
+def wanted() -> Wanted:
+    store = MemoryControlStore()
+    store.compare_and_set(0, bindings.with_model(store.read(), V1))
+    return Wanted(store)
+
+
+@pytest.fixture
+def holds(wanted: Wanted, clock: Clock) -> Holds:
+    return Holds(wanted, clock)
+
+
+async def test_a_hold_is_one_per_caller_service_and_version(holds: Holds) -> None:
+    await holds.grant(hold())
+    await holds.grant(hold(expires_s=800.0))
+    await holds.grant(hold(service="other"))
+    await holds.grant(hold(party="shop"))
+    assert [(one.party, one.service, one.expires_s) for one in holds.of(V1)] == [
+        ("bank", "s", 800.0),
+        ("bank", "other", 600.0),
+        ("shop", "s", 600.0),
+    ]
+
+
+async def test_a_hold_counts_until_it_expires(holds: Holds, clock: Clock) -> None:
+    await holds.grant(hold())
+    clock.now = 599.0
+    assert holds.of(V1)
+    clock.now = 600.0
+    assert not holds.of(V1)
+
+
+async def test_what_is_not_wanted_cannot_be_held(holds: Holds) -> None:
+    with pytest.raises(ConflictError, match="m/2 is not loaded"):
+        await holds.grant(msgspec.structs.replace(hold(), version="2"))
+
+
+async def test_release_drops_only_that_hold_and_may_be_repeated(holds: Holds, wanted: Wanted) -> None:
+    await holds.grant(hold())
+    await holds.grant(hold(party="shop"))
+    await holds.release(hold())
+    revision = wanted.state.revision
+    await holds.release(hold())
+    assert [one.party for one in holds.of(V1)] == ["shop"]
+    assert wanted.state.revision == revision
+
+
+async def test_expired_holds_are_dropped_with_a_warning(
+    holds: Holds, wanted: Wanted, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    await holds.grant(hold())
+    await holds.grant(hold(party="shop", expires_s=900.0))
+    await holds.sweep()
+    assert caplog.text == ""
+    clock.now = 700.0
+    await holds.sweep()
+    assert [one.party for one in wanted.state.holds] == ["shop"]
+    assert "the hold of party bank on m/1 for its service s has expired" in caplog.text
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+class Host:
+    """A host that says no when told to, and remembers who holds what."""
+
+    def __init__(self, refusal: str = "") -> None:
+        self.refusal = refusal
+        self.held: dict[tuple[str, ModelId], tuple[str, int, int]] = {}
+
+    async def hold(self, service: str, model: ModelId, binding_digest: str, revision: int, ttl_s: int) -> None:
+        if self.refusal:
+            raise PeerUnavailableError(self.refusal)
+        self.held[service, model] = (binding_digest, revision, ttl_s)
+
+    async def release(self, service: str, model: ModelId) -> None:
+        if self.refusal:
+            raise PeerUnavailableError(self.refusal)
+        del self.held[service, model]
+
+
+async def test_a_guest_takes_and_releases_holds_at_every_host() -> None:
+    shop, telco = Host(), Host()
+    taken = HostHolds({"shop": shop, "telco": telco})
+    await taken.take("s", 3, [handle(V1)])
+    assert shop.held == telco.held == {("s", V1): ("ab", 3, HOLD_TTL_S)}
+    await taken.release("s", [handle(V1)])
+    assert shop.held == telco.held == {}
+
+
+async def test_every_party_that_refuses_is_named() -> None:
+    with pytest.raises(ConflictError) as refused:
+        await HostHolds({"shop": Host("party 'shop': another digest")}).take("s", 1, [handle(V1)])
+    assert str(refused.value) == (
+        "not ready at every party: m/1 at party 'shop': another digest; "
+        "m/1 at party 'telco': it has no address in this node's settings (peers.telco.address)"
+    )
+
+
+async def test_a_release_that_fails_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
+    await HostHolds({"shop": Host("party 'shop': down")}).release("s", [handle(V1)])
+    assert "the hold on m/1 for service s stays until it expires: party 'shop': down" in caplog.text
+
+
+async def test_upkeep_runs_at_once_and_at_every_third_even_after_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+    passes: list[int] = []
+    pauses: asyncio.Queue[float] = asyncio.Queue()
+    go = asyncio.Semaphore(0)
+
+    async def one_pass() -> None:
+        passes.append(len(passes))
+        if len(passes) == 1:
+            raise OSError(28, "No space left on device")
+
+    async def pause(seconds: float) -> None:
+        pauses.put_nowait(seconds)
+        await go.acquire()
+
+    upkeep = HoldUpkeep(one_pass, pause)
+    await upkeep.stop()
+    upkeep.start()
+    for expected in (1, 2, 3):
+        assert await pauses.get() == HOLD_TTL_S / 3
+        assert len(passes) == expected
+        go.release()
+    assert "No space left on device" in caplog.text
+    await upkeep.stop()
+    assert len(passes) <= 4

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from loaders.artifact import Artifact, HalfRef
+from loaders.loader import Outputs, Servable
+from loaders.merge import merge_rule
+from loaders.signature import Batch
+from serving.errors import ConflictError, LimitError, UnknownNameError
+from serving.pool import ModelHandle, ModelId, ModelPool
+from tests.artifacts import linear_half
+
+V1, V2 = ModelId("m", "1"), ModelId("m", "2")
+
+
+class Nothing(Servable):
+    def predict(self, batch: Batch) -> Outputs:
+        return {}
+
+
+def handle(model: ModelId = V1, bytes_: int = 10, role: str = "guest") -> ModelHandle:
+    half, _ = linear_half(model.model, model.version, role, "bank", {"x": 0.5})
+    binding = [HalfRef("guest", "bank", "00"), HalfRef("host", "shop", "11"), HalfRef("host", "telco", "22")]
+    half = msgspec.structs.replace(half, binding=binding)
+    return ModelHandle(Artifact(Path(), half, "00", "ab"), Nothing(), merge_rule(half.merge), bytes_)
+
+
+def test_a_handle_is_what_was_put() -> None:
+    pool = ModelPool(100)
+    pool.put(handle())
+    with pool.acquire(V1) as borrowed:
+        assert (borrowed.id, borrowed.artifact.binding_digest, borrowed.hosts) == (V1, "ab", ("shop", "telco"))
+        assert borrowed.merge([np.zeros((1, 1)), np.zeros((1, 1))]) == 0.5
+
+
+def test_a_host_asks_nobody() -> None:
+    assert handle(role="host").hosts == ()
+
+
+def test_what_is_not_there_is_named() -> None:
+    with pytest.raises(UnknownNameError, match="m/2 is not loaded"):
+        ModelPool(100).acquire(V2)
+
+
+def test_a_digest_that_differs_is_named_with_ours() -> None:
+    handle().check_binding("ab")
+    with pytest.raises(ConflictError, match="m/1 is bound as ab here and as cd at the caller"):
+        handle().check_binding("cd")
+
+
+def test_a_reader_keeps_its_map_while_a_writer_replaces_it() -> None:
+    pool = ModelPool(100)
+    pool.put(handle())
+    borrowed = pool.acquire(V1)
+    pool.put(handle())
+    assert pool.acquire(V1) is not borrowed
+    assert borrowed.id == V1
+
+
+async def test_removal_waits_for_the_last_borrower_and_lets_no_new_one_in() -> None:
+    pool = ModelPool(100)
+    pool.put(handle())
+    first, second = pool.acquire(V1), pool.acquire(V1)
+    with first:
+        with second:
+            removal = asyncio.ensure_future(pool.remove(V1))
+            await asyncio.sleep(0)
+            with pytest.raises(UnknownNameError):
+                pool.acquire(V1)
+        await asyncio.sleep(0)
+        assert not removal.done()
+    await removal
+
+
+async def test_an_exception_unpins_too() -> None:
+    pool = ModelPool(100)
+    pool.put(handle())
+    with pytest.raises(KeyError), pool.acquire(V1):
+        raise KeyError
+    await pool.remove(V1)
+
+
+async def test_removing_what_is_not_there_is_fine() -> None:
+    await ModelPool(100).remove(V1)
+
+
+def test_a_full_pool_says_who_holds_the_memory() -> None:
+    pool = ModelPool(100)
+    pool.put(handle(V1, 60))
+    message = r"m/2 needs 41 bytes of limits.pool_max_bytes = 100; held: m/1 60"
+    with pytest.raises(LimitError, match=message), pool.reserve(V2, 41):
+        pass
+    with pool.reserve(V2, 40):
+        pool.put(handle(V2, 40))
+
+
+def test_two_loads_at_once_do_not_share_the_same_room() -> None:
+    pool = ModelPool(100)
+    with pool.reserve(V1, 60), pytest.raises(LimitError, match="held: m/1 60"), pool.reserve(V2, 60):
+        pass
+    with pool.reserve(V2, 60):
+        pass
+
+
+async def test_memory_counts_until_the_last_borrower_is_gone() -> None:
+    pool = ModelPool(100)
+    pool.put(handle(V1, 60))
+    with pool.acquire(V1):
+        removal = asyncio.ensure_future(pool.remove(V1))
+        await asyncio.sleep(0)
+        with pytest.raises(LimitError), pool.reserve(V2, 60):
+            pass
+    await removal
+    with pool.reserve(V2, 60):
+        pass
