@@ -1,0 +1,196 @@
+"""The admin port as an operator's client sees it, with a host behind it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from serving.pool import ModelId
+from serving.transport import Code, RpcError
+from tessera.v1 import admin_pb2 as wire
+from tessera.v1 import federation_pb2
+from tests.unit.serving.halves import publish
+from tests.unit.serving.parties import Party, running
+
+V1, V2 = ModelId("m", "1"), ModelId("m", "2")
+MISSING = ModelId("m", "9")
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """V1 and V2 at bank (guest) and shop; version 9 only at bank."""
+    folder = tmp_path_factory.mktemp("published")
+    for model in (V1, V2):
+        publish({party: folder / party for party in ("bank", "shop")}, model)
+    publish({"bank": folder / "bank", "shop": folder / "elsewhere"}, MISSING)
+    return folder
+
+
+@pytest_asyncio.fixture
+async def parties(published: Path, registries: dict[str, Path]) -> AsyncIterator[tuple[Party, Party]]:
+    async with AsyncExitStack() as stack:
+        shop = await stack.enter_async_context(running("shop", registries["shop"]))
+        bank = await stack.enter_async_context(running("bank", registries["bank"], peers={"shop": shop.address}))
+        yield bank, shop
+
+
+@pytest.fixture
+def registries(published: Path, tmp_path: Path) -> dict[str, Path]:
+    shutil.copytree(published, tmp_path, dirs_exist_ok=True)
+    return {party: tmp_path / party for party in ("bank", "shop")}
+
+
+@pytest.fixture
+def bank(parties: tuple[Party, Party]) -> Party:
+    return parties[0]
+
+
+@pytest.fixture
+def shop(parties: tuple[Party, Party]) -> Party:
+    return parties[1]
+
+
+def load(model: ModelId) -> wire.PublishLoadRequest:
+    return wire.PublishLoadRequest(model=model.model, version=model.version)
+
+
+def weight(model: ModelId, points: int = 10_000) -> wire.VariantWeight:
+    return wire.VariantWeight(model=model.model, version=model.version, weight=points)
+
+
+def online(*variants: wire.VariantWeight, revision: int = 0, **fields: Any) -> wire.PublishOnlineRequest:
+    return wire.PublishOnlineRequest(service="s", revision=revision, variants=variants, **fields)
+
+
+async def refused(call: Any) -> tuple[Code, str]:
+    with pytest.raises(RpcError) as error:
+        await call
+    return error.value.code, error.value.details
+
+
+async def test_load_says_what_each_replica_did(bank: Party) -> None:
+    reply = await bank.admin.PublishLoad(load(V1))
+    assert [(one.party, one.replica, one.state, one.reason) for one in reply.replicas] == [
+        ("bank", "0", federation_pb2.LOAD_STATE_LOADED, ""),
+        ("shop", "0", federation_pb2.LOAD_STATE_LOADED, ""),
+    ]
+    assert reply.binding_digest.hex() == bank.pool.acquire(V1).artifact.binding_digest
+    again = await bank.admin.PublishLoad(load(V1))
+    assert {one.state for one in again.replicas} == {federation_pb2.LOAD_STATE_ALREADY_LOADED}
+
+
+async def test_a_partial_load_is_an_answer_not_an_error(bank: Party) -> None:
+    reply = await bank.admin.PublishLoad(load(MISSING))
+    assert [one.state for one in reply.replicas] == [federation_pb2.LOAD_STATE_LOADED, federation_pb2.LOAD_STATE_FAILED]
+    assert "no half of m/9 for party 'shop'" in reply.replicas[1].reason
+
+
+async def test_online_rollback_and_lists(bank: Party) -> None:
+    for model in (V1, V2):
+        await bank.admin.PublishLoad(load(model))
+    first = await bank.admin.PublishOnline(online(weight(V1)))
+    assert first == wire.PublishOnlineReply(service="s", revision=1, variants=[weight(V1)])
+    split = [weight(V1, 9_000), weight(V2, 1_000)]
+    parameters = '{"factor": 20}'
+    await bank.admin.PublishOnline(online(*split, revision=1, app="scorecard", app_parameters=parameters))
+    await bank.admin.SetDefaultService(wire.SetDefaultServiceRequest(service="s"))
+    [status] = (await bank.admin.ListServices(wire.ListServicesRequest())).services
+    assert status == wire.ServiceStatus(
+        service="s",
+        revision=2,
+        variants=split,
+        previous=[weight(V1)],
+        app="scorecard",
+        app_parameters=parameters,
+        is_default=True,
+    )
+    back = await bank.admin.Rollback(wire.RollbackRequest(service="s", revision=2))
+    assert back == wire.PublishOnlineReply(service="s", revision=3, variants=[weight(V1)])
+
+
+async def test_models_are_listed_with_state_digest_and_who_needs_them(bank: Party) -> None:
+    await bank.admin.PublishLoad(load(V1))
+    await bank.admin.PublishOnline(online(weight(V1)))
+    await refused(bank.admin.PublishLoad(load(ModelId("m", "7"))))
+    ready, failed = (await bank.admin.ListModels(wire.ListModelsRequest())).models
+    handle = bank.pool.acquire(V1)
+    life = bank.reconciler.lives[V1]
+    assert ready == wire.ModelStatus(
+        model="m",
+        version="1",
+        state="READY",
+        since_ms=int(life.since_s * 1_000),
+        role="guest",
+        format="tessera",
+        bytes=handle.bytes,
+        binding_digest=bytes.fromhex(handle.artifact.binding_digest),
+        held_by=["service 's'"],
+    )
+    assert (failed.version, failed.state, failed.role) == ("7", "FAILED", "")
+    assert "no half of m/7" in failed.reason
+
+
+async def test_unload_lets_go_here_only(bank: Party, shop: Party) -> None:
+    await bank.admin.PublishLoad(load(V1))
+    await bank.admin.Unload(wire.UnloadRequest(model="m", version="1"))
+    assert not (await bank.admin.ListModels(wire.ListModelsRequest())).models
+    assert shop.pool.find(V1)
+
+
+async def test_a_host_refuses_to_unload_what_a_guest_holds_unless_forced(bank: Party, shop: Party) -> None:
+    await bank.admin.PublishLoad(load(V1))
+    await bank.admin.PublishOnline(online(weight(V1)))
+    code, text = await refused(shop.admin.Unload(wire.UnloadRequest(model="m", version="1")))
+    assert (code, "party 'bank' (service 's')" in text) == (Code.FAILED_PRECONDITION, True)
+    await shop.admin.Unload(wire.UnloadRequest(model="m", version="1", force=True))
+    assert shop.pool.find(V1) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "code", "text"),
+    [
+        ("PublishLoad", wire.PublishLoadRequest(model="m"), Code.INVALID_ARGUMENT, "name a model and a version"),
+        ("PublishLoad", load(ModelId("m", "7")), Code.FAILED_PRECONDITION, "no half of m/7 for party 'bank'"),
+        ("PublishLoad", load(ModelId("../m", "1")), Code.FAILED_PRECONDITION, "is not a name"),
+        ("PublishOnline", online(weight(V2)), Code.FAILED_PRECONDITION, "m/2 is not loaded at this party"),
+        ("PublishOnline", online(weight(V1), revision=4), Code.FAILED_PRECONDITION, "is at revision 0, not 4"),
+        ("PublishOnline", online(weight(V1, 100)), Code.INVALID_ARGUMENT, "sum to 10000"),
+        ("PublishOnline", online(), Code.INVALID_ARGUMENT, "sum to 10000"),
+        ("PublishOnline", online(weight(V1), app="x"), Code.INVALID_ARGUMENT, "unknown app 'x'"),
+        ("PublishOnline", wire.PublishOnlineRequest(variants=[weight(V1)]), Code.INVALID_ARGUMENT, "name a service"),
+        ("PublishOnline", online(weight(MISSING)), Code.FAILED_PRECONDITION, "party 'shop'"),
+        ("Rollback", wire.RollbackRequest(service="x"), Code.NOT_FOUND, "unknown service 'x'"),
+        ("Unload", wire.UnloadRequest(model="m", version="7"), Code.NOT_FOUND, "m/7 is not loaded"),
+        ("SetDefaultService", wire.SetDefaultServiceRequest(service="x"), Code.NOT_FOUND, "unknown service 'x'"),
+        ("Feedback", wire.FeedbackRequest(), Code.UNIMPLEMENTED, "Feedback is not part of this version"),
+        ("Prefetch", wire.PrefetchRequest(), Code.UNIMPLEMENTED, "Prefetch is not part of this version"),
+    ],
+)
+async def test_refusals_are_one_clear_status(bank: Party, method: str, request_: Any, code: Code, text: str) -> None:
+    await bank.admin.PublishLoad(load(V1))
+    await bank.admin.PublishLoad(load(MISSING))
+    before = bank.publishing.state()
+    answered, details = await refused(getattr(bank.admin, method)(request_))
+    assert answered is code
+    assert text in details
+    assert bank.publishing.state() == before
+
+
+async def test_a_defect_of_ours_answers_with_a_request_id_only(
+    bank: Party, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("internal detail")
+
+    monkeypatch.setattr(bank.publishing, "models", broken)
+    code, text = await refused(bank.admin.ListModels(wire.ListModelsRequest()))
+    assert code is Code.INTERNAL
+    assert "internal detail" not in text
+    assert text.removeprefix("internal error, request id ") in caplog.text
+    assert "internal detail" in caplog.text
