@@ -81,10 +81,11 @@ class LrParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """A host, before the first step: how many columns it declares, and a digest of its row ids in order."""
+    """A host, before the first step: how many columns it declares, a digest of its row ids in order; or why not."""
 
     columns: int
     rows_digest: bytes
+    refusal: str = ""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -181,7 +182,7 @@ class GuestSide:
         answer = Answer(refusal=refusal) if keys is None else Answer(public=keys.public)
         await together(*(channel.send("answer", msgspec.msgpack.encode(answer)) for channel in channels))
         if keys is None:
-            raise ComponentError(f"party {self.context.party}: {refusal}")
+            raise ComponentError(refusal)
         return [
             KeyOwner(self.context, channel, self.cipher, keys, offer.columns)
             for channel, offer in zip(channels, offers, strict=True)
@@ -233,16 +234,19 @@ class HostSide:
         return model_part(table, weights=half.weights)
 
     async def predict(self, model: ModelPart, table: Table) -> None:
+        if refusal := unwilling(self.context):
+            raise ComponentError(refusal)
         share = own_columns(self.context, model, table) @ model.arrays["weights"]
         await self.channel.send("prediction", rows_digest(table) + packed(share))
 
     async def _agree(self, table: Table) -> bytes:
         """Declare the columns; returns the guest's public key. Raises ComponentError with the guest's refusal."""
-        offer = Offer(len(table.columns), rows_digest(table))
+        refusal = unwilling(self.context)
+        offer = Offer(0, b"", refusal) if refusal else Offer(len(table.columns), rows_digest(table))
         await self.channel.send("offer", msgspec.msgpack.encode(offer))
         answer = decoded(await self.channel.receive("answer"), Answer, self.channel.peer)
         if answer.refusal:
-            raise ComponentError(f"party {self.channel.peer} refuses: {answer.refusal}")
+            raise ComponentError(refusal or f"party {self.channel.peer} refuses: {answer.refusal}")
         return answer.public
 
     async def _step(self, half: LinearHalf, features: Floats, owner: ColumnOwner, step: int) -> None:
@@ -251,8 +255,17 @@ class HostSide:
         half.update(sums, 0.0, len(features))
 
 
+def unwilling(context: Context) -> str:
+    """Why this host takes no part, or nothing: its settings name what it consents to."""
+    if context.consent(context.guest, "hetero_lr"):
+        return ""
+    return f"party {context.party} does not consent to hetero_lr with party {context.guest}; its settings decide"
+
+
 def refused(table: Table, plan: Sequence[Rows], offers: Sequence[Offer]) -> str:
     """Why the guest will not train with these hosts, or nothing. Colluding hosts count as one."""
+    if refusal := next((offer.refusal for offer in offers if offer.refusal), ""):
+        return refusal
     least = safe_batch_rows(sum(offer.columns for offer in offers))
     smallest = min(len(rows) for rows in plan)
     if any(offer.columns < 1 for offer in offers):

@@ -66,7 +66,7 @@ path = "table.csv"{label}
 
 [peers.{peer}]
 address = "127.0.0.1:{ports[peer]}"
-consent = ["psi", "hetero_lr", "publish"]
+consent = ["psi", "hetero_lr"]
 '''
     )
 

@@ -302,3 +302,25 @@ async def test_cut_messages_give_one_clear_error(name, sender, text):
 async def test_a_host_without_columns_is_refused():
     guest, _ = await refusals(tables(30))
     assert "a host declares no columns" in guest
+
+
+async def test_a_host_takes_part_only_with_its_consent():
+    inputs = tables(10)
+    async with parties("host") as members:
+        members["host"].consents = False
+        outcomes = await run_all(HeteroLr(PlaintextTwin()), members, inputs, LrParameters())
+    text = "party host does not consent to hetero_lr with party guest; its settings decide"
+    assert [str(outcome) for outcome in outcomes.values()] == [text, text]
+    assert [name for name, _, _ in members["host"].channels["guest"].sent] == ["offer"]
+
+
+async def test_a_host_predicts_only_with_its_consent():
+    trained_on = tables(10)
+    _, models = await trained(PlaintextTwin(), LrParameters(epochs=2), trained_on)
+    inputs = {name: {"model": models[name]["model"], "test": trained_on[name]["test"]} for name in trained_on}
+    async with parties("host") as members:
+        members["host"].consents = False
+        host = HeteroLr(PlaintextTwin()).run(members["host"], LrParameters(), inputs["host"])
+        with pytest.raises(ComponentError, match="does not consent to hetero_lr"):
+            await host
+    assert not members["host"].channels["guest"].sent
