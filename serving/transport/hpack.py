@@ -1,0 +1,182 @@
+"""Header compression (RFC 7541): a decoder with a cache of whole blocks, and an encoder that never indexes.
+
+A block that left the dynamic table unchanged decodes to the same fields until the table changes; real clients repeat
+their blocks, so most requests cost one dictionary look-up.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Generic, TypeVar
+
+from serving.transport.frames import ConnectionFault, ErrorCode
+from serving.transport.hpack_tables import STATIC_TABLE
+from serving.transport.huffman import huffman_decode
+
+Field = tuple[bytes, bytes]
+Head = TypeVar("Head")
+
+_STATIC_COUNT = len(STATIC_TABLE)
+_CACHED_BLOCKS = 64
+_CACHED_BLOCK_BYTES = 1024
+_NAME_INDEX = {name: index for index, (name, _) in reversed(list(enumerate(STATIC_TABLE, 1)))}
+_FIELD_INDEX = {field: index for index, field in enumerate(STATIC_TABLE, 1)}
+
+
+class HeaderListTooLargeError(Exception):
+    """The fields of one block exceed the limit. The block was decoded to its end: the connection may live on."""
+
+
+def _fault(reason: str) -> ConnectionFault:
+    return ConnectionFault(ErrorCode.COMPRESSION_ERROR, reason)
+
+
+class Decoder(Generic[Head]):
+    """The dynamic table of one direction of a connection. `parse` turns the fields of a block into what is kept."""
+
+    def __init__(
+        self, parse: Callable[[tuple[Field, ...]], Head], max_list_bytes: int = 16_384, table_bytes: int = 4096
+    ) -> None:
+        self._parse = parse
+        self._max_list_bytes = max_list_bytes
+        self._allowed_table_bytes = self._table_bytes = table_bytes
+        self._table: deque[Field] = deque()
+        self._used_bytes = 0
+        self._changed = False
+        self._blocks: dict[bytes, Head] = {}
+
+    def decode(self, block: bytes) -> Head:
+        """Raises ConnectionFault for a malformed block, HeaderListTooLargeError, and what `parse` raises."""
+        known = self._blocks.get(block)
+        if known is not None:
+            return known
+        self._changed = False
+        try:
+            fields = self._fields(block)
+        finally:
+            if self._changed:
+                self._blocks.clear()
+        head = self._parse(fields)
+        if not self._changed and len(block) <= _CACHED_BLOCK_BYTES:
+            if len(self._blocks) >= _CACHED_BLOCKS:
+                self._blocks.clear()
+            self._blocks[block] = head
+        return head
+
+    def _fields(self, block: bytes) -> tuple[Field, ...]:
+        fields: list[Field] = []
+        position = size = 0
+        resizable = True
+        while position < len(block):
+            if block[position] & 0xE0 == 0x20:
+                if not resizable:
+                    raise _fault("a table size update after the first field")
+                position = self._resize(block, position)
+                continue
+            resizable = False
+            field, position = self._field(block, position)
+            size += len(field[0]) + len(field[1]) + 32
+            if size <= self._max_list_bytes:
+                fields.append(field)
+        if size > self._max_list_bytes:
+            raise HeaderListTooLargeError(f"header fields of {size} bytes")
+        return tuple(fields)
+
+    def _field(self, block: bytes, position: int) -> tuple[Field, int]:
+        first = block[position]
+        if first & 0x80:
+            index, position = _integer(block, position, 7)
+            return self._entry(index), position
+        indexed = bool(first & 0x40)
+        index, position = _integer(block, position, 6 if indexed else 4)
+        if index:
+            name = self._entry(index)[0]
+        else:
+            name, position = _string(block, position)
+        value, position = _string(block, position)
+        if indexed:
+            self._insert((name, value))
+        return (name, value), position
+
+    def _entry(self, index: int) -> Field:
+        if 0 < index <= _STATIC_COUNT:
+            return STATIC_TABLE[index - 1]
+        if _STATIC_COUNT < index <= _STATIC_COUNT + len(self._table):
+            return self._table[index - _STATIC_COUNT - 1]
+        raise _fault(f"no header field at index {index}")
+
+    def _insert(self, field: Field) -> None:
+        self._changed = True
+        self._table.appendleft(field)
+        self._used_bytes += len(field[0]) + len(field[1]) + 32
+        self._evict()
+
+    def _resize(self, block: bytes, position: int) -> int:
+        self._table_bytes, position = _integer(block, position, 5)
+        if self._table_bytes > self._allowed_table_bytes:
+            raise _fault(f"a dynamic table of {self._table_bytes} bytes")
+        self._changed = True
+        self._evict()
+        return position
+
+    def _evict(self) -> None:
+        while self._used_bytes > self._table_bytes:
+            name, value = self._table.pop()
+            self._used_bytes -= len(name) + len(value) + 32
+
+
+def _integer(block: bytes, position: int, prefix_bits: int) -> tuple[int, int]:
+    limit = (1 << prefix_bits) - 1
+    value = block[position] & limit
+    position += 1
+    if value < limit:
+        return value, position
+    for shift in (0, 7, 14, 21):
+        if position >= len(block):
+            raise _fault("a header block that ends in a number")
+        byte = block[position]
+        position += 1
+        value += (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise _fault("a number too large")
+
+
+def _string(block: bytes, position: int) -> tuple[bytes, int]:
+    if position >= len(block):
+        raise _fault("a header block that ends before a string")
+    encoded = block[position] & 0x80
+    length, position = _integer(block, position, 7)
+    end = position + length
+    if end > len(block):
+        raise _fault("a header block that ends in a string")
+    text = block[position:end]
+    return (huffman_decode(text) if encoded else text), end
+
+
+def encode(fields: Iterable[Field]) -> bytes:
+    """A block that needs no dynamic table: names and values from the static table, literals for the rest."""
+    return b"".join(_encoded(name, value) for name, value in fields)
+
+
+def _encoded(name: bytes, value: bytes) -> bytes:
+    index = _FIELD_INDEX.get((name, value))
+    if index is not None and value:
+        return _number(index, 7, 0x80)
+    index = _NAME_INDEX.get(name, 0)
+    start = _number(index, 4, 0) if index else b"\x00" + _number(len(name), 7, 0) + name
+    return start + _number(len(value), 7, 0) + value
+
+
+def _number(value: int, prefix_bits: int, flags: int) -> bytes:
+    limit = (1 << prefix_bits) - 1
+    if value < limit:
+        return bytes((flags | value,))
+    out = bytearray((flags | limit,))
+    value -= limit
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

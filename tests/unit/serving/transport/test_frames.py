@@ -1,0 +1,68 @@
+"""Frames survive any cut of the stream; malformed ones are connection errors."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.transport import frames
+from serving.transport.frames import ConnectionFault, ErrorCode, FrameReader
+
+BYTE = st.integers(0, 255)
+FRAMES = st.tuples(BYTE, BYTE, st.integers(0, frames.MAX_STREAM_ID), st.binary(max_size=60))
+    st.integers(0, 255), st.integers(0, 255), st.integers(0, frames.MAX_STREAM_ID), st.binary(max_size=60)
+)
+
+
+@given(st.lists(FRAMES), st.integers(1, 40))
+def test_frames_are_read_as_built_however_they_are_cut(built, step):
+    reader, stream = FrameReader(), b"".join(frames.frame(*item) for item in built)
+    read = [item for start in range(0, len(stream), step) for item in reader.feed(stream[start : start + step])]
+    assert read == built
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_frames_or_a_connection_fault(garbage):
+    try:
+        FrameReader().feed(garbage)
+    except ConnectionFault as fault:
+        assert fault.code is ErrorCode.FRAME_SIZE_ERROR
+
+
+def test_a_frame_over_the_limit_is_refused_by_its_header_alone():
+    with pytest.raises(ConnectionFault) as caught:
+        FrameReader(max_frame_bytes=16_384).feed(frames.header(16_385, frames.DATA, 0, 1))
+    assert caught.value.code is ErrorCode.FRAME_SIZE_ERROR
+
+
+@pytest.mark.parametrize("size", [0, 10, 16_384, 16_385, 50_000])
+def test_long_blocks_continue(size):
+    block = bytes(index % 251 for index in range(size))
+    read = FrameReader().feed(frames.headers(3, block, end_stream=True))
+    assert b"".join(item[3] for item in read) == block
+    assert [item[0] for item in read] == [frames.HEADERS] + [frames.CONTINUATION] * (len(read) - 1)
+    assert [bool(item[1] & frames.END_HEADERS) for item in read] == [False] * (len(read) - 1) + [True]
+    assert read[0][1] & frames.END_STREAM
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "payload", "expected"),
+    [
+        (frames.DATA, 0, b"abc", b"abc"),
+        (frames.DATA, frames.PADDED, b"\x02abc\x00\x00", b"abc"),
+        (frames.HEADERS, frames.PRIORITISED, b"\x00\x00\x00\x00\x10abc", b"abc"),
+        (frames.HEADERS, frames.PRIORITISED | frames.PADDED, b"\x01\x00\x00\x00\x00\x10abc\x00", b"abc"),
+    ],
+)
+def test_padding_and_priority_fields_are_taken_off(kind, flags, payload, expected):
+    assert frames.unpadded(kind, flags, payload) == expected
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x05abc"])
+def test_impossible_padding_is_a_fault(payload):
+    with pytest.raises(ConnectionFault):
+        frames.unpadded(frames.DATA, frames.PADDED, payload)
+
+
+def test_settings_of_a_broken_length_are_a_fault():
+    with pytest.raises(ConnectionFault):
+        frames.parse_settings(b"12345")

@@ -1,0 +1,80 @@
+"""Header compression against python-hyper's, and against bytes that mean harm."""
+
+import hpack as oracle
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.transport.frames import ConnectionFault, ErrorCode
+from serving.transport.hpack import Decoder, HeaderListTooLargeError, encode
+from serving.transport.hpack_tables import STATIC_TABLE
+
+NAMES = st.one_of(st.sampled_from(sorted({name for name, _ in STATIC_TABLE})), st.binary(max_size=20))
+FIELDS = st.lists(st.tuples(NAMES, st.binary(max_size=80)), max_size=12)
+
+
+@given(st.lists(st.tuples(FIELDS, st.booleans(), st.sampled_from([None, 0, 100, 4096])), max_size=6))
+def test_decodes_what_another_encoder_wrote(blocks):
+    encoder, decoder = oracle.Encoder(), Decoder(tuple)
+    for fields, huffman, table_bytes in blocks:
+        if table_bytes is not None:
+            encoder.header_table_size = table_bytes
+        block = encoder.encode(fields, huffman=huffman)
+        assert decoder.decode(block) == tuple(fields)
+
+
+@given(FIELDS)
+def test_another_decoder_reads_what_we_wrote(fields):
+    assert [(name, value) for name, value in oracle.Decoder().decode(encode(fields), raw=True)] == fields
+
+
+@given(st.lists(st.binary(max_size=120), max_size=5))
+def test_any_bytes_decode_or_end_in_a_fault(blocks):
+    decoder = Decoder(tuple, max_list_bytes=500)
+    for block in blocks:
+        try:
+            decoder.decode(block)
+        except ConnectionFault as fault:
+            assert fault.code is ErrorCode.COMPRESSION_ERROR
+            return
+        except HeaderListTooLargeError:
+            continue
+
+
+def test_a_repeated_block_is_parsed_once_until_the_table_changes():
+    parsed = []
+    decoder = Decoder(lambda fields: parsed.append(fields) or fields)
+    insert, use = b"\x40\x01a\x01b", b"\xbe"  # a literal that is indexed; the newest entry
+    decoder.decode(insert)
+    assert decoder.decode(use) == decoder.decode(use) == ((b"a", b"b"),)
+    assert len(parsed) == 2
+    decoder.decode(b"\x40\x01a\x01c")
+    assert decoder.decode(use) == ((b"a", b"c"),)
+
+
+def test_a_header_bomb_is_refused_and_leaves_the_table_right():
+    decoder = Decoder(tuple, max_list_bytes=8192)
+    value = b"v" * 3000
+    decoder.decode(b"\x40\x01a\x7f\xb9\x16" + value)
+    with pytest.raises(HeaderListTooLargeError):
+        decoder.decode(b"\xbe" * 20_000)
+    assert decoder.decode(b"\xbe") == ((b"a", value),)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"\x80",  # index 0
+        b"\xff\xff\xff\xff\xff\x7f",  # a huge index
+        b"\x3f\xe2\x1f",  # a table larger than allowed
+        b"\x82\x20",  # a size update after a field
+        b"\x00\x05ab",  # a string cut short
+        b"\x00\x81\x00\x00",  # a Huffman string padded with zeros
+        b"\x00\x84\xff\xff\xff\xff\x00",  # the end-of-string symbol
+        b"\x7f",  # a number cut short
+    ],
+)
+def test_malformed_blocks_are_compression_errors(block):
+    with pytest.raises(ConnectionFault) as caught:
+        Decoder(tuple).decode(block)
+    assert caught.value.code is ErrorCode.COMPRESSION_ERROR
