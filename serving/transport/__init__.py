@@ -42,6 +42,10 @@ def server(kind: Transport, options: ServerOptions | None = None) -> Server:
             from serving.transport.grpcio import GrpcioServer  # noqa: PLC0415 - grpc loads only where it is used
 
             return GrpcioServer(options or ServerOptions())
+        case Transport.NATIVE:
+            from serving.transport.server import NativeServer  # noqa: PLC0415 - loads only where it is used
+
+            return NativeServer(options or ServerOptions())
 
 
 def channel(kind: Transport, target: str, options: ChannelOptions | None = None) -> Channel:
@@ -51,3 +55,7 @@ def channel(kind: Transport, target: str, options: ChannelOptions | None = None)
             from serving.transport.grpcio import GrpcioChannel  # noqa: PLC0415 - grpc loads only where it is used
 
             return GrpcioChannel(target, options or ChannelOptions())
+        case Transport.NATIVE:
+            from serving.transport.client import NativeChannel  # noqa: PLC0415 - loads only where it is used
+
+            return NativeChannel(target, options or ChannelOptions())

@@ -19,6 +19,7 @@ class Transport(Enum):
     """The implementations of this port."""
 
     GRPCIO = "grpcio"
+    NATIVE = "native"
 
 
 class Call(Protocol):
@@ -49,6 +50,7 @@ class ServerOptions:
     max_receive_bytes: int = 4 << 20
     max_send_bytes: int = 64 << 20
     max_concurrent_calls: int | None = None
+    max_connections: int = 10_000
     keepalive_s: float = 20.0
 
 

@@ -9,8 +9,6 @@ from serving.transport.frames import ConnectionFault, ErrorCode, FrameReader
 
 BYTE = st.integers(0, 255)
 FRAMES = st.tuples(BYTE, BYTE, st.integers(0, frames.MAX_STREAM_ID), st.binary(max_size=60))
-    st.integers(0, 255), st.integers(0, 255), st.integers(0, frames.MAX_STREAM_ID), st.binary(max_size=60)
-)
 
 
 @given(st.lists(FRAMES), st.integers(1, 40))

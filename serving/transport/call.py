@@ -1,0 +1,233 @@
+"""gRPC on a stream (grpc/doc/PROTOCOL-HTTP2.md): heads, metadata, message framing, compression, deadlines, status."""
+
+from __future__ import annotations
+
+import binascii
+import re
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Iterable
+from urllib.parse import unquote_to_bytes
+
+from serving.transport.frames import ErrorCode
+from serving.transport.hpack import Field, encode
+from serving.transport.status import Code, Metadata, RpcError
+
+_UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_PLAIN = frozenset(range(0x20, 0x7F)) - {0x25}
+_RESERVED = frozenset((b"content-type", b"te", b"user-agent", b"grpc-timeout", b"grpc-encoding",
+    b"grpc-accept-encoding", b"grpc-message", b"grpc-status"))  # fmt: skip
+_KEY = re.compile(r"[0-9a-z_.-]+")
+_CONNECTION_FIELDS = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+_ENCODINGS = (b"identity", b"gzip")
+
+
+class Head:
+    """One received header block: pseudo fields apart, the rest as it came. Shared by all blocks that are equal."""
+
+    __slots__ = ("encoding", "fields", "malformed", "path", "problem", "pseudo", "timeout_s")
+
+    def __init__(self, fields: tuple[Field, ...]) -> None:
+        self.pseudo = {name: value for name, value in fields if name[:1] == b":"}
+        self.fields = [field for field in fields if field[0][:1] != b":"]
+        self.malformed = _malformed(fields, self.pseudo)
+        self.path = self.pseudo.get(b":path", b"").decode("latin-1")
+        values = dict(self.fields)
+        timeout = values.get(b"grpc-timeout")
+        self.timeout_s = None if timeout is None else parse_timeout(timeout)
+        self.encoding = values.get(b"grpc-encoding", b"identity")
+        self.problem = self._problem(values, timeout)
+
+    def _problem(self, values: dict[bytes, bytes], timeout: bytes | None) -> RpcError | None:
+        """Why a request cannot be served; None if it can."""
+        if timeout is not None and self.timeout_s is None:
+            return RpcError(Code.INTERNAL, "malformed grpc-timeout")
+        if self.encoding not in _ENCODINGS:
+            return RpcError(Code.UNIMPLEMENTED, "unknown grpc-encoding", (("grpc-accept-encoding", "identity,gzip"),))
+        return None
+
+    @property
+    def is_grpc_request(self) -> bool:
+        return is_grpc_content(dict(self.fields).get(b"content-type", b""))
+
+    def metadata(self) -> Metadata:
+        """Custom metadata, decoded. Binary values that are not base64 are left out."""
+        return tuple(_decoded(self.fields))
+
+    def status(self) -> RpcError | None:
+        """The status in these trailers; None for OK. A missing or unknown one is UNKNOWN."""
+        values = dict(self.fields)
+        number = values.get(b"grpc-status", b"")
+        if number == b"0":
+            return None
+        known = number.isdigit() and len(number) <= 2 and int(number) <= max(Code)
+        code = Code(int(number)) if known else Code.UNKNOWN
+        details = unquote_to_bytes(values.get(b"grpc-message", b"")).decode(errors="replace")
+        return RpcError(code, details, self.metadata())
+
+
+def is_grpc_content(content_type: bytes) -> bool:
+    return content_type == b"application/grpc" or content_type.startswith((b"application/grpc+", b"application/grpc;"))
+
+
+def _malformed(fields: tuple[Field, ...], pseudo: dict[bytes, bytes]) -> bool:
+    """RFC 9113, sections 8.2 and 8.3: order and uniqueness of pseudo fields, case, fields of another protocol."""
+    count = len(pseudo)
+    if any(name[:1] != b":" for name, _ in fields[:count]) or any(name[:1] == b":" for name, _ in fields[count:]):
+        return True
+    return any(not name or name != name.lower() or name in _CONNECTION_FIELDS for name, _ in fields)
+
+
+def malformed_request(head: Head) -> bool:
+    required = (b":method", b":scheme", b":path")
+    known = len(head.pseudo) == 3 + (b":authority" in head.pseudo)
+    return head.malformed or not known or not all(head.pseudo.get(name) for name in required)
+
+
+def _decoded(fields: Iterable[Field]) -> Iterable[tuple[str, str | bytes]]:
+    for name, value in fields:
+        if name in _RESERVED:
+            continue
+        key = name.decode("latin-1")
+        if not key.endswith("-bin"):
+            yield key, value.decode("latin-1")
+            continue
+        for part in value.split(b","):
+            try:
+                yield key, b64decode(part + b"=" * (-len(part) % 4), validate=True)
+            except binascii.Error:
+                continue
+
+
+def encode_metadata(metadata: Metadata) -> list[Field]:
+    """Raises ValueError naming a key or the key of a value that cannot be sent."""
+    fields = []
+    for key, value in metadata:
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"metadata key {key!r} has letters other than 0-9 a-z _ . -")
+        raw = value if isinstance(value, bytes) else value.encode()
+        if key.endswith("-bin"):
+            raw = b64encode(raw).rstrip(b"=")
+        elif not all(0x20 <= byte < 0x7F for byte in raw):
+            raise ValueError(f"the value of metadata {key!r} is not printable ASCII; use a key that ends in -bin")
+        fields.append((key.encode(), raw))
+    return fields
+
+
+def parse_timeout(text: bytes) -> float | None:
+    """Seconds; None for what is not a timeout."""
+    found = _TIMEOUT.fullmatch(text)
+    return int(found[1]) * _UNITS_S[found[2]] if found else None
+
+
+def format_timeout(timeout_s: float) -> bytes:
+    """At most eight digits in the finest unit that holds them, rounded up."""
+    for unit, per_s in ((b"u", 1_000_000), (b"m", 1000), (b"S", 1)):
+        count = max(0, -int(-timeout_s * per_s // 1))
+        if count < 100_000_000:
+            return b"%d%s" % (count, unit)
+    return b"99999999H"
+
+
+def percent_encode(text: str) -> bytes:
+    return b"".join(bytes((byte,)) if byte in _PLAIN else b"%%%02X" % byte for byte in text.encode())
+
+
+RESPONSE_HEAD = encode(((b":status", b"200"), (b"content-type", b"application/grpc")))
+OK_TRAILERS = encode(((b"grpc-status", b"0"),))
+
+
+def response_head(metadata: Metadata) -> bytes:
+    return RESPONSE_HEAD + encode(encode_metadata(metadata)) if metadata else RESPONSE_HEAD
+
+
+def trailers(code: int, details: str, metadata: Metadata) -> bytes:
+    if not code and not details and not metadata:
+        return OK_TRAILERS
+    fields: list[Field] = [(b"grpc-status", b"%d" % code)]
+    if details:
+        fields.append((b"grpc-message", percent_encode(details)))
+    return encode(fields + encode_metadata(metadata))
+
+
+def request_prefix(path: str, authority: str, scheme: bytes = b"http") -> bytes:
+    """The part of a request's header block that is the same for every call of a method."""
+    return encode(((b":method", b"POST"), (b":scheme", scheme), (b":path", path.encode()),
+        (b":authority", authority.encode()), (b"te", b"trailers"), (b"content-type", b"application/grpc"),
+        (b"grpc-accept-encoding", b"identity,gzip"), (b"user-agent", b"tessera")))  # fmt: skip
+
+
+def frame_message(message: bytes) -> bytes:
+    return b"\x00" + len(message).to_bytes(4, "big") + message
+
+
+class MessageReader:
+    """Cuts received data into messages; holds at most one unfinished message of `max_bytes`."""
+
+    __slots__ = ("_buffer", "_encoding", "_max_bytes")
+
+    def __init__(self, max_bytes: int, encoding: bytes) -> None:
+        self._buffer = bytearray()
+        self._max_bytes = max_bytes
+        self._encoding = encoding
+
+    def feed(self, payload: bytes) -> list[bytes]:
+        """Messages that are complete now. Raises RpcError."""
+        buffer = self._buffer
+        buffer += payload
+        messages: list[bytes] = []
+        start = 0
+        while len(buffer) - start >= 5:
+            end = start + 5 + self._length(start)
+            if len(buffer) < end:
+                break
+            message = bytes(memoryview(buffer)[start + 5 : end])
+            messages.append(self._inflated(message) if buffer[start] else message)
+            start = end
+        del buffer[:start]
+        return messages
+
+    @property
+    def unfinished(self) -> bool:
+        return bool(self._buffer)
+
+    def _length(self, start: int) -> int:
+        length = int.from_bytes(self._buffer[start + 1 : start + 5], "big")
+        if length > self._max_bytes:
+            raise too_large(length, self._max_bytes)
+        if self._buffer[start] > 1:
+            raise RpcError(Code.INTERNAL, "malformed message prefix")
+        return length
+
+    def _inflated(self, message: bytes) -> bytes:
+        if self._encoding != b"gzip":
+            raise RpcError(Code.INTERNAL, "a compressed message without grpc-encoding")
+        inflater = zlib.decompressobj(31)
+        try:
+            inflated = inflater.decompress(message, self._max_bytes + 1)
+        except zlib.error:
+            raise RpcError(Code.INTERNAL, "a message that is not gzip") from None
+        if len(inflated) > self._max_bytes:
+            raise too_large(len(inflated), self._max_bytes)
+        if not inflater.eof:
+            raise RpcError(Code.INTERNAL, "a compressed message cut short")
+        return inflated
+
+
+def too_large(size: int, limit: int) -> RpcError:
+    return RpcError(Code.RESOURCE_EXHAUSTED, f"message of {size} bytes is larger than the limit of {limit}")
+
+
+_BY_RESET = {
+    ErrorCode.NO_ERROR: Code.INTERNAL,
+    ErrorCode.REFUSED_STREAM: Code.UNAVAILABLE,
+    ErrorCode.CANCEL: Code.CANCELLED,
+    ErrorCode.ENHANCE_YOUR_CALM: Code.RESOURCE_EXHAUSTED,
+    ErrorCode.INADEQUATE_SECURITY: Code.PERMISSION_DENIED,
+}
+
+
+def reset_code(code: ErrorCode) -> Code:
+    """The status of a call whose stream was reset."""
+    return _BY_RESET.get(code, Code.INTERNAL)

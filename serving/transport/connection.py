@@ -1,0 +1,382 @@
+"""One HTTP/2 connection without I/O (RFC 9113): bytes in, calls of a `StreamOwner` and of the `Endpoint`, bytes out.
+
+`receive` never raises: a peer that breaks the rules gets a GOAWAY, and `closed_reason` says why. Output gathers in
+`take_output`; `Endpoint.wake` is called once when there is some and nobody is about to take it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from serving.transport import frames
+from serving.transport.frames import ConnectionFault, ErrorCode, FrameReader, Setting, StreamFault
+from serving.transport.hpack import Decoder, HeaderListTooLargeError
+from serving.transport.sender import Sender
+from serving.transport.streams import ConnectionLimits, Endpoint, Stream, StreamOwner
+
+
+class Connection(Sender):
+    """The state machine of either side."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        parse_head: Callable[[tuple[tuple[bytes, bytes], ...]], Any],
+        limits: ConnectionLimits,
+        clock: Callable[[], float],
+        client: bool,
+    ) -> None:
+        super().__init__(endpoint, limits, clock, client)
+        self.peer_max_streams = 1 << 31
+        self.draining = False
+        self.closed_reason: str | None = None
+        self.pings_unanswered = 0
+        self.settled = False
+        self._reader = FrameReader()
+        self._decoder: Decoder[Any] = Decoder(parse_head, limits.max_header_list_bytes)
+        self._preface_left = b"" if client else frames.PREFACE
+        self._receive_window = limits.connection_window_bytes
+        self._unreturned = 0
+        self._last_peer_stream = 0
+        self._next_stream = 1
+        self._block: list[bytes] = []
+        self._block_bytes = 0
+        self._block_of: tuple[int, int] | None = None
+        self._handlers = {
+            frames.DATA: self._data, frames.HEADERS: self._headers, frames.PRIORITY: self._priority,
+            frames.RST_STREAM: self._rst_stream, frames.SETTINGS: self._settings,
+            frames.PUSH_PROMISE: self._push_promise, frames.PING: self._ping, frames.GOAWAY: self._goaway,
+            frames.WINDOW_UPDATE: self._window_update, frames.CONTINUATION: self._continuation,
+        }  # fmt: skip
+        self._greet()
+
+    def _greet(self) -> None:
+        settings = {
+            Setting.MAX_CONCURRENT_STREAMS: self.limits.max_streams,
+            Setting.INITIAL_WINDOW_SIZE: self.limits.window_bytes,
+            Setting.MAX_HEADER_LIST_SIZE: self.limits.max_header_list_bytes,
+        }
+        if self._client:
+            settings[Setting.ENABLE_PUSH] = 0
+        self._out.append((frames.PREFACE if self._client else b"") + frames.settings(settings))
+        more = self.limits.connection_window_bytes - frames.DEFAULT_WINDOW
+        if more > 0:
+            self._out.append(frames.window_update(0, more))
+
+    # --- what this side does ---
+
+    def open(self, block: bytes, owner: StreamOwner) -> Stream:
+        """A client's new stream, with its request headers sent."""
+        stream = Stream(self._next_stream, self._peer_initial_window, self.limits.window_bytes)
+        stream.owner = owner
+        self._next_stream += 2
+        self.streams[stream.id] = stream
+        self.emit(frames.headers(stream.id, block, False, self._peer_frame_bytes))
+        return stream
+
+    @property
+    def exhausted(self) -> bool:
+        """No stream numbers are left; a new connection has some."""
+        return self._next_stream > frames.MAX_STREAM_ID
+
+    def ping(self) -> None:
+        self.pings_unanswered += 1
+        self.emit(frames.frame(frames.PING, 0, 0, b"tessera\x00"))
+
+    def drain(self) -> None:
+        """Take no new streams; running ones go on."""
+        if not self.draining:
+            self.draining = True
+            self.emit(frames.goaway(self._last_peer_stream, ErrorCode.NO_ERROR))
+
+    def close(self, code: ErrorCode, reason: str) -> None:
+        """Say why, and end every stream. Idempotent."""
+        if self.closed_reason is None:
+            self.emit(frames.goaway(self._last_peer_stream, code, reason))
+            self.lost(reason)
+
+    def lost(self, reason: str) -> None:
+        """The connection is gone."""
+        if self.closed_reason is None:
+            self.closed_reason = reason
+        streams = list(self.streams.values())
+        for stream in streams:
+            self._forget(stream)
+            if stream.owner is not None:
+                stream.owner.closed(ErrorCode.INTERNAL_ERROR)
+
+    @property
+    def inside_block(self) -> bool:
+        """A header block began and has not ended."""
+        return self._block_of is not None
+
+    # --- what the peer does ---
+
+    def receive(self, received: bytes) -> None:
+        """Take bytes from the peer. The caller takes the output afterwards."""
+        if self.closed_reason is not None:
+            return
+        self._awake = True
+        try:
+            if self._preface_left:
+                received = self._preface(received)
+            handlers = self._handlers
+            for kind, flags, stream_id, payload in self._reader.feed(received):
+                if self._block_of is not None and kind != frames.CONTINUATION:
+                    raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a header block was interrupted")
+                if kind != frames.SETTINGS and not self.settled:
+                    raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "SETTINGS did not come first")
+                handler = handlers.get(kind)
+                if handler is None:
+                    self._patience.spend()
+                    continue
+                try:
+                    handler(flags, stream_id, payload)
+                except StreamFault as fault:
+                    self._fault(fault)
+        except ConnectionFault as fault:
+            self.close(fault.code, fault.reason)
+
+    def _preface(self, received: bytes) -> bytes:
+        expected = self._preface_left
+        if not expected.startswith(received[: len(expected)]):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "not an HTTP/2 preface")
+        self._preface_left = expected[len(received) :]
+        return received[len(expected) :]
+
+    def _fault(self, fault: StreamFault) -> None:
+        self._patience.spend()
+        stream = self.streams.get(fault.stream_id)
+        if stream is not None:
+            self._forget(stream)
+            if stream.owner is not None:
+                stream.owner.closed(fault.code)
+        self.emit(frames.rst_stream(fault.stream_id, fault.code))
+
+    def _data(self, flags: int, stream_id: int, payload: bytes) -> None:
+        size = len(payload)
+        self._take_window(size)
+        stream = self.streams.get(stream_id)
+        if stream is None or not stream.receiving:
+            return self._stray(stream_id)
+        stream.receive_window -= size
+        if stream.receive_window < 0:
+            raise StreamFault(stream_id, ErrorCode.FLOW_CONTROL_ERROR, "more data than the stream's window")
+        if flags & frames.PADDED:
+            payload = frames.unpadded(frames.DATA, flags, payload)
+            stream.unreturned += size - len(payload)
+        if flags & frames.END_STREAM:
+            self._received_end(stream)
+        elif not payload:
+            self._patience.spend()
+        if stream.owner is not None:
+            stream.owner.received_data(payload, bool(flags & frames.END_STREAM))
+        return None
+
+    def _take_window(self, size: int) -> None:
+        self._receive_window -= size
+        if self._receive_window < 0:
+            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more data than the connection's window")
+        self._unreturned += size
+        if self._unreturned * 2 >= self.limits.connection_window_bytes:
+            self._receive_window += self._unreturned
+            self.emit(frames.window_update(0, self._unreturned))
+            self._unreturned = 0
+
+    def _stray(self, stream_id: int) -> None:
+        """A frame for a stream that is closed or half-closed: late ones are common after a reset."""
+        self._require_known(stream_id)
+        self._patience.spend()
+        if stream_id in self.streams:
+            raise StreamFault(stream_id, ErrorCode.STREAM_CLOSED, "a frame after the end of its stream")
+
+    def _require_known(self, stream_id: int) -> None:
+        ours = bool(stream_id & 1) == self._client
+        if stream_id == 0 or stream_id >= (self._next_stream if ours else self._last_peer_stream + 1):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"a frame for idle stream {stream_id}")
+
+    def _headers(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id == 0:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "HEADERS on stream 0")
+        if flags & (frames.PADDED | frames.PRIORITISED):
+            payload = frames.unpadded(frames.HEADERS, flags, payload)
+        if flags & frames.END_HEADERS:
+            self._received_block(stream_id, flags, payload)
+        else:
+            self._block_of, self._block, self._block_bytes = (stream_id, flags), [payload], len(payload)
+
+    def _continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if self._block_of is None or self._block_of[0] != stream_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "CONTINUATION without its HEADERS")
+        self._block.append(payload)
+        self._block_bytes += len(payload)
+        too_many = len(self._block) > self.limits.max_continuations
+        if too_many or self._block_bytes > self.limits.max_header_block_bytes:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header block without end")
+        if flags & frames.END_HEADERS:
+            opening = self._block_of[1]
+            self._block_of = None
+            self._received_block(stream_id, opening, b"".join(self._block))
+
+    def _received_block(self, stream_id: int, flags: int, block: bytes) -> None:
+        end = bool(flags & frames.END_STREAM)
+        stream = self.streams.get(stream_id)
+        try:
+            head = self._decoder.decode(block)
+        except HeaderListTooLargeError:
+            head = None
+        if stream is None and not self._client and stream_id > self._last_peer_stream:
+            return self._accept(stream_id, head, end)
+        if stream is None or not stream.receiving:
+            return self._stray(stream_id)
+        if head is None:
+            self._endpoint.head_too_large(stream)
+            return None
+        if end:
+            self._received_end(stream)
+        elif not self._client:
+            raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, "trailers that do not end the stream")
+        if stream.owner is not None:
+            stream.owner.received_head(head, end)
+        return None
+
+    def _accept(self, stream_id: int, head: Any, end: bool) -> None:
+        if not stream_id & 1:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"a client opened stream {stream_id}")
+        if self.draining:
+            return self._refuse(stream_id)
+        self._last_peer_stream = stream_id
+        if len(self.streams) >= self.limits.max_streams:
+            return self._refuse(stream_id)
+        stream = Stream(stream_id, self._peer_initial_window, self.limits.window_bytes)
+        self.streams[stream_id] = stream
+        if end:
+            stream.receiving = False
+        if head is None:
+            self._endpoint.head_too_large(stream)
+        else:
+            self._endpoint.opened(stream, head, end)
+        return None
+
+    def _refuse(self, stream_id: int) -> None:
+        self._last_peer_stream = max(self._last_peer_stream, stream_id)
+        self._patience.spend()
+        self.emit(frames.rst_stream(stream_id, ErrorCode.REFUSED_STREAM))
+
+    def _priority(self, flags: int, stream_id: int, payload: bytes) -> None:
+        self._patience.spend()
+        if stream_id == 0:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
+        if len(payload) != 5:
+            raise StreamFault(stream_id, ErrorCode.FRAME_SIZE_ERROR, "PRIORITY of a wrong length")
+
+    def _rst_stream(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM of a wrong length")
+        self._require_known(stream_id)
+        self._patience.spend()
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            self._forget(stream)
+            if stream.owner is not None:
+                number = frames.word(payload)
+                stream.owner.closed(ErrorCode(number) if number in _ERROR_CODES else ErrorCode.INTERNAL_ERROR)
+
+    def _settings(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "SETTINGS on a stream")
+        if flags & frames.ACK:
+            if payload:
+                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a SETTINGS acknowledgement with a payload")
+            return
+        if self.settled:
+            self._patience.spend()
+        self.settled = True
+        for key, value in frames.parse_settings(payload):
+            self._set(key, value)
+        self.emit(frames.frame(frames.SETTINGS, frames.ACK, 0))
+
+    def _set(self, key: int, value: int) -> None:
+        if key == Setting.INITIAL_WINDOW_SIZE:
+            self._set_initial_window(value)
+        elif key == Setting.MAX_FRAME_SIZE:
+            if not frames.MIN_FRAME_BYTES <= value <= frames.MAX_FRAME_BYTES:
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"a maximum frame of {value} bytes")
+            self._peer_frame_bytes = value
+        elif key == Setting.MAX_CONCURRENT_STREAMS:
+            self.peer_max_streams = value
+        elif key == Setting.ENABLE_PUSH and value > 1:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is neither 0 nor 1")
+
+    def _set_initial_window(self, value: int) -> None:
+        if value > frames.MAX_WINDOW:
+            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "an initial window beyond 2^31 - 1")
+        change = value - self._peer_initial_window
+        self._peer_initial_window = value
+        for stream in list(self.streams.values()):
+            stream.send_window += change
+            if stream.send_window > frames.MAX_WINDOW:
+                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window beyond 2^31 - 1")
+            if stream.pending is not None:
+                self._pump(stream)
+
+    def _push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE is not allowed here")
+
+    def _ping(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id or len(payload) != 8:
+            code = ErrorCode.PROTOCOL_ERROR if stream_id else ErrorCode.FRAME_SIZE_ERROR
+            raise ConnectionFault(code, "a malformed PING")
+        if flags & frames.ACK:
+            self.pings_unanswered = 0
+        else:
+            self._patience.spend()
+            self.emit(frames.frame(frames.PING, frames.ACK, 0, payload))
+
+    def _goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id or len(payload) < 8:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a malformed GOAWAY")
+        self._patience.spend()
+        self.draining = True
+        last = frames.word(payload) & frames.MAX_STREAM_ID
+        for stream in [stream for number, stream in self.streams.items() if self._client and number > last]:
+            self._forget(stream)
+            if stream.owner is not None:
+                stream.owner.closed(ErrorCode.REFUSED_STREAM)
+        self._endpoint.going_away()
+
+    def _window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong length")
+        increment = frames.word(payload) & frames.MAX_WINDOW
+        if stream_id:
+            return self._open_stream_window(stream_id, increment)
+        self._send_window += increment
+        if not increment or self._send_window > frames.MAX_WINDOW:
+            code = ErrorCode.FLOW_CONTROL_ERROR if increment else ErrorCode.PROTOCOL_ERROR
+            raise ConnectionFault(code, "a window update of nothing, or beyond 2^31 - 1")
+        if self.pending_bytes:
+            for stream in [stream for stream in self.streams.values() if stream.pending is not None]:
+                self._pump(stream)
+        return None
+
+    def _open_stream_window(self, stream_id: int, increment: int) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return self._require_known(stream_id)
+        stream.send_window += increment
+        if not increment or stream.send_window > frames.MAX_WINDOW:
+            code = ErrorCode.FLOW_CONTROL_ERROR if increment else ErrorCode.PROTOCOL_ERROR
+            raise StreamFault(stream_id, code, "a window update of nothing, or beyond 2^31 - 1")
+        if stream.pending is not None:
+            self._pump(stream)
+        return None
+
+    def _received_end(self, stream: Stream) -> None:
+        stream.receiving = False
+        if not stream.sending:
+            self.streams.pop(stream.id, None)
+
+
+_ERROR_CODES = frozenset(ErrorCode)

@@ -1,0 +1,195 @@
+"""One call as a client sees it: what was sent, what arrived, how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from serving.transport.call import Head, MessageReader, frame_message, is_grpc_content, reset_code, too_large
+from serving.transport.connection import Connection
+from serving.transport.frames import ErrorCode
+from serving.transport.port import ChannelOptions
+from serving.transport.status import Code, Metadata, RpcError
+from serving.transport.streams import Stream
+
+_BY_HTTP_STATUS = {
+    b"400": Code.INTERNAL,
+    b"401": Code.UNAUTHENTICATED,
+    b"403": Code.PERMISSION_DENIED,
+    b"404": Code.UNIMPLEMENTED,
+    b"429": Code.UNAVAILABLE,
+    b"502": Code.UNAVAILABLE,
+    b"503": Code.UNAVAILABLE,
+    b"504": Code.UNAVAILABLE,
+}
+
+
+class Exchange:
+    """Lives from the moment of the call; gets its stream once there is a connection. A stream's owner."""
+
+    __slots__ = ("_held_bytes", "_messages", "_reader", "_timer", "_wakers", "connection", "deadline", "done", "error",
+        "head", "loop", "on_done", "options", "stream", "trailing")  # fmt: skip
+
+    def __init__(self, options: ChannelOptions, timeout_s: float | None) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.options = options
+        self.connection: Connection | None = None
+        self.stream: Stream | None = None
+        self.head: Head | None = None
+        self.error: RpcError | None = None
+        self.trailing: Metadata = ()
+        self.done = False
+        self.on_done: list[Callable[[], None]] = []
+        self.deadline = None if timeout_s is None else self.loop.time() + timeout_s
+        self._messages: deque[bytes] = deque()
+        self._held_bytes = 0
+        self._reader: MessageReader | None = None
+        self._wakers: list[asyncio.Future[None]] = []
+        self._timer = None if timeout_s is None else self.loop.call_later(max(0.0, timeout_s), self._expire)
+
+    # --- the caller's side ---
+
+    def begin(self, connection: Connection, block: bytes) -> None:
+        if not self.done:
+            self.connection = connection
+            self.stream = connection.open(block, self)
+
+    def send(self, message: bytes, end: bool) -> None:
+        """Raises the call's error once it ended."""
+        if len(message) > self.options.max_send_bytes:
+            self.abandon(too_large(len(message), self.options.max_send_bytes))
+        if self.done or self.connection is None or self.stream is None:
+            raise self.error or RpcError(Code.INTERNAL, "the call has ended")
+        self.connection.send_data(self.stream, frame_message(message), end)
+
+    def half_close(self) -> None:
+        if not self.done and self.connection is not None and self.stream is not None:
+            self.connection.send_data(self.stream, b"", end=True)
+
+    async def drained(self) -> None:
+        """Wait until the peer's windows took all that was sent."""
+        while self.stream is not None and self.stream.pending is not None and not self.done:
+            await self._progress()
+
+    async def receive(self) -> bytes | None:
+        """The next message; None at the end. Raises the call's error."""
+        while not self._messages:
+            if self.done:
+                if self.error is not None:
+                    raise self.error
+                return None
+            await self._progress()
+        message = self._messages.popleft()
+        if not self._messages:
+            self._give_back()
+        return message
+
+    async def only(self) -> bytes:
+        """The single reply of a unary call. Raises the call's error."""
+        await self.ended()
+        if self.error is not None:
+            raise self.error
+        if len(self._messages) != 1:
+            raise RpcError(Code.INTERNAL, f"{len(self._messages)} replies to a unary call")
+        return self._messages[0]
+
+    async def ended(self) -> None:
+        while not self.done:
+            if self._messages:
+                self._give_back()
+            await self._progress()
+
+    async def head_arrived(self) -> None:
+        while self.head is None and not self.done:
+            await self._progress()
+
+    def abandon(self, error: RpcError) -> None:
+        """End from this side, and tell the peer."""
+        if not self.done:
+            if self.connection is not None and self.stream is not None:
+                self.connection.reset(self.stream, ErrorCode.CANCEL)
+            self.finish(error)
+
+    def finish(self, error: RpcError | None) -> None:
+        if self.done:
+            return
+        self.done = True
+        self.error = error
+        if error is not None:
+            self.trailing = error.trailing_metadata
+        if self._timer is not None:
+            self._timer.cancel()
+        self._wake()
+        for callback in self.on_done:
+            callback()
+
+    def _expire(self) -> None:
+        self.abandon(RpcError(Code.DEADLINE_EXCEEDED, "deadline exceeded"))
+
+    def _wake(self) -> None:
+        wakers, self._wakers = self._wakers, []
+        for waker in wakers:
+            if not waker.done():
+                waker.set_result(None)
+
+    async def _progress(self) -> None:
+        waker = self.loop.create_future()
+        self._wakers.append(waker)
+        await waker
+
+    def _give_back(self) -> None:
+        count, self._held_bytes = self._held_bytes, 0
+        if count and self.connection is not None and self.stream is not None and not self.done:
+            self.connection.consumed(self.stream, count)
+
+    # --- streams.StreamOwner ---
+
+    def received_head(self, head: Head, end: bool) -> None:
+        status = head.pseudo.get(b":status", b"200")
+        if status[:1] == b"1" and not end:
+            return
+        if self.head is None:
+            self.head = head
+            if not self._is_grpc(head, status):
+                return
+        if end:
+            self.trailing = head.metadata()
+            self.finish(head.status())
+        else:
+            self._wake()
+
+    def _is_grpc(self, head: Head, status: bytes) -> bool:
+        content_type = dict(head.fields).get(b"content-type", b"")
+        if status == b"200" and is_grpc_content(content_type):
+            return True
+        code = _BY_HTTP_STATUS.get(status, Code.UNKNOWN)
+        self.abandon(RpcError(code, f"not a gRPC response: HTTP status {status.decode('latin-1')}"))
+        return False
+
+    def received_data(self, payload: bytes, end: bool) -> None:
+        if self._reader is None:
+            encoding = b"identity" if self.head is None else self.head.encoding
+            self._reader = MessageReader(self.options.max_receive_bytes, encoding)
+        try:
+            messages = self._reader.feed(payload)
+            if end:
+                raise RpcError(Code.INTERNAL, "the response ended without a status")
+        except RpcError as error:
+            self.abandon(error)
+            return
+        self._messages.extend(messages)
+        self._held_bytes += len(payload)
+        if not self._messages:
+            self._give_back()
+        elif messages and self._wakers:
+            self._wake()
+
+    def writable(self) -> None:
+        self._wake()
+
+    def closed(self, code: ErrorCode) -> None:
+        if self.connection is not None and self.connection.closed_reason is not None:
+            self.finish(RpcError(Code.UNAVAILABLE, f"connection lost: {self.connection.closed_reason}"))
+        else:
+            self.finish(RpcError(reset_code(code), f"the peer reset the call with {code.name}"))

@@ -1,0 +1,147 @@
+"""The sending half of a connection: output, windows of the peer, and streams that wait for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from serving.transport import frames
+from serving.transport.frames import ErrorCode
+from serving.transport.patience import Patience
+from serving.transport.streams import ConnectionLimits, Endpoint, Stream
+
+
+class Sender:
+    """Output gathers in `take_output`; `Endpoint.wake` is called once when there is some."""
+
+    def __init__(self, endpoint: Endpoint, limits: ConnectionLimits, clock: Callable[[], float], client: bool) -> None:
+        self.limits = limits
+        self.streams: dict[int, Stream] = {}
+        self.pending_bytes = 0
+        self._endpoint = endpoint
+        self._client = client
+        self._patience = Patience(clock)
+        self._out: list[bytes] = []
+        self._awake = False
+        self._send_window = self._peer_initial_window = frames.DEFAULT_WINDOW
+        self._peer_frame_bytes = frames.MIN_FRAME_BYTES
+
+    def take_output(self) -> bytes:
+        self._awake = False
+        output = b"".join(self._out)
+        self._out.clear()
+        return output
+
+    def emit(self, built: bytes) -> None:
+        self._out.append(built)
+        if not self._awake:
+            self._awake = True
+            self._endpoint.wake()
+
+    def reply(self, stream: Stream, head: bytes, message: bytes, last: bytes) -> None:
+        """A whole unary response: header block, framed message, trailer block."""
+        size = len(message)
+        if size <= self._send_window and size <= stream.send_window and size <= self._peer_frame_bytes:
+            self._send_window -= size
+            number = stream.id
+            self.emit(
+                b"".join(
+                    (
+                        frames.header(len(head), frames.HEADERS, frames.END_HEADERS, number),
+                        head,
+                        frames.header(size, frames.DATA, 0, number),
+                        message,
+                        frames.header(len(last), frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, number),
+                        last,
+                    )
+                )
+            )
+            self._sent_end(stream)
+            return
+        self.send_head(stream, head)
+        self.send_data(stream, message)
+        self.send_last(stream, last)
+
+    def send_head(self, stream: Stream, block: bytes, end: bool = False) -> None:
+        self.emit(frames.headers(stream.id, block, end, self._peer_frame_bytes))
+        if end:
+            self._sent_end(stream)
+
+    def send_data(self, stream: Stream, payload: bytes, end: bool = False) -> None:
+        """Send what the windows allow; the rest waits, in order."""
+        size = len(payload)
+        room = min(self._send_window, stream.send_window, self._peer_frame_bytes)
+        if stream.pending is None and size <= room:
+            self._send_window -= size
+            stream.send_window -= size
+            self.emit(frames.frame(frames.DATA, frames.END_STREAM if end else 0, stream.id, payload))
+            if end:
+                self._sent_end(stream)
+            return
+        if stream.pending is None:
+            stream.pending = bytearray()
+        stream.pending += payload
+        self.pending_bytes += size
+        if end:
+            stream.last = b""
+        self._pump(stream)
+
+    def send_last(self, stream: Stream, block: bytes) -> None:
+        """The trailers, after all data."""
+        if stream.pending is None:
+            self.send_head(stream, block, end=True)
+        else:
+            stream.last = frames.headers(stream.id, block, True, self._peer_frame_bytes)
+
+    def reset(self, stream: Stream, code: ErrorCode) -> None:
+        """Abandon a stream; its owner is told nothing."""
+        if self.streams.get(stream.id) is stream:
+            self._forget(stream)
+            self.emit(frames.rst_stream(stream.id, code))
+
+    def _pump(self, stream: Stream) -> None:
+        """Send of what waits as much as the windows allow."""
+        pending = stream.pending or bytearray()
+        start = 0
+        while (room := min(self._send_window, stream.send_window, self._peer_frame_bytes, len(pending) - start)) > 0:
+            final = stream.last == b"" and start + room == len(pending)
+            payload = bytes(memoryview(pending)[start : start + room])
+            self.emit(frames.frame(frames.DATA, frames.END_STREAM if final else 0, stream.id, payload))
+            start += room
+            self._send_window -= room
+            stream.send_window -= room
+        del pending[:start]
+        self.pending_bytes -= start
+        if not pending:
+            stream.pending = None
+            self._drained(stream)
+
+    def _drained(self, stream: Stream) -> None:
+        if stream.last is not None:
+            if stream.last:
+                self.emit(stream.last)
+            self._sent_end(stream)
+        elif stream.owner is not None:
+            stream.owner.writable()
+
+    def _sent_end(self, stream: Stream) -> None:
+        stream.sending = False
+        self._patience.regain()
+        if not stream.receiving:
+            self.streams.pop(stream.id, None)
+        elif not self._client:  # the answer is complete: what the client still sends is for nobody
+            self.reset(stream, ErrorCode.NO_ERROR)
+
+    def _forget(self, stream: Stream) -> None:
+        self.streams.pop(stream.id, None)
+        stream.sending = stream.receiving = False
+        if stream.pending is not None:
+            self.pending_bytes -= len(stream.pending)
+            stream.pending = None
+
+    def consumed(self, stream: Stream, count: int) -> None:
+        """The owner took this many received bytes; the peer may send as many again, in large steps."""
+        stream.unreturned += count
+        if stream.receiving and stream.unreturned * 2 >= self.limits.window_bytes:
+            stream.receive_window += stream.unreturned
+            self.emit(frames.window_update(stream.id, stream.unreturned))
+            stream.unreturned = 0

@@ -1,0 +1,230 @@
+"""Calls as a server sees them: what all share, and the unary ones answered by a bytes handler."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from serving.transport.call import (
+    OK_TRAILERS,
+    RESPONSE_HEAD,
+    Head,
+    MessageReader,
+    frame_message,
+    response_head,
+    too_large,
+    trailers,
+)
+from serving.transport.connection import Connection
+from serving.transport.frames import ErrorCode
+from serving.transport.port import BytesHandler, ServerOptions
+from serving.transport.status import Code, Metadata, RpcError
+from serving.transport.streams import Stream
+
+logger = logging.getLogger(__name__)
+
+
+class Host(Protocol):
+    """The socket a call came from."""
+
+    connection: Connection
+    loop: asyncio.AbstractEventLoop
+    options: ServerOptions
+    peer: str
+
+    def finished(self, call: ServerCall) -> None: ...
+
+
+def verdict(error: BaseException) -> RpcError:
+    """The status for what a handler raised. Only RpcErrors speak to the caller; the rest goes to the log."""
+    if isinstance(error, RpcError):
+        return error
+    logger.error("a handler failed", exc_info=error)
+    return RpcError(Code.INTERNAL, "internal error")
+
+
+class ServerCall:
+    """One call: its deadline, its task if it has one, and its answer. `done` once the last byte was handed over."""
+
+    __slots__ = ("_timer", "callbacks", "deadline", "done", "head", "head_sent", "host", "reader", "stream", "task",
+        "trailing")  # fmt: skip
+
+    def __init__(self, host: Host, stream: Stream, head: Head) -> None:
+        self.host = host
+        self.stream = stream
+        self.head = head
+        self.deadline = None if head.timeout_s is None else host.loop.time() + head.timeout_s
+        self.reader: MessageReader | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.trailing: Metadata = ()
+        self.head_sent = False
+        self.done = False
+        self.callbacks: list[Callable[[], None]] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    # --- port.Call ---
+
+    def time_remaining(self) -> float | None:
+        return None if self.deadline is None else max(0.0, self.deadline - self.host.loop.time())
+
+    def metadata(self) -> Metadata:
+        return self.head.metadata()
+
+    def peer(self) -> str:
+        return self.host.peer
+
+    def peer_identities(self) -> tuple[str, ...]:
+        return ()
+
+    def set_trailing_metadata(self, metadata: Metadata) -> None:
+        self.trailing = metadata
+
+    # --- the answer ---
+
+    def send_head(self, metadata: Metadata = ()) -> None:
+        if not self.head_sent and not self.done:
+            self.head_sent = True
+            self.host.connection.send_head(self.stream, response_head(metadata))
+
+    def succeed(self, message: bytes) -> None:
+        """The only reply of a unary call whose head was not sent."""
+        if self.done:
+            return
+        if len(message) > self.host.options.max_send_bytes:
+            self.fail(too_large(len(message), self.host.options.max_send_bytes))
+            return
+        try:
+            last = trailers(0, "", self.trailing) if self.trailing else OK_TRAILERS
+        except ValueError as error:
+            self.fail(verdict(error))
+            return
+        self._finish()
+        self.host.connection.reply(self.stream, RESPONSE_HEAD, frame_message(message), last)
+
+    def finish(self, code: int, details: str, metadata: Metadata) -> None:
+        """End with this status; trailers only when nothing was sent."""
+        if self.done:
+            return
+        try:
+            block = trailers(code, details, metadata)
+        except ValueError as error:
+            problem = verdict(error)
+            block = trailers(problem.code, problem.details, ())
+        self._finish()
+        if self.head_sent:
+            self.host.connection.send_last(self.stream, block)
+        else:
+            self.host.connection.send_head(self.stream, RESPONSE_HEAD + block, end=True)
+
+    def fail(self, error: RpcError) -> None:
+        self.finish(error.code, error.details, (*self.trailing, *error.trailing_metadata))
+
+    def cancel(self, error: RpcError) -> None:
+        """End now, from outside the handler, which sees CancelledError."""
+        self.fail(error)
+        if self.task is not None:
+            self.task.cancel()
+
+    def start(self, running: Awaitable[None]) -> None:
+        self.task = asyncio.ensure_future(running)
+        remaining = self.time_remaining()
+        if remaining is not None:
+            expired = RpcError(Code.DEADLINE_EXCEEDED, "deadline exceeded")
+            self._timer = self.host.loop.call_later(remaining, self.cancel, expired)
+
+    def _finish(self) -> None:
+        self.done = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.host.finished(self)
+        for callback in self.callbacks or ():
+            self.host.loop.call_soon(callback)
+
+    # --- streams.StreamOwner ---
+
+    def received_head(self, head: Head, end: bool) -> None:
+        """Trailers of a request carry nothing that gRPC defines."""
+        self.received_data(b"", end)
+
+    def received_data(self, payload: bytes, end: bool) -> None:
+        try:
+            if self.reader is None:
+                self.reader = MessageReader(self.host.options.max_receive_bytes, self.head.encoding)
+            messages = self.reader.feed(payload)
+            if end and self.reader.unfinished:
+                raise RpcError(Code.INTERNAL, "the request ended inside a message")
+        except RpcError as error:
+            self.cancel(error)
+            return
+        self.received_messages(messages, len(payload), end)
+
+    def received_messages(self, messages: list[bytes], count: int, end: bool) -> None:
+        """`count` bytes arrived and completed these messages; their window is to be given back."""
+
+    def writable(self) -> None:
+        pass
+
+    def closed(self, code: ErrorCode) -> None:
+        if not self.done:
+            self._finish()
+        if self.task is not None:
+            self.task.cancel()
+
+
+class BytesCall(ServerCall):
+    """A unary call of a bytes handler."""
+
+    __slots__ = ("_handler", "_request")
+
+    def __init__(self, host: Host, stream: Stream, head: Head, handler: BytesHandler) -> None:
+        super().__init__(host, stream, head)
+        self._handler = handler
+        self._request: bytes | None = None
+
+    def received_data(self, payload: bytes, end: bool) -> None:
+        whole = end and self.reader is None and self._request is None and payload[:1] == b"\x00"
+        size = len(payload) - 5
+        if whole and size == int.from_bytes(payload[1:5], "big") and size <= self.host.options.max_receive_bytes:
+            self._run(payload[5:])
+        else:
+            super().received_data(payload, end)
+
+    def received_messages(self, messages: list[bytes], count: int, end: bool) -> None:
+        self.host.connection.consumed(self.stream, count)
+        if len(messages) + (self._request is not None) > 1:
+            self.fail(RpcError(Code.INTERNAL, "more than one message in a unary request"))
+            return
+        if messages:
+            self._request = messages[0]
+        if end and self._request is None:
+            self.fail(RpcError(Code.INTERNAL, "no message in a unary request"))
+        elif end and not self.done:
+            self._run(self._request or b"")
+
+    def _run(self, request: bytes) -> None:
+        try:
+            reply = self._handler(request, self)
+        except Exception as error:  # noqa: BLE001 - the outermost frame of a call
+            self.fail(verdict(error))
+            return
+        if isinstance(reply, bytes):
+            self.succeed(reply)
+        else:
+            self.start(self._later(reply))
+
+    async def _later(self, reply: Awaitable[bytes]) -> None:
+        try:
+            self.succeed(await reply)
+        except asyncio.CancelledError:
+            self.fail(RpcError(Code.CANCELLED, "cancelled"))
+            raise
+        except Exception as error:  # noqa: BLE001 - the outermost frame of a call
+            self.fail(verdict(error))
+
+
+def unserved(host: Host, stream: Stream, head: Any, error: RpcError) -> None:
+    """Answer a call that nobody serves with a status alone."""
+    block = RESPONSE_HEAD + trailers(error.code, error.details, error.trailing_metadata)
+    host.connection.send_head(stream, block, end=True)
