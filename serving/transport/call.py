@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import math
 import re
 import zlib
 from base64 import b64decode, b64encode
@@ -123,8 +124,8 @@ def parse_timeout(text: bytes) -> float | None:
 
 def format_timeout(timeout_s: float) -> bytes:
     """At most eight digits in the finest unit that holds them, rounded up."""
-    for unit, per_s in ((b"u", 1_000_000), (b"m", 1000), (b"S", 1)):
-        count = max(0, -int(-timeout_s * per_s // 1))
+    for unit, unit_s in ((b"u", 1e-6), (b"m", 1e-3), (b"S", 1.0), (b"M", 60.0), (b"H", 3600.0)):
+        count = max(0, math.ceil(timeout_s / unit_s))
         if count < 100_000_000:
             return b"%d%s" % (count, unit)
     return b"99999999H"

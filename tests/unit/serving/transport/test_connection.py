@@ -1,0 +1,333 @@
+"""The connection machine against polite, clumsy and hostile peers; no sockets, a clock that is ticked."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serving.transport import frames
+from serving.transport.call import Head
+from serving.transport.connection import Connection
+from serving.transport.frames import ErrorCode, FrameReader, Setting
+from serving.transport.hpack import encode
+from serving.transport.streams import ConnectionLimits
+
+REQUEST = encode(((b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/a/b"), (b"te", b"trailers")))
+HELLO = frames.PREFACE + frames.settings({})
+
+
+class Sink:
+    """Both what is above a connection and the owner of its streams: records what it is told."""
+
+    def __init__(self):
+        self.streams, self.data, self.resets, self.heads, self.wakes = [], [], [], [], 0
+        self.went_away = self.too_large = self.drained = 0
+
+    def wake(self):
+        self.wakes += 1
+
+    def opened(self, stream, head, end):
+        stream.owner = self
+        self.streams.append(stream)
+
+    def head_too_large(self, stream):
+        self.too_large += 1
+
+    def going_away(self):
+        self.went_away += 1
+
+    def received_head(self, head, end):
+        self.heads.append((head, end))
+
+    def received_data(self, payload, end):
+        self.data.append((payload, end))
+
+    def writable(self):
+        self.drained += 1
+
+    def closed(self, code):
+        self.resets.append(code)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def connection(client=False, **limits):
+    sink, clock = Sink(), Clock()
+    made = Connection(sink, Head, ConnectionLimits(**limits), clock, client)
+    made.clock = clock
+    return made, sink
+
+
+def greeted(client=False, **limits):
+    made, sink = connection(client, **limits)
+    made.receive(frames.settings({}) if client else HELLO)
+    made.take_output()
+    return made, sink
+
+
+def output(made):
+    sent = made.take_output().removeprefix(frames.PREFACE)
+    return FrameReader(frames.MAX_FRAME_BYTES).feed(sent)
+
+
+def fault(made):
+    """The code of the GOAWAY this side sent."""
+    last = output(made)[-1]
+    assert (last[0], made.closed_reason is not None) == (frames.GOAWAY, True)
+    return ErrorCode(frames.word(last[3], 4))
+
+
+def request(stream_id, end=True, flags=frames.END_HEADERS):
+    return frames.frame(frames.HEADERS, flags | (frames.END_STREAM if end else 0), stream_id, REQUEST)
+
+
+def test_both_sides_greet_and_acknowledge():
+    made, _ = connection()
+    assert output(made)[0][0] == frames.SETTINGS
+    made.receive(HELLO)
+    assert output(made) == [(frames.SETTINGS, frames.ACK, 0, b"")]
+
+
+def test_a_preface_may_come_a_byte_at_a_time():
+    made, sink = connection()
+    for byte in HELLO + request(1):
+        made.receive(bytes((byte,)))
+    assert len(sink.streams) == 1
+
+
+@pytest.mark.parametrize("end", [True, False])
+def test_a_request_opens_a_stream(end):
+    made, sink = greeted()
+    made.receive(request(1, end))
+    assert (sink.streams[0].id, sink.streams[0].receiving) == (1, not end)
+
+
+def test_a_header_block_may_continue():
+    made, sink = greeted()
+    made.receive(frames.frame(frames.HEADERS, frames.END_STREAM, 1, REQUEST[:3]))
+    made.receive(frames.frame(frames.CONTINUATION, 0, 1, REQUEST[3:5]))
+    assert not sink.streams
+    made.receive(frames.frame(frames.CONTINUATION, frames.END_HEADERS, 1, REQUEST[5:]))
+    assert len(sink.streams) == 1
+
+
+def test_a_unary_reply_is_head_data_and_trailers():
+    made, sink = greeted()
+    made.receive(request(1))
+    made.reply(sink.streams[0], b"head", b"message", b"last")
+    sent = output(made)
+    assert [item[0] for item in sent] == [frames.HEADERS, frames.DATA, frames.HEADERS]
+    assert sent[-1][1] & frames.END_STREAM
+    assert not made.streams
+
+
+def test_data_waits_for_the_peers_windows_and_arrives_whole():
+    made, sink = greeted()
+    made.receive(request(1))
+    payload = bytes(range(256)) * 1000
+    made.reply(sink.streams[0], b"head", payload, b"last")
+    received, sent = b"", output(made)
+    while True:
+        data = b"".join(item[3] for item in sent if item[0] == frames.DATA)
+        received += data
+        if sent[-1][0] == frames.HEADERS and sent[-1][1] & frames.END_STREAM:
+            break
+        assert data
+        made.receive(frames.window_update(0, len(data)) + frames.window_update(1, len(data)))
+        sent = output(made)
+    assert received == payload
+    assert (made.pending_bytes, made.streams) == (0, {})
+
+
+def test_a_changed_initial_window_reaches_open_streams():
+    made, sink = greeted()
+    made.receive(frames.settings({Setting.INITIAL_WINDOW_SIZE: 0}) + request(1))
+    made.send_data(sink.streams[0], b"abc")
+    assert not any(item[0] == frames.DATA for item in output(made))
+    made.receive(frames.settings({Setting.INITIAL_WINDOW_SIZE: 2}))
+    assert [item[3] for item in output(made) if item[0] == frames.DATA] == [b"ab"]
+    made.receive(frames.window_update(1, 10))
+    assert [item[3] for item in output(made)] == [b"c"]
+    assert sink.drained == 1
+
+
+def test_windows_are_given_back_in_large_steps():
+    made, sink = greeted(connection_window_bytes=65_535)
+    made.receive(request(1, end=False))
+    for _ in range(3):
+        made.receive(frames.frame(frames.DATA, 0, 1, b"x" * 16_384))
+        made.consumed(sink.streams[0], 16_384)
+    assert [(item[0], item[2]) for item in output(made)] == [(frames.WINDOW_UPDATE, 0), (frames.WINDOW_UPDATE, 1)]
+
+
+def test_a_drain_refuses_new_streams_and_keeps_old_ones():
+    made, sink = greeted()
+    made.receive(request(1))
+    made.drain()
+    made.receive(request(3))
+    sent = output(made)
+    assert [item[0] for item in sent] == [frames.GOAWAY, frames.RST_STREAM]
+    assert frames.word(sent[1][3]) == ErrorCode.REFUSED_STREAM
+    made.reply(sink.streams[0], b"h", b"m", b"l")
+    assert made.closed_reason is None
+
+
+def test_a_goaway_ends_only_the_streams_the_server_never_saw():
+    made, _ = greeted(client=True)
+    first, second = Sink(), Sink()
+    made.open(REQUEST, first)
+    made.open(REQUEST, second)
+    made.receive(frames.goaway(1, ErrorCode.NO_ERROR))
+    assert (first.resets, second.resets, made.draining) == ([], [ErrorCode.REFUSED_STREAM], True)
+
+
+def test_a_reset_reaches_the_owner():
+    made, sink = greeted()
+    made.receive(request(1) + frames.rst_stream(1, ErrorCode.CANCEL))
+    assert sink.resets == [ErrorCode.CANCEL]
+
+
+def test_streams_beyond_the_limit_are_refused():
+    made, sink = greeted(max_streams=2)
+    made.receive(request(1) + request(3) + request(5))
+    assert len(sink.streams) == 2
+    assert [frames.word(item[3]) for item in output(made)] == [ErrorCode.REFUSED_STREAM]
+
+
+def test_pings_are_answered_and_unknown_frames_ignored():
+    made, _ = greeted()
+    made.receive(frames.frame(0xEE, 0xFF, 7, b"?") + frames.frame(frames.PING, 0, 0, b"12345678"))
+    assert output(made) == [(frames.PING, frames.ACK, 0, b"12345678")]
+
+
+def test_a_header_bomb_costs_its_call_alone():
+    made, sink = greeted(max_header_list_bytes=1000)
+    bomb = encode(((b"k", b"v" * 2000),))
+    made.receive(frames.frame(frames.HEADERS, frames.END_HEADERS, 1, bomb) + request(3))
+    assert (sink.too_large, len(sink.streams), made.closed_reason) == (1, 1, None)
+
+
+ONE = frames.END_HEADERS
+BROKEN_RULES = {
+    "no preface": (b"GET / HTTP/1.1\r\n\r\n", ErrorCode.PROTOCOL_ERROR),
+    "no settings": (frames.PREFACE + request(1), ErrorCode.PROTOCOL_ERROR),
+    "oversized frame": (HELLO + frames.header(20_000, frames.DATA, 0, 1), ErrorCode.FRAME_SIZE_ERROR),
+    "data on stream 0": (HELLO + frames.frame(frames.DATA, 0, 0, b"x"), ErrorCode.PROTOCOL_ERROR),
+    "data on an idle stream": (HELLO + frames.frame(frames.DATA, 0, 5, b"x"), ErrorCode.PROTOCOL_ERROR),
+    "headers on stream 0": (HELLO + frames.frame(frames.HEADERS, ONE, 0, REQUEST), ErrorCode.PROTOCOL_ERROR),
+    "an even stream": (HELLO + request(2), ErrorCode.PROTOCOL_ERROR),
+    "a broken block": (HELLO + frames.frame(frames.HEADERS, ONE, 1, b"\x80"), ErrorCode.COMPRESSION_ERROR),
+    "an interrupted block": (HELLO + request(1, flags=0) + request(3), ErrorCode.PROTOCOL_ERROR),
+    "a lone continuation": (HELLO + frames.frame(frames.CONTINUATION, 4, 1, b""), ErrorCode.PROTOCOL_ERROR),
+    "window of nothing": (HELLO + frames.window_update(0, 0), ErrorCode.PROTOCOL_ERROR),
+    "window overflow": (HELLO + frames.window_update(0, frames.MAX_WINDOW), ErrorCode.FLOW_CONTROL_ERROR),
+    "update on idle": (HELLO + frames.window_update(9, 1), ErrorCode.PROTOCOL_ERROR),
+    "reset on idle": (HELLO + frames.rst_stream(9, ErrorCode.CANCEL), ErrorCode.PROTOCOL_ERROR),
+    "a short reset": (HELLO + request(1) + frames.frame(frames.RST_STREAM, 0, 1, b"1"), ErrorCode.FRAME_SIZE_ERROR),
+    "a short ping": (HELLO + frames.frame(frames.PING, 0, 0, b"1"), ErrorCode.FRAME_SIZE_ERROR),
+    "a ping on a stream": (HELLO + frames.frame(frames.PING, 0, 1, b"12345678"), ErrorCode.PROTOCOL_ERROR),
+    "settings on a stream": (HELLO + frames.frame(frames.SETTINGS, 0, 1, b""), ErrorCode.PROTOCOL_ERROR),
+    "a long acknowledgement": (HELLO + frames.frame(frames.SETTINGS, 1, 0, b"123456"), ErrorCode.FRAME_SIZE_ERROR),
+    "odd settings": (HELLO + frames.frame(frames.SETTINGS, 0, 0, b"12345"), ErrorCode.FRAME_SIZE_ERROR),
+    "a huge window": (HELLO + frames.settings({Setting.INITIAL_WINDOW_SIZE: 1 << 31}), ErrorCode.FLOW_CONTROL_ERROR),
+    "a tiny frame limit": (HELLO + frames.settings({Setting.MAX_FRAME_SIZE: 5}), ErrorCode.PROTOCOL_ERROR),
+    "a push": (HELLO + frames.frame(frames.PUSH_PROMISE, 4, 1, b"\0\0\0\2"), ErrorCode.PROTOCOL_ERROR),
+    "rapid resets": (
+        HELLO + b"".join(request(n) + frames.rst_stream(n, ErrorCode.CANCEL) for n in range(1, 5000, 2)),
+        ErrorCode.ENHANCE_YOUR_CALM,
+    ),
+    "a ping flood": (HELLO + frames.frame(frames.PING, 0, 0, b"12345678") * 2500, ErrorCode.ENHANCE_YOUR_CALM),
+    "a settings flood": (HELLO + frames.settings({}) * 2500, ErrorCode.ENHANCE_YOUR_CALM),
+    "an empty data flood": (
+        HELLO + request(1, end=False) + frames.frame(frames.DATA, 0, 1) * 2500,
+        ErrorCode.ENHANCE_YOUR_CALM,
+    ),
+    "a continuation flood": (
+        HELLO + request(1, flags=0) + frames.frame(frames.CONTINUATION, 0, 1, b"") * 100,
+        ErrorCode.ENHANCE_YOUR_CALM,
+    ),
+    "an endless block": (
+        HELLO + request(1, flags=0) + frames.frame(frames.CONTINUATION, 0, 1, b"\x00" * 16_000) * 8,
+        ErrorCode.ENHANCE_YOUR_CALM,
+    ),
+}
+
+
+@pytest.mark.parametrize(("sent", "code"), BROKEN_RULES.values(), ids=BROKEN_RULES.keys())
+def test_a_peer_that_breaks_the_rules_of_the_connection_gets_a_goaway(sent, code):
+    made, _ = connection()
+    made.receive(sent)
+    assert fault(made) is code
+    made.receive(request(99))
+    assert made.take_output() == b""
+
+
+STREAM_FAULTS = {
+    "data beyond the window": (frames.frame(frames.DATA, 0, 1, b"x" * 101), ErrorCode.FLOW_CONTROL_ERROR),
+    "an update of nothing": (frames.window_update(1, 0), ErrorCode.PROTOCOL_ERROR),
+    "an overflowing update": (frames.window_update(1, frames.MAX_WINDOW), ErrorCode.FLOW_CONTROL_ERROR),
+    "unfinished trailers": (request(1, end=False), ErrorCode.PROTOCOL_ERROR),
+    "a short priority": (frames.frame(frames.PRIORITY, 0, 1, b"1"), ErrorCode.FRAME_SIZE_ERROR),
+}
+
+
+@pytest.mark.parametrize(("sent", "code"), STREAM_FAULTS.values(), ids=STREAM_FAULTS.keys())
+def test_a_broken_stream_is_reset_alone(sent, code):
+    made, sink = greeted(window_bytes=100)
+    made.receive(request(1, end=False) + sent + request(3))
+    assert [frames.word(item[3]) for item in output(made) if item[0] == frames.RST_STREAM] == [code]
+    assert (sink.resets, made.closed_reason, list(made.streams)) == ([code], None, [3])
+
+
+def test_data_after_the_end_of_a_stream_resets_it():
+    made, sink = greeted()
+    made.receive(request(1) + frames.frame(frames.DATA, 0, 1, b"x"))
+    assert sink.resets == [ErrorCode.STREAM_CLOSED]
+
+
+def test_time_restores_patience():
+    made, _ = greeted()
+    ping = frames.frame(frames.PING, 0, 0, b"12345678")
+    for _ in range(10):
+        made.receive(ping * 1000)
+        made.clock.now += 3
+    assert made.closed_reason is None
+
+
+KINDS = st.one_of(st.integers(0, 9), st.integers(0, 255))
+FRAMES = st.builds(
+    frames.frame,
+    KINDS,
+    st.integers(0, 255),
+    st.sampled_from([0, 1, 2, 3, 5, 7, frames.MAX_STREAM_ID]),
+    st.one_of(st.binary(max_size=40), st.just(REQUEST), st.just(b"\0\0\0\1"), st.just(b"\x7f\xff\xff\xff")),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.booleans(), st.lists(st.one_of(FRAMES, st.builds(request, st.sampled_from([1, 3, 5]))), max_size=30), st.data()
+)
+def test_no_frames_raise_anything_and_the_books_balance(client, received, data):
+    made, _ = greeted(client)
+    for item in received:
+        made.receive(item)
+        for stream in list(made.streams.values()):
+            if stream.sending and data.draw(st.booleans()):
+                made.send_data(stream, b"x" * data.draw(st.sampled_from([1, 40_000])))
+    waiting = sum(len(stream.pending) for stream in made.streams.values() if stream.pending is not None)
+    assert made.pending_bytes == waiting
+    if made.closed_reason is not None:
+        assert not made.streams
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.binary(max_size=60), max_size=10))
+def test_no_bytes_raise_anything(chunks):
+    made, _ = greeted()
+    for chunk in chunks:
+        made.receive(chunk)
