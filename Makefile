@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUBS := $(wildcard proto/tessera/v1/*.proto)
 
-.PHONY: demo test check soak bench-micro coverage proto clean
+.PHONY: demo test check soak bench-micro bench-transport coverage proto clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -28,6 +28,9 @@ soak: $(VENV)/.dev ## the long tests
 
 bench-micro: $(VENV)/.dev ## costs of single steps of the request path, into bench/results/micro.json
 	$(BIN)/python -m bench.micro
+
+bench-transport: $(VENV)/.dev ## both transports in one run, into bench/results/transport.json
+	$(BIN)/python -m bench.transport
 
 proto: $(VENV)/.dev ## regenerate the stubs
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto --grpc_python_out=proto --pyi_out=proto $(STUBS)

@@ -8,6 +8,7 @@ import re
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from serving.transport.frames import ErrorCode
@@ -21,22 +22,29 @@ _RESERVED = frozenset((b"content-type", b"te", b"user-agent", b"grpc-timeout", b
     b"grpc-accept-encoding", b"grpc-message", b"grpc-status"))  # fmt: skip
 _KEY = re.compile(r"[0-9a-z_.-]+")
 _CONNECTION_FIELDS = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
+_REQUIRED = frozenset((b":method", b":scheme", b":path"))
+_ALLOWED = _REQUIRED | {b":authority"}
 _ENCODINGS = (b"identity", b"gzip")
 
 
 class Head:
     """One received header block: pseudo fields apart, the rest as it came. Shared by all blocks that are equal."""
 
-    __slots__ = ("encoding", "fields", "malformed", "path", "problem", "pseudo", "timeout_s")
+    __slots__ = (
+        "encoding", "fields", "is_grpc", "malformed", "malformed_request", "path", "problem", "pseudo", "timeout_s",
+    )  # fmt: skip
 
     def __init__(self, fields: tuple[Field, ...]) -> None:
         self.pseudo = {name: value for name, value in fields if name[:1] == b":"}
         self.fields = [field for field in fields if field[0][:1] != b":"]
         self.malformed = _malformed(fields, self.pseudo)
+        self.malformed_request = self.malformed or not _REQUIRED <= self.pseudo.keys() <= _ALLOWED
         self.path = self.pseudo.get(b":path", b"").decode("latin-1")
+        self.malformed_request |= not self.path
         values = dict(self.fields)
         timeout = values.get(b"grpc-timeout")
         self.timeout_s = None if timeout is None else parse_timeout(timeout)
+        self.is_grpc = is_grpc_content(values.get(b"content-type", b""))
         self.encoding = values.get(b"grpc-encoding", b"identity")
         self.problem = self._problem(values, timeout)
 
@@ -47,10 +55,6 @@ class Head:
         if self.encoding not in _ENCODINGS:
             return RpcError(Code.UNIMPLEMENTED, "unknown grpc-encoding", (("grpc-accept-encoding", "identity,gzip"),))
         return None
-
-    @property
-    def is_grpc_request(self) -> bool:
-        return is_grpc_content(dict(self.fields).get(b"content-type", b""))
 
     def metadata(self) -> Metadata:
         """Custom metadata, decoded. Binary values that are not base64 are left out."""
@@ -75,15 +79,15 @@ def is_grpc_content(content_type: bytes) -> bool:
 def _malformed(fields: tuple[Field, ...], pseudo: dict[bytes, bytes]) -> bool:
     """RFC 9113, sections 8.2 and 8.3: order and uniqueness of pseudo fields, case, fields of another protocol."""
     count = len(pseudo)
-    if any(name[:1] != b":" for name, _ in fields[:count]) or any(name[:1] == b":" for name, _ in fields[count:]):
-        return True
-    return any(not name or name != name.lower() or name in _CONNECTION_FIELDS for name, _ in fields)
+    for index, (name, _) in enumerate(fields):
+        if (name[:1] == b":") is not (index < count) or not _is_good_name(name):
+            return True
+    return False
 
 
-def malformed_request(head: Head) -> bool:
-    required = (b":method", b":scheme", b":path")
-    known = len(head.pseudo) == 3 + (b":authority" in head.pseudo)
-    return head.malformed or not known or not all(head.pseudo.get(name) for name in required)
+@lru_cache(maxsize=1024)
+def _is_good_name(name: bytes) -> bool:
+    return bool(name) and name == name.lower() and name not in _CONNECTION_FIELDS
 
 
 def _decoded(fields: Iterable[Field]) -> Iterable[tuple[str, str | bytes]]:

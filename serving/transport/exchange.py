@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from serving.transport.call import Head, MessageReader, frame_message, is_grpc_content, reset_code, too_large
+from serving.transport.call import Head, MessageReader, frame_message, reset_code, too_large
 from serving.transport.connection import Connection
 from serving.transport.frames import ErrorCode
 from serving.transport.port import ChannelOptions
@@ -160,8 +160,7 @@ class Exchange:
             self._wake()
 
     def _is_grpc(self, head: Head, status: bytes) -> bool:
-        content_type = dict(head.fields).get(b"content-type", b"")
-        if status == b"200" and is_grpc_content(content_type):
+        if status == b"200" and head.is_grpc:
             return True
         code = _BY_HTTP_STATUS.get(status, Code.UNKNOWN)
         self.abandon(RpcError(code, f"not a gRPC response: HTTP status {status.decode('latin-1')}"))

@@ -85,6 +85,8 @@ class Decoder(Generic[Head]):
 
     def _field(self, block: bytes, position: int) -> tuple[Field, int]:
         first = block[position]
+        if 0x80 < first < 0xFF:  # most fields: indexed, in one byte
+            return self._entry(first & 0x7F), position + 1
         if first & 0x80:
             index, position = _integer(block, position, 7)
             return self._entry(index), position
@@ -146,8 +148,12 @@ def _integer(block: bytes, position: int, prefix_bits: int) -> tuple[int, int]:
 def _string(block: bytes, position: int) -> tuple[bytes, int]:
     if position >= len(block):
         raise _fault("a header block that ends before a string")
-    encoded = block[position] & 0x80
-    length, position = _integer(block, position, 7)
+    first = block[position]
+    encoded = first & 0x80
+    if first & 0x7F < 0x7F:
+        length, position = first & 0x7F, position + 1
+    else:
+        length, position = _integer(block, position, 7)
     end = position + length
     if end > len(block):
         raise _fault("a header block that ends in a string")

@@ -9,7 +9,7 @@ import socket
 from typing import Any, cast
 
 from serving.transport.aio import ServicerCall
-from serving.transport.call import Head, malformed_request
+from serving.transport.call import Head
 from serving.transport.connection import Connection
 from serving.transport.frames import ErrorCode, StreamFault
 from serving.transport.hpack import encode
@@ -26,6 +26,7 @@ _MAX_PENDING_BYTES = 16 << 20
 _NOT_GRPC = encode(((b":status", b"415"),))
 _HEAD_TOO_LARGE = RpcError(Code.RESOURCE_EXHAUSTED, "request headers too large")
 _BUSY = RpcError(Code.RESOURCE_EXHAUSTED, "too many calls at once")
+_TOO_LATE = RpcError(Code.DEADLINE_EXCEEDED, "deadline exceeded while the request arrived")
 _STOPPING = RpcError(Code.UNAVAILABLE, "the server is stopping")
 
 
@@ -111,9 +112,9 @@ class ServerProtocol(asyncio.Protocol):
         self.loop.call_soon(self.flush)
 
     def opened(self, stream: Stream, head: Head, end: bool) -> None:
-        if malformed_request(head):
+        if head.malformed_request:
             raise StreamFault(stream.id, ErrorCode.PROTOCOL_ERROR, "a malformed request head")
-        if not head.is_grpc_request:
+        if not head.is_grpc:
             self.connection.send_head(stream, _NOT_GRPC, end=True)
             return
         refusal = head.problem or self.server.refusal(self)
@@ -228,9 +229,15 @@ class NativeServer(Server):
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
+        self.tick(now)
+        self._ticking = loop.call_later(_TICK_S, self._tick)
+
+    def tick(self, now: float) -> None:
+        """Let connections grow old, and end calls whose request is still arriving after their deadline."""
         for protocol in list(self._connections):
             protocol.tick(now)
-        self._ticking = loop.call_later(_TICK_S, self._tick)
+        for call in [call for call in self.calls if call.task is None and now > (call.deadline or now)]:
+            call.fail(_TOO_LATE)
 
     # --- for its connections ---
 

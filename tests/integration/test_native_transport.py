@@ -10,6 +10,7 @@ import pytest
 from serving.transport import Code, RpcError, ServerOptions, Transport, channel, frames
 from serving.transport.call import frame_message, request_prefix
 from serving.transport.frames import ErrorCode, FrameReader, Setting
+from serving.transport.hpack import encode
 from serving.transport.server import NativeServer
 
 ECHO = "/test.Echo/Echo"
@@ -128,6 +129,18 @@ async def test_a_client_that_does_not_read_its_socket_is_not_read_either():
         for number in range(1, 401, 2):
             writer.write(request(number, BIG))
         assert await slowest_s(client) < 1.0
+        assert not made.calls
+        await client.close()
+
+
+async def test_a_request_that_never_ends_is_given_up_at_its_deadline():
+    async with serving() as (made, port), raw(port) as (_, writer):
+        client = channel(Transport.NATIVE, f"127.0.0.1:{port}")
+        block = request_prefix(ECHO, "test") + encode(((b"grpc-timeout", b"1S"),))
+        writer.write(HELLO + frames.headers(1, block, end_stream=False))
+        await slowest_s(client, 5)
+        assert len(made.calls) == 1
+        made.tick(asyncio.get_running_loop().time() + 2)
         assert not made.calls
         await client.close()
 

@@ -12,7 +12,6 @@ from serving.transport.call import (
     encode_metadata,
     format_timeout,
     frame_message,
-    malformed_request,
     parse_timeout,
     percent_encode,
     trailers,
@@ -127,8 +126,8 @@ def test_binary_metadata_that_is_not_base64_is_left_out():
     ],
 )
 def test_malformed_heads_are_told(fields):
-    assert malformed_request(Head(fields))
-    assert not malformed_request(Head(GOOD))
+    assert Head(fields).malformed_request
+    assert not Head(GOOD).malformed_request
 
 
 @pytest.mark.parametrize(
