@@ -43,7 +43,7 @@ def server(kind: Transport, options: ServerOptions | None = None) -> Server:
 
             return GrpcioServer(options or ServerOptions())
         case Transport.NATIVE:
-            from serving.transport.server import NativeServer  # noqa: PLC0415 - loads only where it is used
+            from serving.transport.native_server import NativeServer  # noqa: PLC0415 - loads only where it is used
 
             return NativeServer(options or ServerOptions())
 
@@ -56,6 +56,6 @@ def channel(kind: Transport, target: str, options: ChannelOptions | None = None)
 
             return GrpcioChannel(target, options or ChannelOptions())
         case Transport.NATIVE:
-            from serving.transport.client import NativeChannel  # noqa: PLC0415 - loads only where it is used
+            from serving.transport.native_client import NativeChannel  # noqa: PLC0415 - loads only where it is used
 
             return NativeChannel(target, options or ChannelOptions())

@@ -1,7 +1,9 @@
 """What every implementation of the transport port does, seen from its own client."""
 
 import asyncio
+import importlib
 import itertools
+import pkgutil
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +13,7 @@ import pytest
 import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from serving import transport
 from serving.transport import (
     Channel,
     ChannelOptions,
@@ -459,3 +462,9 @@ def test_it_runs_on_uvloop(kind):
 
     answered, refused = uvloop.run(story())
     assert (answered.model, refused.code) == ("credit", Code.NOT_FOUND)
+
+
+async def test_the_package_still_offers_its_functions_once_all_its_modules_are_loaded():
+    for module in pkgutil.iter_modules(transport.__path__, "serving.transport."):
+        importlib.import_module(module.name)
+    assert all(getattr(transport, name) is thing for name, thing in (("server", server), ("channel", channel)))

@@ -11,7 +11,7 @@ from serving.transport import Code, RpcError, ServerOptions, Transport, channel,
 from serving.transport.call import frame_message, request_prefix
 from serving.transport.frames import ErrorCode, FrameReader, Setting
 from serving.transport.hpack import encode
-from serving.transport.server import NativeServer
+from serving.transport.native_server import NativeServer
 
 ECHO = "/test.Echo/Echo"
 BIG = "/test.Echo/Big"
