@@ -127,7 +127,7 @@ class NativeChannel(Channel):
         self._connecting: asyncio.Task[ClientProtocol] | None = None
         self._backoff_s = 0.0
         self._retry_at = 0.0
-        self._refusal = RpcError(Code.UNAVAILABLE, f"cannot connect to {target}")
+        self._refusal = RpcError(Code.UNAVAILABLE, f"failed to connect to {target}")
         self._prefixes: dict[str, bytes] = {}
         self._closed = False
         self._stub_channel = StubChannel(self)
@@ -211,7 +211,7 @@ class NativeChannel(Channel):
             self._backoff_s = min(self.options.backoff_max_s, max(_FIRST_BACKOFF_S, self._backoff_s * 2))
             self._retry_at = loop.time() + self._backoff_s
             why = error.strerror or type(error).__name__
-            self._refusal = RpcError(Code.UNAVAILABLE, f"cannot connect to {self._target}: {why}")
+            self._refusal = RpcError(Code.UNAVAILABLE, f"failed to connect to {self._target}: {why}")
             raise RpcError(self._refusal.code, self._refusal.details) from None
         self._backoff_s = self._retry_at = 0.0
         self._protocol = protocol
