@@ -24,6 +24,10 @@ REFUSALS = (ArtifactError, LoadError, LimitError, OSError)
 """What a load may end with; anything else is a defect and says so in the log."""
 
 
+GONE = {ModelState.FAILED, ModelState.UNLOADED}
+MAX_GONE = 100
+
+
 class Reconciler:
     """One task per model that is changing; models that are settled have none. `clock` is Unix seconds."""
 
@@ -45,6 +49,7 @@ class Reconciler:
     def apply(self, wanted: Iterable[ModelId], again: Set[ModelId] = frozenset()) -> None:
         """Declare the wanted set; work starts in the background. `again`: models to retry although they failed."""
         self._wanted = frozenset(wanted)
+        self._forget_oldest()
         self._start(again)
 
     async def settled(self, model: ModelId) -> Lifecycle:
@@ -65,6 +70,12 @@ class Reconciler:
         """Stop listing a model that is neither loaded nor changing."""
         if model not in self._tasks and self._pool.find(model) is None:
             self._lives.pop(model, None)
+
+    def _forget_oldest(self) -> None:
+        """Names that never loaded, or are gone, are kept for people to see, but not without bound."""
+        gone = [life for life in self._lives.values() if life.state in GONE and life.model not in self._wanted]
+        for life in sorted(gone, key=lambda life: life.since_s)[:-MAX_GONE]:
+            self.forget(life.model)
 
     async def all_settled(self) -> None:
         """Returns when every wanted model is READY or known not to load."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 import threading
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ import pytest_asyncio
 
 from loaders.tessera import TesseraLoader
 from serving.bindings import VariantWeight
-from serving.control import FileControlStore, Hold
+from serving.control import FileControlStore, Hold, MemoryControlStore, State
 from serving.errors import ConflictError, InvalidRequestError, UnknownNameError
 from serving.holds import hold_model
 from serving.lifecycle import LoadState, ModelState
@@ -69,6 +70,25 @@ async def loaded(bank: Party) -> Party:
     for model in (V1, V2, V3):
         await bank.publishing.load(model)
     return bank
+
+
+class Gated(MemoryControlStore):
+    """Writes wait while the gate is closed; the one numbered `fails` meets a full disk."""
+
+    def __init__(self, fails: int = 0) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.writes = 0
+        self.fails = fails
+
+    def compare_and_set(self, expected_revision: int, state: State) -> State:
+        self.writes += 1
+        number = self.writes
+        assert self.gate.wait(10)
+        if number == self.fails:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().compare_and_set(expected_revision, state)
 
 
 def held(party: Party) -> list[tuple[ModelId, str, int]]:
@@ -187,6 +207,26 @@ async def test_a_load_that_cannot_be_kept_is_undone(
     assert wanted(bank) == ["1"]
 
 
+async def test_a_load_that_was_acknowledged_does_not_depend_on_another_one(
+    stack: AsyncExitStack, registries: dict[str, Path]
+) -> None:
+    store = Gated(fails=1)
+    bank = await stack.enter_async_context(running("bank", registries["bank"], store))
+    store.gate.clear()
+    first = asyncio.ensure_future(bank.publishing.load(V1))
+    while store.writes < 1:
+        await asyncio.sleep(0)
+    second = asyncio.ensure_future(bank.publishing.load(V1))
+    while store.writes < 2 and not second.done():
+        await asyncio.sleep(0)
+    store.gate.set()
+    with pytest.raises(OSError, match="No space left"):
+        await first
+    await second
+    assert (await bank.reconciler.settled(V1)).state is ModelState.READY
+    assert wanted(bank) == ["1"]
+
+
 async def test_many_loads_at_once_load_once_and_all_answer(bank: Party) -> None:
     replies = await asyncio.gather(*(bank.publishing.load(V1) for _ in range(8)))
     assert all(one.state is not LoadState.FAILED for outcomes, _ in replies for one in outcomes)
@@ -268,6 +308,28 @@ async def test_of_two_changes_at_once_one_is_refused(loaded: Party, shop: Party)
     assert "is at revision 1, not 0" in str(refused)
     [bound] = loaded.publishing.routes.current.services["s"].variants
     assert held(shop) == [(bound.model, "s", 1)]
+
+
+async def test_a_change_that_fails_takes_no_hold_from_one_under_way(
+    stack: AsyncExitStack, registries: dict[str, Path], shop: Party
+) -> None:
+    store = Gated()
+    bank = await stack.enter_async_context(running("bank", registries["bank"], store, {"shop": shop.address}))
+    for model in (V1, MISSING):
+        await bank.publishing.load(model)
+    store.gate.clear()
+    binding = asyncio.ensure_future(bank.publishing.online("s", 0, ALL))
+    while not held(shop):
+        await asyncio.sleep(0)
+    failing = asyncio.ensure_future(
+        bank.publishing.online("s", 0, [VariantWeight(V1, 5_000), VariantWeight(MISSING, 5_000)])
+    )
+    await asyncio.wait({failing}, timeout=0.2)  # it must wait for the other one
+    store.gate.set()
+    await binding
+    with pytest.raises(ConflictError, match="is at revision 1"):
+        await failing
+    assert held(shop) == [(V1, "s", 1)]
 
 
 @pytest.mark.parametrize(
