@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -45,20 +45,20 @@ class RedisTier(CacheTier):
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        pool = BlockingConnectionPool.from_url(
+        pool = ConnectionPool.from_url(
             url,
-            max_connections=CONNECTIONS,
-            timeout=WRITE_TIMEOUT_S,
             socket_timeout=WRITE_TIMEOUT_S,
             socket_connect_timeout=WRITE_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),  # the circuit decides when to try again
             driver_info=None,  # else each connection looks up its own version on disk
         )
         self._client = Redis.from_pool(pool)
+        # Not a BlockingConnectionPool: callers that give up would wait for its lock, past their timeout.
+        self._free = asyncio.Semaphore(CONNECTIONS)
         self._timeout_s = timeout_s
         self._clock = clock
         self._circuit = Circuit("the shared cache", monotonic)
-        self._waiting: deque[Writes] = deque()
+        self._waiting: deque[Writes | asyncio.Future[None]] = deque()
         self._writer: asyncio.Task[None] | None = None
         self.counts = Counts()
 
@@ -85,9 +85,11 @@ class RedisTier(CacheTier):
             await self.flush()
 
     async def flush(self) -> None:
-        """Returns when everything put so far is written or given up."""
-        if self._writer is not None:
-            await asyncio.shield(self._writer)
+        """Returns when everything put so far is written or given up, whatever is put meanwhile."""
+        if self._writer is not None and not self._writer.done():
+            reached = asyncio.get_running_loop().create_future()
+            self._waiting.append(reached)
+            await reached
 
     async def close(self) -> None:
         """Waits a moment for what is still to be written."""
@@ -96,18 +98,30 @@ class RedisTier(CacheTier):
             for writer in late:
                 writer.cancel()
                 await asyncio.wait({writer})
+            while self._waiting:
+                self._give_up()
         await self._client.aclose()
 
     def _enqueue(self, writes: Writes) -> None:
-        if len(self._waiting) == QUEUE_BATCHES:
-            self.counts.shed += len(self._waiting.popleft())
+        while len(self._waiting) >= QUEUE_BATCHES:
+            self._give_up()
         self._waiting.append(writes)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
 
+    def _give_up(self) -> None:
+        oldest = self._waiting.popleft()
+        if isinstance(oldest, asyncio.Future):
+            _reach(oldest)
+        else:
+            self.counts.shed += len(oldest)
+
     async def _write(self) -> None:
         while self._waiting:
             writes = self._waiting.popleft()
+            if isinstance(writes, asyncio.Future):
+                _reach(writes)
+                continue
             stores = isinstance(writes, Mapping)
             pipeline = self._stores(writes) if isinstance(writes, Mapping) else self._drops(writes)
             commands = len(pipeline)
@@ -133,7 +147,7 @@ class RedisTier(CacheTier):
             self.counts.shed += 1
             return None
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s), self._free:
                 reply: list[Any] = await command()
         except (RedisError, OSError, TimeoutError) as error:
             self.counts.errors += 1
@@ -141,6 +155,11 @@ class RedisTier(CacheTier):
             return None
         self._circuit.succeeded()
         return reply
+
+
+def _reach(mark: asyncio.Future[None]) -> None:
+    if not mark.done():
+        mark.set_result(None)
 
 
 def _usable(value: bytes | None, now_s: float) -> Found:
