@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import rfc8785
 
-from loaders.artifact import MANIFEST, SCHEMA, Artifact, ArtifactError, FileEntry, HalfRef, Manifest
+from loaders.artifact import MANIFEST, SCHEMA, Artifact, ArtifactError, FileEntry, HalfRef, Manifest, MissingHalfError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,3}")
@@ -91,7 +91,7 @@ def find_half(root: Path, model: str, version: str, party: str) -> Path:
     if not found:
         others = sorted(half.name for half in folder.iterdir()) if folder.is_dir() else []
         there = f"; there is {', '.join(others)}" if others else ""
-        raise ArtifactError(f"no half of {model}/{version} for party {party!r} in the registry{there}")
+        raise MissingHalfError(f"no half of {model}/{version} for party {party!r} in the registry{there}")
     if len(found) > 1:
         raise ArtifactError(f"{model}/{version} has two halves of party {party!r}; remove the wrong one")
     if not found[0].resolve().is_relative_to(root.resolve()):

@@ -8,12 +8,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from pathlib import Path
 
-from loaders.artifact import ArtifactError
+from loaders.artifact import ArtifactError, MissingHalfError
 from loaders.catalog import load_servable, loader_for
 from loaders.loader import Loader, LoadError
 from loaders.merge import merge_rule
-from loaders.registry import open_half
-from serving.errors import ConflictError, LimitError
+from loaders.registry import find_half, open_half
+from serving.errors import ConflictError, LimitError, UnknownNameError
 from serving.lifecycle import Lifecycle, ModelState, advance
 from serving.policy import Step, decide
 from serving.pool import ModelHandle, ModelId, ModelPool
@@ -51,6 +51,13 @@ class Reconciler:
         self._wanted = frozenset(wanted)
         self._forget_oldest()
         self._start(again)
+
+    async def check_there(self, model: ModelId) -> None:
+        """Raises UnknownNameError when this party's registry has no half of the model."""
+        try:
+            await asyncio.to_thread(find_half, self._registry, model.model, model.version, self._party)
+        except MissingHalfError as error:
+            raise UnknownNameError(str(error)) from None
 
     async def settled(self, model: ModelId) -> Lifecycle:
         """The model's state once nothing is changing it. A caller that goes away changes nothing."""

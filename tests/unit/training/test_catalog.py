@@ -23,8 +23,6 @@ def test_the_nearest_match_is_offered() -> None:
 
 
 def test_listing_imports_nothing() -> None:
-    code = (
-        "import sys; from training import catalog as c; c.modules(); print('training.components.psi' in sys.modules)"
-    )
+    code = "import sys; from training import catalog as c; c.modules(); print('training.components.psi' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
