@@ -61,7 +61,7 @@ async def test_a_server_killed_under_load_is_lived_without_and_comes_back(server
             [found] = await tier.get_many([key])
             assert found is MISS or found.status is PartyStatus.OK
             reads += 1
-            await asyncio.sleep(0.002)  # the load: 500 a second each
+            await asyncio.sleep(0.02)  # the load: 50 a second each
         return reads
 
     users = [asyncio.create_task(load(number)) for number in range(50)]
