@@ -25,6 +25,10 @@ class ArtifactError(Exception):
     """An artifact is missing, corrupt, foreign or unbound; the text names the file and the reason."""
 
 
+class MissingHalfError(ArtifactError):
+    """The registry has no half of this version for this party."""
+
+
 class MergeKind(Enum):
     """How the halves' outputs become one result: added, walked as trees, or a model without hosts."""
 

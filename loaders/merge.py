@@ -43,7 +43,8 @@ def _sigmoid(linear: Scores) -> Scores:
 
 
 def _softmax(linear: Scores) -> Scores:
-    raised = np.exp(linear - linear.max(axis=1, keepdims=True))
+    with np.errstate(over="ignore"):  # a difference of -inf is a share of 0
+        raised = np.exp(linear - linear.max(axis=1, keepdims=True))
     share: Scores = raised / raised.sum(axis=1, keepdims=True)
     return share
 

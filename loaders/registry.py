@@ -6,6 +6,7 @@ manifest. A half without a binding does not load. Every write is a new folder or
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -19,7 +20,7 @@ from typing import Any
 import msgspec
 import rfc8785
 
-from loaders.artifact import MANIFEST, SCHEMA, Artifact, ArtifactError, FileEntry, HalfRef, Manifest
+from loaders.artifact import MANIFEST, SCHEMA, Artifact, ArtifactError, FileEntry, HalfRef, Manifest, MissingHalfError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,3}")
@@ -33,17 +34,16 @@ def write_half(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> st
     complete = msgspec.structs.replace(manifest, files=entries, binding=None)
     document = {**msgspec.to_builtins(complete), "schema": SCHEMA}
     target = half_path(root, manifest.model, manifest.version, manifest.role, manifest.party)
-    digest = digest_of(document)
-    if target.exists():
-        if digest_of(_document(target)) != digest:
-            raise ArtifactError(f"{_shown(target)} holds another half already: publish under a new version")
-        return digest
     for name in files:
         _check_file_name(name)
-    with _staging(target) as draft:
-        for name, content in files.items():
-            _write(draft / name, content)
-        _write(draft / MANIFEST, rfc8785.dumps(document))
+    if not target.exists():
+        with _staging(target) as draft:
+            for name, content in files.items():
+                _write(draft / name, content)
+            _write(draft / MANIFEST, rfc8785.dumps(document))
+    digest = digest_of(document)
+    if digest_of(_document(target)) != digest:
+        raise ArtifactError(f"{_shown(target)} holds another half already: publish under a new version")
     return digest
 
 
@@ -91,7 +91,7 @@ def find_half(root: Path, model: str, version: str, party: str) -> Path:
     if not found:
         others = sorted(half.name for half in folder.iterdir()) if folder.is_dir() else []
         there = f"; there is {', '.join(others)}" if others else ""
-        raise ArtifactError(f"no half of {model}/{version} for party {party!r} in the registry{there}")
+        raise MissingHalfError(f"no half of {model}/{version} for party {party!r} in the registry{there}")
     if len(found) > 1:
         raise ArtifactError(f"{model}/{version} has two halves of party {party!r}; remove the wrong one")
     if not found[0].resolve().is_relative_to(root.resolve()):
@@ -145,7 +145,7 @@ def _document(half: Path) -> dict[str, Any]:
         document: object = msgspec.json.decode(raw)
     except FileNotFoundError:
         raise ArtifactError(f"{_shown(half)}/{MANIFEST} is missing") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{_shown(half)}/{MANIFEST} is not JSON: {error}") from None
     if not isinstance(document, dict):
         raise ArtifactError(f"{_shown(half)}/{MANIFEST} is not a JSON object")
@@ -190,14 +190,18 @@ def _shown(half: Path) -> str:
 
 @contextmanager
 def _staging(target: Path) -> Iterator[Path]:
-    """A draft folder that becomes `target` when all of it is on disk."""
+    """A draft folder that becomes `target` when all of it is on disk, unless somebody else was faster."""
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=target.parent))
     try:
         yield draft
         draft.chmod(0o755)
         _sync(draft)
-        draft.rename(target)
+        try:
+            draft.rename(target)
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                raise
         _sync(target.parent)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

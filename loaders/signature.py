@@ -90,6 +90,7 @@ class Signature:
     texts: tuple[str, ...] = field(init=False)
     digest: bytes = field(init=False)
     _required: npt.NDArray[np.bool_] = field(init=False)
+    _required_texts: tuple[int, ...] = field(init=False)
     _index: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -97,10 +98,12 @@ class Signature:
         texts = [spec for spec in self.inputs if spec.is_text]
         names = tuple(name for spec in numbers for name in spec.feature_names())
         required = [spec.missing is Missing.ERROR for spec in numbers for _ in spec.feature_names()]
+        required_texts = [spec.missing is Missing.ERROR for spec in texts for _ in spec.feature_names()]
         fill = object.__setattr__
         fill(self, "numbers", names)
         fill(self, "texts", tuple(name for spec in texts for name in spec.feature_names()))
         fill(self, "_required", np.array(required, dtype=np.bool_))
+        fill(self, "_required_texts", tuple(np.flatnonzero(required_texts).tolist()))
         fill(self, "_index", {name: position for position, name in enumerate(names)})
         described = [[spec.name, spec.dtype, *map(str, spec.shape), *spec.feature_names()] for spec in self.inputs]
         fill(self, "digest", hashlib.sha256(msgspec.json.encode(described)).digest())
@@ -143,15 +146,15 @@ class Signature:
         numbers = batch.numbers
         if not np.isfinite(numbers).all():
             self._refuse_not_finite(numbers)
-        if self.texts and self._text_required() and any(word is None for word in batch.texts.flat):
-            raise FeatureError(f"text feature {self._first_absent_text(batch)!r} is missing and has no default")
+        if self._required_texts:
+            self._refuse_absent_texts(batch.texts)
 
     def usable(self, batch: Batch) -> npt.NDArray[np.bool_]:
         """Which rows `check` would accept: bool (rows,)."""
         wrong = np.isinf(batch.numbers) | (np.isnan(batch.numbers) & self._required)
         usable: npt.NDArray[np.bool_] = np.logical_not(wrong.any(axis=1))
-        if self.texts and self._text_required():
-            usable &= np.array([all(word is not None for word in row) for row in batch.texts])
+        for position in self._required_texts:
+            usable &= np.array([word is not None for word in batch.texts[:, position]])
         return usable
 
     def _refuse_not_finite(self, numbers: Numbers) -> None:
@@ -176,12 +179,10 @@ class Signature:
                 f"feature {unknown!r} is a number, send it in `numbers`" if wrong else f"unknown feature {unknown!r}"
             )
 
-    def _text_required(self) -> bool:
-        return any(spec.is_text and spec.missing is Missing.ERROR for spec in self.inputs)
-
-    def _first_absent_text(self, batch: Batch) -> str:
-        absent = [name for position, name in enumerate(self.texts) if None in batch.texts[:, position].tolist()]
-        return absent[0]
+    def _refuse_absent_texts(self, texts: Texts) -> None:
+        for position in self._required_texts:
+            if None in texts[:, position].tolist():
+                raise FeatureError(f"text feature {self.texts[position]!r} is missing and has no default")
 
 
 def _column(name: str, values: Sequence[object] | Numbers, rows: int) -> Sequence[object] | Numbers:

@@ -78,7 +78,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     holds: tuple[Hold, ...] = ()
 
 
-class SnapshotError(Exception):
+class SnapshotError(OSError):
     """The kept state cannot be read; the text names the file and the remedy."""
 
 

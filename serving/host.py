@@ -10,7 +10,7 @@ import numpy as np
 
 from apps.app import PartyStatus
 from loaders.loader import Scores
-from serving.errors import InternalError
+from serving.errors import InternalError, NotAllowedError
 from serving.features.source import FeatureRows, FeatureSource
 from serving.pool import ModelHandle, ModelId, ModelPool
 
@@ -39,6 +39,12 @@ class HostSide:
             handle.check_binding(binding_digest)
             rows = await self.source(model).lookup(user_ids, handle.servable.signature)
             return _partials(handle, rows)
+
+    def check_guest(self, model: ModelId, caller: str) -> None:
+        """Only the guest of a model may ask for its partials. Raises NotAllowedError, UnknownNameError."""
+        halves = self._pool.acquire(model).artifact.manifest.binding or ()
+        if not any(half.role == "guest" and half.party == caller for half in halves):
+            raise NotAllowedError(f"party {caller!r} is not the guest of model {model}")
 
     def source(self, model: ModelId) -> FeatureSource:
         source = self._sources.get(model.model) or self._sources.get("default")

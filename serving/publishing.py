@@ -90,8 +90,11 @@ class Publishing:
         return [own, *(outcome for outcomes in remote for outcome in outcomes)], handle.artifact.binding_digest
 
     async def load_here(self, model: ModelId, binding_digest: str = "") -> tuple[ReplicaOutcome, ModelHandle]:
-        """Load this party's half; when `binding_digest` is given, only a half of that binding. Raises ConflictError."""
+        """Load this party's half; when `binding_digest` is given, only a half of that binding. Raises ConflictError, or
+        UnknownNameError when the registry has no such half."""
         known = self._pool.find(model)
+        if known is None:
+            await self._reconciler.check_there(model)
         self._asked.append(model)
         if known is None:
             self._reconcile(again={model})

@@ -8,12 +8,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from pathlib import Path
 
-from loaders.artifact import ArtifactError
+from loaders.artifact import ArtifactError, MissingHalfError
 from loaders.catalog import load_servable, loader_for
 from loaders.loader import Loader, LoadError
 from loaders.merge import merge_rule
-from loaders.registry import open_half
-from serving.errors import ConflictError, LimitError
+from loaders.registry import find_half, open_half
+from serving.errors import ConflictError, LimitError, UnknownNameError
 from serving.lifecycle import Lifecycle, ModelState, advance
 from serving.policy import Step, decide
 from serving.pool import ModelHandle, ModelId, ModelPool
@@ -22,6 +22,10 @@ logger = logging.getLogger(__name__)
 
 REFUSALS = (ArtifactError, LoadError, LimitError, OSError)
 """What a load may end with; anything else is a defect and says so in the log."""
+
+
+GONE = {ModelState.FAILED, ModelState.UNLOADED}
+MAX_GONE = 100
 
 
 class Reconciler:
@@ -45,7 +49,15 @@ class Reconciler:
     def apply(self, wanted: Iterable[ModelId], again: Set[ModelId] = frozenset()) -> None:
         """Declare the wanted set; work starts in the background. `again`: models to retry although they failed."""
         self._wanted = frozenset(wanted)
+        self._forget_oldest()
         self._start(again)
+
+    async def check_there(self, model: ModelId) -> None:
+        """Raises UnknownNameError when this party's registry has no half of the model."""
+        try:
+            await asyncio.to_thread(find_half, self._registry, model.model, model.version, self._party)
+        except MissingHalfError as error:
+            raise UnknownNameError(str(error)) from None
 
     async def settled(self, model: ModelId) -> Lifecycle:
         """The model's state once nothing is changing it. A caller that goes away changes nothing."""
@@ -65,6 +77,12 @@ class Reconciler:
         """Stop listing a model that is neither loaded nor changing."""
         if model not in self._tasks and self._pool.find(model) is None:
             self._lives.pop(model, None)
+
+    def _forget_oldest(self) -> None:
+        """Names that never loaded, or are gone, are kept for people to see, but not without bound."""
+        gone = [life for life in self._lives.values() if life.state in GONE and life.model not in self._wanted]
+        for life in sorted(gone, key=lambda life: life.since_s)[:-MAX_GONE]:
+            self.forget(life.model)
 
     async def all_settled(self) -> None:
         """Returns when every wanted model is READY or known not to load."""

@@ -28,22 +28,11 @@ class Wanted:
         state when another change came in between. Raises OSError when the disk refuses; then nothing has changed."""
         while True:
             state = self._store.read()
+            edited = edit(state)
             try:
-                stored = await self._store_edit(state, edit(state))
-            except _OvertakenError:
-                continue
+                stored = await asyncio.to_thread(self._store.compare_and_set, state.revision, edited)
+            except ConflictError:
+                continue  # overtaken
             # Several changes may have been stored by now: the newest is what requests must see.
             self.routes.current = bindings.routes(self._store.read(), self.routes.current.explicit_app)
             return stored
-
-    async def _store_edit(self, state: State, edited: State) -> State:
-        try:
-            return await asyncio.to_thread(self._store.compare_and_set, state.revision, edited)
-        except ConflictError:
-            if self._store.read().revision == state.revision:
-                raise
-            raise _OvertakenError from None
-
-
-class _OvertakenError(Exception):
-    """Another change was stored between our reading and our writing."""

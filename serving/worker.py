@@ -17,6 +17,7 @@ from loaders.loader import LoadError
 from serving import telemetry
 from serving.errors import TesseraError
 from serving.exit_code import ExitCode
+from serving.features.source import FeatureSourceError
 from serving.node import Node
 from serving.settings import Settings
 from serving.settings_file import SettingsError, load
@@ -40,7 +41,7 @@ def run(config: Path, assemble: Assemble) -> ExitCode:
         settings = load(config, os.environ)
         telemetry.set_up(settings.log_level, settings.log_format)
         uvloop.run(_live(settings, assemble))
-    except (SettingsError, OSError, TesseraError, ArtifactError, LoadError) as error:
+    except (SettingsError, OSError, TesseraError, FeatureSourceError, ArtifactError, LoadError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.filename is None else None
         sys.stderr.write(f"tessera: {reason or error}\n")
         return ExitCode.REFUSED

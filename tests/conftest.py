@@ -10,7 +10,7 @@ from blockbuster import BlockBuster, blockbuster_ctx
 OURS = ["serving", "loaders", "apps", "training"]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def no_blocking_calls() -> Iterator[BlockBuster]:
     with blockbuster_ctx(scanned_modules=OURS) as detector:
         yield detector

@@ -64,6 +64,9 @@ class PartyNode:
 
     def start(self, timeout_s: float = 30) -> None:
         self.launch()
+        self.wait_until_serving(timeout_s)
+
+    def wait_until_serving(self, timeout_s: float = 30) -> None:
         end = time.monotonic() + timeout_s
         while not self.serving():
             assert self.process is not None

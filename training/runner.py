@@ -19,7 +19,7 @@ from training.component import ComponentError, Value
 from training.dsl import JobError, Problem, hint
 from training.graph import Graph, Task
 from training.party import PartySettings
-from training.store import State
+from training.store import JobStore, State
 from training.task_context import ATTEMPT, Place, TaskContext
 from training.together import together
 
@@ -74,10 +74,13 @@ async def run(graph: Graph, place: Place) -> None:
     try:
         await _meet_and_work(graph, place)
     except asyncio.CancelledError:
-        await asyncio.to_thread(store.move, State.STOPPED, "stopped by the operator")
+        await asyncio.to_thread(_end, store, State.STOPPED, State.STOPPED, "stopped by the operator")
+        raise
+    except PeerFailedError as error:
+        await asyncio.to_thread(_end, store, State.STOPPED, State.FAILED, str(error))
         raise
     except BaseException as error:
-        await asyncio.to_thread(store.move, State.FAILED, str(error) or repr(error))
+        await asyncio.to_thread(_end, store, State.FAILED, State.FAILED, str(error) or repr(error))
         raise
     await asyncio.to_thread(store.move, State.SUCCEEDED)
 
@@ -117,19 +120,21 @@ async def _run_task(graph: Graph, task: Task, place: Place) -> None:
     store, party = place.store, place.settings.party
     place.watcher.task(task.name)
     context = TaskContext(place, graph.job, task.name)
-    try:
-        await asyncio.to_thread(store.move_task, task.name, State.RUNNING)
-        inputs = await asyncio.to_thread(_inputs, task, place)
-        outputs = await task.component().run(context, graph.parameters[party, task.name], inputs)
-        for port, value in outputs.items():
-            await asyncio.to_thread(store.save, task.name, port, value)
-    except asyncio.CancelledError:
-        await asyncio.to_thread(store.move_task, task.name, State.STOPPED)
-        raise
-    except BaseException:
-        await asyncio.to_thread(store.move_task, task.name, State.FAILED)
-        raise
+    await asyncio.to_thread(store.move_task, task.name, State.RUNNING)
+    inputs = await asyncio.to_thread(_inputs, task, place)
+    # A failure goes up without waiting for the disk: else the peers' answer to it could come first.
+    outputs = await task.component().run(context, graph.parameters[party, task.name], inputs)
+    for port, value in outputs.items():
+        await asyncio.to_thread(store.save, task.name, port, value)
     await asyncio.to_thread(store.move_task, task.name, State.SUCCEEDED)
+
+
+def _end(store: JobStore, running: State, job: State, reason: str) -> None:
+    """Settle the job, and the task that was running."""
+    for name, state in list(store.status.tasks.items()):
+        if state is State.RUNNING:
+            store.move_task(name, running)
+    store.move(job, reason)
 
 
 def _inputs(task: Task, place: Place) -> Mapping[str, Value]:
@@ -171,7 +176,7 @@ async def _say_goodbye(graph: Graph, channels: list[Channel], reason: str) -> No
 
 
 def _failed_task(place: Place) -> str:
-    return next((name for name, state in place.store.status.tasks.items() if state is State.FAILED), "")
+    return next((name for name, state in place.store.status.tasks.items() if state is State.RUNNING), "")
 
 
 async def _close(channel: Channel) -> None:

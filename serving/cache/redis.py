@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -26,6 +26,8 @@ from serving.cache.tier import MISS, CacheTier, Entry, Found, Miss
 CONNECTIONS = 16
 WRITE_TIMEOUT_S = 1.0
 """For one batch of writes: nobody waits for it."""
+PIPELINE = 64
+"""Commands after which what is waiting makes another round trip: building one keeps the event loop for 20 µs."""
 QUEUE_BATCHES = 1_000
 """Batches waiting to be written; the oldest goes when there are more."""
 JITTER = 0.1
@@ -45,21 +47,22 @@ class RedisTier(CacheTier):
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        pool = BlockingConnectionPool.from_url(
+        pool = ConnectionPool.from_url(
             url,
-            max_connections=CONNECTIONS,
-            timeout=WRITE_TIMEOUT_S,
             socket_timeout=WRITE_TIMEOUT_S,
             socket_connect_timeout=WRITE_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),  # the circuit decides when to try again
             driver_info=None,  # else each connection looks up its own version on disk
         )
         self._client = Redis.from_pool(pool)
+        # Not a BlockingConnectionPool: callers that give up would wait for its lock, past their timeout.
+        self._free = asyncio.Semaphore(CONNECTIONS)
         self._timeout_s = timeout_s
         self._clock = clock
         self._circuit = Circuit("the shared cache", monotonic)
-        self._waiting: deque[Writes] = deque()
+        self._waiting: deque[Writes | asyncio.Future[None]] = deque()
         self._writer: asyncio.Task[None] | None = None
+        self._abandoned: set[asyncio.Task[Any]] = set()
         self.counts = Counts()
 
     async def get_many(self, keys: Sequence[bytes]) -> list[Found]:
@@ -85,9 +88,11 @@ class RedisTier(CacheTier):
             await self.flush()
 
     async def flush(self) -> None:
-        """Returns when everything put so far is written or given up."""
-        if self._writer is not None:
-            await asyncio.shield(self._writer)
+        """Returns when everything put so far is written or given up, whatever is put meanwhile."""
+        if self._writer is not None and not self._writer.done():
+            reached = asyncio.get_running_loop().create_future()
+            self._waiting.append(reached)
+            await reached
 
     async def close(self) -> None:
         """Waits a moment for what is still to be written."""
@@ -96,51 +101,91 @@ class RedisTier(CacheTier):
             for writer in late:
                 writer.cancel()
                 await asyncio.wait({writer})
+            while self._waiting:
+                self._give_up()
+        if self._abandoned:
+            await asyncio.wait(self._abandoned, timeout=2 * WRITE_TIMEOUT_S)
         await self._client.aclose()
 
     def _enqueue(self, writes: Writes) -> None:
-        if len(self._waiting) == QUEUE_BATCHES:
-            self.counts.shed += len(self._waiting.popleft())
+        while len(self._waiting) >= QUEUE_BATCHES:
+            self._give_up()
         self._waiting.append(writes)
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
 
+    def _give_up(self) -> None:
+        oldest = self._waiting.popleft()
+        if isinstance(oldest, asyncio.Future):
+            _reach(oldest)
+        else:
+            self.counts.shed += len(oldest)
+
     async def _write(self) -> None:
         while self._waiting:
-            writes = self._waiting.popleft()
-            stores = isinstance(writes, Mapping)
-            pipeline = self._stores(writes) if isinstance(writes, Mapping) else self._drops(writes)
-            commands = len(pipeline)
-            if commands and await self._ask(pipeline.execute, WRITE_TIMEOUT_S) is not None and stores:
-                self.counts.fills += commands
+            pipeline = self._client.pipeline(transaction=False)
+            marks: list[asyncio.Future[None]] = []
+            stores = 0
+            while self._waiting and len(pipeline) < PIPELINE:
+                writes = self._waiting.popleft()
+                if isinstance(writes, asyncio.Future):
+                    marks.append(writes)
+                elif isinstance(writes, Mapping):
+                    stores += self._store(pipeline, writes)
+                else:
+                    pipeline.delete(*writes)
+            try:
+                if len(pipeline) and await self._ask(pipeline.execute, WRITE_TIMEOUT_S) is not None:
+                    self.counts.fills += stores
+            finally:
+                for mark in marks:
+                    _reach(mark)
 
-    def _stores(self, entries: Mapping[bytes, Entry]) -> Pipeline:
-        pipeline = self._client.pipeline(transaction=False)
+    def _store(self, pipeline: Pipeline, entries: Mapping[bytes, Entry]) -> int:
+        """Returns how many are still worth storing."""
         now_s = self._clock()
-        for key, entry in entries.items():
-            if entry.stale_until > now_s:
-                pipeline.set(key, encode(entry), px=_ttl_ms(key, entry.stale_until - now_s))
-        return pipeline
-
-    def _drops(self, keys: Sequence[bytes]) -> Pipeline:
-        pipeline = self._client.pipeline(transaction=False)
-        pipeline.delete(*keys)
-        return pipeline
+        lasting = [(key, entry) for key, entry in entries.items() if entry.stale_until > now_s]
+        for key, entry in lasting:
+            pipeline.set(key, encode(entry), px=_ttl_ms(key, entry.stale_until - now_s))
+        return len(lasting)
 
     async def _ask(self, command: Callable[[], Awaitable[Any]], timeout_s: float) -> list[Any] | None:
         """The server's reply; None when it fails, or has failed and is left alone."""
         if not self._circuit.allows():
             self.counts.shed += 1
             return None
+        asked = asyncio.create_task(self._send(command))
         try:
-            async with asyncio.timeout(timeout_s):
+            await asyncio.wait({asked}, timeout=timeout_s)
+        finally:
+            if not asked.done():
+                self._abandon(asked)
+        reply = asked.result() if asked.done() else TimeoutError(f"no answer within {timeout_s:g} s")
+        if isinstance(reply, list):
+            self._circuit.succeeded()
+            return reply
+        self.counts.errors += 1
+        self._circuit.failed(str(reply) or type(reply).__name__)
+        return None
+
+    async def _send(self, command: Callable[[], Awaitable[Any]]) -> list[Any] | Exception:
+        try:
+            async with self._free:
                 reply: list[Any] = await command()
+                return reply
         except (RedisError, OSError, TimeoutError) as error:
-            self.counts.errors += 1
-            self._circuit.failed(str(error) or type(error).__name__)
-            return None
-        self._circuit.succeeded()
-        return reply
+            return error
+
+    def _abandon(self, asked: asyncio.Task[Any]) -> None:
+        """A task of its own, because the client may miss a cancellation while it connects; it ends by itself then."""
+        asked.cancel()
+        self._abandoned.add(asked)
+        asked.add_done_callback(self._abandoned.discard)
+
+
+def _reach(mark: asyncio.Future[None]) -> None:
+    if not mark.done():
+        mark.set_result(None)
 
 
 def _usable(value: bytes | None, now_s: float) -> Found:

@@ -1,7 +1,7 @@
 """L1: the whole answer of a case, as bytes ready to send.
 
 The fast key is the digest of protocol method and raw request bytes (a digest, so that entries are small whatever is
-sent: 0.9 µs for a request of 600 bytes, 0.3 µs more than the bytes themselves). The second key serves a retry that
+sent; for 600 bytes it costs 0.5 µs more than the bytes themselves would). The second key serves a retry that
 serialises differently: method, what the caller named, case id, and a digest of the canonical request. Both lead to one
 entry, which counts only while the epoch of its route is the one it was made under.
 """

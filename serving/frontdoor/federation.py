@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from google.protobuf.message import DecodeError
 
 from serving import control
-from serving.errors import ConflictError, InvalidRequestError, LimitError, NotAllowedError
+from serving.errors import ConflictError, InvalidRequestError, LimitError, NotAllowedError, UnknownNameError
 from serving.frontdoor.answer import answering, answering_method, enum_value
 from serving.host import HostSide
 from serving.lifecycle import LoadState, ReplicaOutcome
@@ -44,7 +44,7 @@ class FederationDoor:
         self._caller = caller
 
     def infer(self, raw: bytes, call: Call) -> Awaitable[bytes]:
-        self._caller(call)
+        caller = self._caller(call)
         try:
             request = wire.InferRequest.FromString(raw)
         except DecodeError:
@@ -53,10 +53,13 @@ class FederationDoor:
             raise ConflictError(f"protocol {request.protocol.major} was asked for, this party speaks {PROTOCOL.major}")
         if not 0 < len(request.user_ids) <= self._max_rows:
             raise LimitError(f"{len(request.user_ids)} users in one call, this party answers 1 to {self._max_rows}")
-        return self._infer(request)
-
-    async def _infer(self, request: wire.InferRequest) -> bytes:
+        if request.purpose != wire.PURPOSE_INFER:
+            raise NotAllowedError("this party answers no warm-up, shadow or hedged calls")
         model = ModelId(request.model, request.version)
+        self._host.check_guest(model, caller)
+        return self._infer(model, request)
+
+    async def _infer(self, model: ModelId, request: wire.InferRequest) -> bytes:
         partials = await self._host.infer(model, request.binding_digest.hex(), request.user_ids)
         rows, width = partials.values.shape
         reply = wire.InferReply(
@@ -84,7 +87,7 @@ class FederationServicer(federation_pb2_grpc.FederationServicer):
         self._allowed(context, model)
         try:
             outcome, _ = await self._publishing.load_here(model, request.binding_digest.hex())
-        except ConflictError as error:
+        except (ConflictError, UnknownNameError) as error:
             outcome = ReplicaOutcome(self._settings.party, REPLICA, LoadState.FAILED, str(error))
         return wire.LoadReply(replicas=[replica_message(outcome)])
 

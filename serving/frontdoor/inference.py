@@ -39,7 +39,7 @@ class PredictCodec:
             user_ids=(message.user_id,),
             numbers=dict(message.numbers),
             texts=dict(message.texts),
-            matrix=np.array([message.vector.numbers], dtype=np.float64) if packed else None,
+            matrix=_row(message.vector) if packed else None,
             signature_hash=message.vector.signature_hash if packed else b"",
             parameters=dict(message.parameters),
         )
@@ -132,6 +132,11 @@ def _outcome(outcome: PartyOutcome) -> wire.PartyOutcome:
     return wire.PartyOutcome(
         party=outcome.party, status=enum_value(outcome.statuses[0]), level=enum_value(outcome.levels[0])
     )
+
+
+def _row(vector: wire.FeatureVector) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    count = len(vector.numbers)
+    return np.fromiter(vector.numbers, np.float64, count).reshape(1, count)
 
 
 def _matrix(message: wire.BatchPredictRequest) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

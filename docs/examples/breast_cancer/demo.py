@@ -220,7 +220,7 @@ def listed(config: str) -> list[dict[str, str]]:
     return json.loads(done.stdout)["models"] if done.returncode == 0 else []
 
 
-def show_how_to_go_on(row: HeldOut) -> None:
+def show_how_to_go_on(row: HeldOut, nodes: dict[str, Node]) -> None:
     case = RUN / "case.json"
     case.write_text(json.dumps(row.features, indent=2))
     say("The nodes keep running. Try:")
@@ -228,7 +228,7 @@ def show_how_to_go_on(row: HeldOut) -> None:
     print(f"  .venv/bin/tessera predict --service {SERVICE} --user-id {row.user_id} --features {case} {config}")
     print(f"  .venv/bin/tessera model list {config}")
     print(f"  .venv/bin/tessera service list {config}")
-    print(f"and to stop them: kill $(head -n1 {RUN}/guest/state/node.lock {RUN}/host/state/node.lock | grep -v =)")
+    print(f"and to stop them: kill {' '.join(str(node.process.pid) for node in nodes.values())}")
 
 
 def main() -> None:
@@ -261,7 +261,7 @@ def main() -> None:
         print()
         show_caches(nodes, rows[0])
         if keep:
-            show_how_to_go_on(rows[0])
+            show_how_to_go_on(rows[0], nodes)
     if not keep:
         say("6. Everything is shut down")
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.buckets import Ranges, assign
@@ -25,6 +25,7 @@ def changes(draw: st.DrawFn) -> tuple[list[int], list[int]]:
     return draw(weights(variants)), draw(weights(variants))
 
 
+@settings(max_examples=40)
 @given(changes())
 def test_every_bucket_has_one_owner_and_the_fewest_move(change: tuple[list[int], list[int]]) -> None:
     before, after = change
@@ -37,6 +38,7 @@ def test_every_bucket_has_one_owner_and_the_fewest_move(change: tuple[list[int],
     assert stayed == sum(map(min, before, after))
 
 
+@settings(max_examples=40)
 @given(changes())
 def test_a_variant_that_shrinks_gives_up_its_highest(change: tuple[list[int], list[int]]) -> None:
     before, after = change
@@ -46,6 +48,7 @@ def test_a_variant_that_shrinks_gives_up_its_highest(change: tuple[list[int], li
             assert buckets(left) == set(sorted(buckets(mine))[:weight])
 
 
+@settings(max_examples=40)
 @given(changes())
 def test_ranges_rise_and_do_not_touch(change: tuple[list[int], list[int]]) -> None:
     before, after = change

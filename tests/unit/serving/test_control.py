@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,28 @@ def test_a_state_survives_a_restart(tmp_path: Path) -> None:
     again = FileControlStore(tmp_path)
     assert again.read() == stored
     assert again.compare_and_set(1, FULL).revision == 2
+
+
+def test_every_change_is_on_disk(tmp_path: Path) -> None:
+    FileControlStore(tmp_path).compare_and_set(0, FULL)
+    store = FileControlStore(tmp_path)
+    for state in (FULL, State(default_service="a"), State(default_service="a"), FULL, State()):
+        stored = store.compare_and_set(store.read().revision, state)
+        assert FileControlStore(tmp_path).read() == store.read() == stored
+
+
+def test_a_change_is_synced_before_it_takes_the_place_of_the_old_and_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, bool]] = []
+
+    def record(descriptor: int) -> None:
+        synced.append((Path(f"/proc/self/fd/{descriptor}").readlink().name, (tmp_path / "state.json").exists()))
+
+    store = FileControlStore(tmp_path)
+    monkeypatch.setattr(os, "fsync", record)
+    store.compare_and_set(0, FULL)
+    assert synced == [("state.draft", False), (tmp_path.name, True)]
 
 
 def test_the_state_before_is_kept_beside_it(tmp_path: Path) -> None:

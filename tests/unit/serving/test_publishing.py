@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 import threading
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ import pytest_asyncio
 
 from loaders.tessera import TesseraLoader
 from serving.bindings import VariantWeight
-from serving.control import FileControlStore, Hold
+from serving.control import FileControlStore, Hold, MemoryControlStore, State
 from serving.errors import ConflictError, InvalidRequestError, UnknownNameError
 from serving.holds import hold_model
 from serving.lifecycle import LoadState, ModelState
@@ -71,6 +72,25 @@ async def loaded(bank: Party) -> Party:
     return bank
 
 
+class Gated(MemoryControlStore):
+    """Writes wait while the gate is closed; the one numbered `fails` meets a full disk."""
+
+    def __init__(self, fails: int = 0) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.writes = 0
+        self.fails = fails
+
+    def compare_and_set(self, expected_revision: int, state: State) -> State:
+        self.writes += 1
+        number = self.writes
+        assert self.gate.wait(10)
+        if number == self.fails:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().compare_and_set(expected_revision, state)
+
+
 def held(party: Party) -> list[tuple[ModelId, str, int]]:
     return sorted((hold_model(hold), hold.service, hold.revision) for hold in party.store.read().holds)
 
@@ -113,11 +133,10 @@ async def test_a_half_that_one_party_lacks_leaves_the_others_loaded(
 
 
 async def test_without_its_own_half_the_guest_asks_nobody(bank: Party, shop: Party) -> None:
-    with pytest.raises(ConflictError, match="no half of m/7 for party 'bank'"):
+    with pytest.raises(UnknownNameError, match="no half of m/7 for party 'bank'"):
         await bank.publishing.load(ModelId("m", "7"))
     assert (wanted(bank), wanted(shop)) == ([], [])
-    [status] = bank.publishing.models()
-    assert (status.life.state, status.handle) == (ModelState.FAILED, None)
+    assert not bank.publishing.models()
     assert not shop.publishing.models()
 
 
@@ -184,6 +203,26 @@ async def test_a_load_that_cannot_be_kept_is_undone(
         await bank.publishing.load(V1)
     assert (await bank.reconciler.settled(V1)).state is ModelState.UNLOADED
     await bank.publishing.load(V1)
+    assert wanted(bank) == ["1"]
+
+
+async def test_a_load_that_was_acknowledged_does_not_depend_on_another_one(
+    stack: AsyncExitStack, registries: dict[str, Path]
+) -> None:
+    store = Gated(fails=1)
+    bank = await stack.enter_async_context(running("bank", registries["bank"], store))
+    store.gate.clear()
+    first = asyncio.ensure_future(bank.publishing.load(V1))
+    while store.writes < 1:
+        await asyncio.sleep(0)
+    second = asyncio.ensure_future(bank.publishing.load(V1))
+    while store.writes < 2 and not second.done():
+        await asyncio.sleep(0)
+    store.gate.set()
+    with pytest.raises(OSError, match="No space left"):
+        await first
+    await second
+    assert (await bank.reconciler.settled(V1)).state is ModelState.READY
     assert wanted(bank) == ["1"]
 
 
@@ -268,6 +307,28 @@ async def test_of_two_changes_at_once_one_is_refused(loaded: Party, shop: Party)
     assert "is at revision 1, not 0" in str(refused)
     [bound] = loaded.publishing.routes.current.services["s"].variants
     assert held(shop) == [(bound.model, "s", 1)]
+
+
+async def test_a_change_that_fails_takes_no_hold_from_one_under_way(
+    stack: AsyncExitStack, registries: dict[str, Path], shop: Party
+) -> None:
+    store = Gated()
+    bank = await stack.enter_async_context(running("bank", registries["bank"], store, {"shop": shop.address}))
+    for model in (V1, MISSING):
+        await bank.publishing.load(model)
+    store.gate.clear()
+    binding = asyncio.ensure_future(bank.publishing.online("s", 0, ALL))
+    while not held(shop):
+        await asyncio.sleep(0)
+    failing = asyncio.ensure_future(
+        bank.publishing.online("s", 0, [VariantWeight(V1, 5_000), VariantWeight(MISSING, 5_000)])
+    )
+    await asyncio.wait({failing}, timeout=0.2)  # it must wait for the other one
+    store.gate.set()
+    await binding
+    with pytest.raises(ConflictError, match="is at revision 1"):
+        await failing
+    assert held(shop) == [(V1, "s", 1)]
 
 
 @pytest.mark.parametrize(

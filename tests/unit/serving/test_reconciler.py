@@ -16,7 +16,7 @@ from loaders.tessera import TesseraLoader
 from serving.errors import ConflictError, UnknownNameError
 from serving.lifecycle import ModelState
 from serving.pool import ModelId, ModelPool
-from serving.reconciler import Reconciler, public_reason
+from serving.reconciler import MAX_GONE, Reconciler, public_reason
 from tests.clock import Clock
 from tests.unit.serving.halves import publish
 
@@ -244,6 +244,30 @@ async def test_forget_drops_only_what_is_settled_and_gone(reconciler: Reconciler
     await reconciler.settled(V1)
     reconciler.forget(V1)
     assert V1 not in reconciler.lives
+
+
+async def test_failures_are_listed_but_not_without_bound(reconciler: Reconciler, clock: Clock) -> None:
+    names = [ModelId("absent", str(number)) for number in range(MAX_GONE + 20)]
+    for name in names:
+        clock.tick(1)
+        reconciler.apply({V1, name})
+        await reconciler.settled(name)
+    reconciler.apply({V1, names[0]})
+    await reconciler.all_settled()
+    listed = set(reconciler.lives)
+    assert listed >= {V1, names[0], *names[-MAX_GONE:]}
+    assert len(listed) <= MAX_GONE + 2
+
+
+async def test_a_loader_is_told_to_let_go(reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(TesseraLoader, "unload", lambda self: told.append(self.artifact.manifest.version))
+    reconciler.apply({V1, V2})
+    await reconciler.all_settled()
+    assert told == []
+    reconciler.apply({V2})
+    await reconciler.settled(V1)
+    assert told == ["1"]
 
 
 def test_reasons_name_no_path_of_the_server() -> None:

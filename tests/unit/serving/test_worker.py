@@ -6,8 +6,10 @@ import sys
 import pytest
 
 from loaders.artifact import ArtifactError
+from serving.control import SnapshotError
 from serving.errors import NotReadyError
 from serving.exit_code import ExitCode
+from serving.features.source import FeatureSourceError
 from serving.worker import die_with, run
 
 pytestmark = pytest.mark.usefixtures("restored_logging")
@@ -38,6 +40,8 @@ def test_wrong_settings_are_one_line_each(config, capsys):
         (OSError(98, "cannot bind 127.0.0.1:1: Address already in use"), "cannot bind 127.0.0.1:1: Address already in"),
         (FileNotFoundError(2, "No such file or directory", "f.csv"), "[Errno 2] No such file or directory: 'f.csv'"),
         (NotReadyError("the control store may evict"), "the control store may evict"),
+        (FeatureSourceError("feature file f.csv does not exist"), "feature file f.csv does not exist"),
+        (SnapshotError("state.json is corrupt"), "state.json is corrupt"),
         (ArtifactError("lr v1: weights.npy does not match its digest"), "lr v1: weights.npy does not match its digest"),
     ],
 )

@@ -114,10 +114,11 @@ async def test_online_rollback_and_lists(bank: Party) -> None:
     assert back == wire.PublishOnlineReply(service="s", revision=3, variants=[weight(V1)])
 
 
-async def test_models_are_listed_with_state_digest_and_who_needs_them(bank: Party) -> None:
+async def test_models_are_listed_with_state_digest_and_who_needs_them(bank: Party, registries: dict[str, Path]) -> None:
     await bank.admin.PublishLoad(load(V1))
     await bank.admin.PublishOnline(online(weight(V1)))
-    await refused(bank.admin.PublishLoad(load(ModelId("m", "7"))))
+    next(registries["bank"].glob("m/2/*/weights.npy")).write_bytes(b"damaged")
+    await refused(bank.admin.PublishLoad(load(V2)))
     ready, failed = (await bank.admin.ListModels(wire.ListModelsRequest())).models
     handle = bank.pool.acquire(V1)
     life = bank.reconciler.lives[V1]
@@ -132,8 +133,8 @@ async def test_models_are_listed_with_state_digest_and_who_needs_them(bank: Part
         binding_digest=bytes.fromhex(handle.artifact.binding_digest),
         held_by=["service 's'"],
     )
-    assert (failed.version, failed.state, failed.role) == ("7", "FAILED", "")
-    assert "no half of m/7" in failed.reason
+    assert (failed.version, failed.state, failed.role) == ("2", "FAILED", "")
+    assert "weights.npy is corrupt" in failed.reason
 
 
 async def test_unload_lets_go_here_only(bank: Party, shop: Party) -> None:
@@ -156,7 +157,7 @@ async def test_a_host_refuses_to_unload_what_a_guest_holds_unless_forced(bank: P
     ("method", "request_", "code", "text"),
     [
         ("PublishLoad", wire.PublishLoadRequest(model="m"), Code.INVALID_ARGUMENT, "name a model and a version"),
-        ("PublishLoad", load(ModelId("m", "7")), Code.FAILED_PRECONDITION, "no half of m/7 for party 'bank'"),
+        ("PublishLoad", load(ModelId("m", "7")), Code.NOT_FOUND, "no half of m/7 for party 'bank'"),
         ("PublishLoad", load(ModelId("../m", "1")), Code.FAILED_PRECONDITION, "is not a name"),
         ("PublishOnline", online(weight(V2)), Code.FAILED_PRECONDITION, "m/2 is not loaded at this party"),
         ("PublishOnline", online(weight(V1), revision=4), Code.FAILED_PRECONDITION, "is at revision 0, not 4"),

@@ -1,0 +1,83 @@
+"""What every loader promises."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loaders.artifact import ArtifactError
+from loaders.catalog import formats, load_servable, loader_for
+from loaders.loader import Loader
+from loaders.registry import open_half
+from loaders.signature import Batch
+from tests.artifacts import make_bound_pair, make_onnx
+
+
+@pytest.fixture(params=["tessera", "onnx"])
+def half(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A bound half of this format, in the registry of `bank`."""
+    if request.param == "onnx":
+        return make_onnx(tmp_path, model="m", version="1", party="bank")
+    pair = make_bound_pair(
+        tmp_path,
+        tmp_path,
+        model="m",
+        version="1",
+        guest="bank",
+        host="shop",
+        guest_weights={"a": 0.5, "b": 2.0},
+        host_weights={"x": 1.0},
+        intercept=0.5,
+    )
+    return pair.guest
+
+
+@pytest.fixture
+def loader(half: Path, tmp_path: Path) -> Loader:
+    return loader_for(open_half(tmp_path, "m", "1", "bank"))
+
+
+def batch(rows: int) -> Batch:
+    return Batch(np.linspace(-1, 1, 2 * rows).reshape(rows, 2), np.empty((rows, 0), dtype=np.object_))
+
+
+def test_the_suite_runs_over_every_format() -> None:
+    assert formats() == ["onnx", "tessera"], "add the new format to the fixture above"
+
+
+def test_the_size_is_known_before_the_load(loader: Loader) -> None:
+    assert 0 < loader.estimate() < 1 << 20
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+def test_outputs_are_the_declared_ones(loader: Loader, rows: int) -> None:
+    servable = load_servable(loader)
+    outputs = servable.predict(batch(rows))
+    declared = loader.artifact.manifest.outputs
+    assert list(outputs) == [spec.name for spec in declared]
+    score = outputs[declared[0].name]
+    assert (score.shape, score.dtype) == ((rows, declared[0].width), np.float64)
+
+
+def test_threads_share_a_servable(loader: Loader) -> None:
+    servable = load_servable(loader)
+    name = loader.artifact.manifest.outputs[0].name
+    expected = servable.predict(batch(50))[name]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: servable.predict(batch(50))[name], range(64)))
+    assert all(np.array_equal(answer, expected) for answer in answers)
+
+
+def test_a_loader_unloads_what_it_loaded(loader: Loader) -> None:
+    load_servable(loader)
+    loader.unload()
+
+
+def test_a_damaged_file_never_reaches_a_loader(half: Path, tmp_path: Path) -> None:
+    victim = next(path for path in half.iterdir() if path.name != "manifest.json")
+    victim.write_bytes(victim.read_bytes() + b"\0")
+    with pytest.raises(ArtifactError, match=victim.name):
+        open_half(tmp_path, "m", "1", "bank")

@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import pytest
+
+from apps.catalog import UnknownAppError, make_app, names
+
+
+def test_apps_are_the_files_of_the_folder() -> None:
+    assert names() == ["passthrough", "scorecard"]
+
+
+@pytest.mark.parametrize("name", ["", "nobody", "app", "catalog", "os", "../serving"])
+def test_an_unknown_app_names_those_that_there_are(name: str) -> None:
+    with pytest.raises(UnknownAppError, match="passthrough, scorecard"):
+        make_app(name)
+
+
+def test_unknown_features_can_be_ignored() -> None:
+    assert make_app("passthrough", '{"ignore_unknown": true}').parameters.ignore_unknown

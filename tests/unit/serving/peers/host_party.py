@@ -1,0 +1,97 @@
+"""A host on a real loopback port, and what a guest needs to ask it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from loaders.catalog import load_servable, loader_for
+from loaders.merge import merge_rule
+from loaders.registry import open_half
+from serving.features.memory import MemoryFeatureSource
+from serving.frontdoor.answer import answering
+from serving.frontdoor.federation import INFER, FederationDoor
+from serving.host import HostSide
+from serving.peers.peer import Peer
+from serving.pool import ModelHandle, ModelPool
+from serving.settings import Limits, Settings
+from serving.transport import BytesHandler, Channel, Server, Transport, channel, server
+from tests.artifacts import make_bound_pair
+
+USERS = {"u1": {"x": 1.0, "y": 0.5}, "u2": {"x": -2.0, "y": 4.0}, "broken": {"x": 1.0}}
+WEIGHTS = {"x": 2.0, "y": -1.0}
+
+
+def partial(user: str) -> float:
+    return sum(weight * USERS[user][name] for name, weight in WEIGHTS.items())
+
+
+@dataclass
+class Shop:
+    """The host `shop`. `asked` holds the user ids of every call; `handle` is the guest's half."""
+
+    peer: Peer
+    link: Channel
+    server: Server
+    handle: ModelHandle
+    asked: list[list[str]]
+    features: dict[str, Mapping[str, float]]
+
+
+def loaded(root: Path, party: str) -> ModelHandle:
+    artifact = open_half(root, "m", "1", party)
+    loader = loader_for(artifact)
+    return ModelHandle(artifact, load_servable(loader), merge_rule(artifact.manifest.merge), loader.estimate())
+
+
+def halves(folder: Path) -> tuple[ModelHandle, ModelHandle]:
+    make_bound_pair(
+        folder / "bank",
+        folder / "shop",
+        model="m",
+        version="1",
+        guest="bank",
+        host="shop",
+        guest_weights={"a": 1.0},
+        host_weights=WEIGHTS,
+        intercept=0.0,
+    )
+    return loaded(folder / "bank", "bank"), loaded(folder / "shop", "shop")
+
+
+@asynccontextmanager
+async def served(handler: BytesHandler) -> AsyncIterator[tuple[Channel, Server]]:
+    """`handler` as Federation/Infer on a loopback port."""
+    port = server(Transport.GRPCIO)
+    port.add_bytes_handler(INFER, handler)
+    link = channel(Transport.GRPCIO, f"127.0.0.1:{port.add_port('127.0.0.1:0')}")
+    await port.start()
+    try:
+        yield link, port
+    finally:
+        await link.close()
+        await port.stop(0)
+
+
+@asynccontextmanager
+async def shop(folder: Path, caller: str = "bank", max_age_s: float | None = None) -> AsyncIterator[Shop]:
+    """Answers `caller`, who connects as whoever connects does."""
+    guest, host = await asyncio.to_thread(halves, folder)
+    pool = ModelPool(1 << 20)
+    pool.put(host)
+    features = dict(USERS)
+    asked: list[list[str]] = []
+
+    class Listening(MemoryFeatureSource):
+        async def lookup(self, user_ids, signature):
+            asked.append(list(user_ids))
+            return await super().lookup(user_ids, signature)
+
+    settings = Settings(party="shop", state_dir="", registry="", limits=Limits(max_batch_rows=50))
+    side = HostSide(pool, {"default": Listening(features, max_age_s)})
+    door = FederationDoor(side, settings, lambda call: caller)
+    async with served(answering(door.infer)) as (link, port):
+        yield Shop(Peer("shop", link), link, port, guest, asked, features)

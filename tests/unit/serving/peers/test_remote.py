@@ -1,0 +1,185 @@
+import asyncio
+
+import pytest
+
+from apps.app import CacheLevel, PartyStatus
+from serving.cache.memory import MemoryTier
+from serving.cache.tier import Entry
+from serving.cache.tiered import TieredCache
+from serving.peers.remote import RemotePartials
+from serving.settings import CacheSettings
+from tests.clock import Clock
+from tests.unit.serving.peers.host_party import partial, shop
+
+OK, NOT_FOUND, TIMEOUT, REJECTED, UNREACHABLE, MISMATCH, INTERNAL = PartyStatus
+NONE, _, L2, L3 = CacheLevel
+SETTINGS = CacheSettings()
+
+
+class Guest:
+    """A guest's way to the host `shop`, with both cache levels in memory."""
+
+    def __init__(self, host, clock):
+        self.host = host
+        self.clock = clock
+        self.shared = MemoryTier(1_000, SETTINGS.shared_ttl_s, clock)
+        self.restart()
+
+    def restart(self):
+        """A new process: memory is empty, the shared level is not."""
+        near = MemoryTier(1_000, SETTINGS.remote_ttl_s, self.clock)
+        self.cache = TieredCache(near, self.shared, self.clock)
+        self.remote = RemotePartials("bank", {"shop": self.host.peer}, self.cache, bytes(32), SETTINGS, self.clock)
+
+    async def fetch(self, *users, timeout_s=5.0, party="shop"):
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        return await self.remote.fetch(party, self.host.handle, users, deadline)
+
+    def cached(self, *users):
+        return self.remote.cached("shop", self.host.handle, users)
+
+
+@pytest.fixture
+def max_age_s():
+    return None
+
+
+@pytest.fixture
+async def guest(tmp_path, max_age_s):
+    async with shop(tmp_path, max_age_s=max_age_s) as host:
+        yield Guest(host, Clock())
+
+
+async def test_host_then_memory_then_after_a_restart_the_shared_level(guest):
+    for level in (NONE, L2):
+        found = await guest.fetch("u1", "u2")
+        assert (found.statuses, found.levels) == ([OK, OK], [level, level])
+        assert found.values.tolist() == [[partial("u1")], [partial("u2")]]
+    guest.restart()
+    found = await guest.fetch("u2", "u1")
+    assert found.levels == [L3, L3]
+    assert found.values.tolist() == [[partial("u2")], [partial("u1")]]
+    assert guest.host.asked == [["u1", "u2"]]
+
+
+async def test_only_what_is_missing_is_asked_for_in_one_call(guest):
+    await guest.fetch("u1")
+    found = await guest.fetch("u1", "u2", "nobody", "u2")
+    assert guest.host.asked == [["u1"], ["u2", "nobody"]]
+    assert found.statuses == [OK, OK, NOT_FOUND, OK]
+    assert found.levels == [L2, NONE, NONE, NONE]
+    assert found.values[:, 0].tolist() == [partial("u1"), partial("u2"), 0.0, partial("u2")]
+
+
+async def test_cached_answers_at_once_or_not_at_all(guest):
+    assert guest.cached("u1") is None
+    await guest.fetch("u1", "nobody")
+    found = guest.cached("nobody", "u1")
+    assert (found.party, found.statuses, found.levels) == ("shop", [NOT_FOUND, OK], [L2, L2])
+    assert found.values.tolist() == [[0.0], [partial("u1")]]
+    assert guest.cached("u1", "u2") is None
+
+
+async def test_memory_forgets_after_its_time_and_the_shared_level_after_its_own(guest):
+    await guest.fetch("u1")
+    guest.clock.tick(SETTINGS.remote_ttl_s)
+    assert (await guest.fetch("u1")).levels == [L3]
+    guest.clock.tick(SETTINGS.shared_ttl_s)
+    assert (await guest.fetch("u1")).levels == [NONE]
+
+
+async def test_an_unknown_user_is_remembered_for_a_shorter_time(guest):
+    await guest.fetch("nobody")
+    assert (await guest.fetch("nobody")).levels == [L2]
+    guest.host.features["nobody"] = {"x": 1.0, "y": 1.0}
+    guest.clock.tick(SETTINGS.not_found_ttl_s)
+    found = await guest.fetch("nobody")
+    assert (found.statuses, found.levels) == ([OK], [NONE])
+
+
+@pytest.mark.parametrize("max_age_s", [5.0])
+async def test_nothing_is_kept_longer_than_the_host_allows(guest):
+    await guest.fetch("u1", "nobody")
+    guest.clock.tick(4.9)
+    assert (await guest.fetch("u1")).levels == [L2]
+    guest.clock.tick(0.1)
+    guest.restart()
+    assert (await guest.fetch("u1", "nobody")).levels == [NONE, NONE]
+
+
+@pytest.mark.parametrize("max_age_s", [0.0])
+async def test_what_the_host_forbids_to_cache_is_not_cached(guest):
+    await guest.fetch("u1")
+    assert (await guest.fetch("u1")).levels == [NONE]
+    assert guest.host.asked == [["u1"], ["u1"]]
+
+
+async def test_a_failure_is_not_cached(guest):
+    found = await guest.fetch("broken")
+    assert found.statuses == [INTERNAL]
+    guest.host.features["broken"] = {"x": 1.0, "y": 1.0}
+    assert (await guest.fetch("broken")).statuses == [OK]
+
+
+async def test_a_refused_call_keeps_its_reason_and_the_cached_rows(guest):
+    await guest.fetch("u1")
+    found = await guest.fetch("u1", *(f"user{number}" for number in range(51)))
+    assert found.statuses[0] is OK
+    assert set(found.statuses[1:]) == {REJECTED}
+    assert "51 users in one call" in found.reason
+
+
+async def test_a_host_that_is_down_leaves_the_cached_rows(guest):
+    await guest.fetch("u1")
+    await guest.host.server.stop(0)
+    found = await guest.fetch("u1", "u2")
+    assert (found.statuses, found.levels) == ([OK, UNREACHABLE], [L2, NONE])
+    assert found.reason == "unreachable"
+    assert not found.complete
+
+
+async def test_a_party_without_an_address(guest):
+    found = await guest.fetch("u1", party="bakery")
+    assert (found.party, found.statuses) == ("bakery", [UNREACHABLE])
+    assert found.reason == "the settings give it no address"
+
+
+async def test_waiting_for_another_callers_call_ends_at_the_own_deadline(guest):
+    async with asyncio.timeout(5):
+        await guest.host.server.stop(0)
+        hanging = asyncio.Event()
+
+        async def never(positions):
+            await hanging.wait()
+            return {position: Entry(TIMEOUT, 0, 0, b"") for position in positions}
+
+        keys = guest.remote._keys("shop", guest.host.handle, ["u1"])
+        first = asyncio.create_task(guest.cache.fetch(keys, never))
+        await asyncio.sleep(0)
+        found = await guest.fetch("u1", timeout_s=0.05)
+        assert (found.statuses, found.reason) == ([TIMEOUT], "no answer within the deadline")
+        hanging.set()
+        await first
+
+
+async def test_an_entry_of_another_width_is_no_partial(guest):
+    await guest.fetch("u1")
+    [key] = guest.remote._keys("shop", guest.host.handle, ["u1"])
+    now = guest.clock()
+    guest.shared.put(key, Entry(OK, now + 10, now + 10, bytes(16)))
+    guest.restart()
+    found = await guest.fetch("u1", "u2")
+    assert found.statuses == [INTERNAL, OK]
+    assert found.values.tolist() == [[0.0], [partial("u2")]]
+
+
+async def test_no_raw_id_reaches_the_shared_level(guest):
+    await guest.fetch("u1")
+    assert all(b"u1" not in key.rpartition(b":")[2] for key in guest.shared._entries)
+    assert all(key.startswith(b"t1:bank:0:") for key in guest.shared._entries)
+
+
+async def test_a_thousand_callers_for_one_user_make_one_call(guest):
+    found = await asyncio.gather(*(guest.fetch("u1") for _ in range(1_000)))
+    assert guest.host.asked == [["u1"]]
+    assert all(answer.values.tolist() == [[partial("u1")]] for answer in found)

@@ -1,0 +1,80 @@
+import asyncio
+
+import numpy as np
+import pytest
+
+from apps.app import PartyStatus
+from serving.errors import ConflictError, InternalError, NotAllowedError, UnknownNameError
+from serving.features.memory import MemoryFeatureSource
+from serving.host import HostSide
+from serving.pool import ModelId, ModelPool
+from tests.unit.serving.peers.host_party import USERS, halves, partial
+
+OK, NOT_FOUND, *_, INTERNAL = PartyStatus
+MODEL = ModelId("m", "1")
+
+
+@pytest.fixture
+async def half(tmp_path):
+    return (await asyncio.to_thread(halves, tmp_path))[1]
+
+
+@pytest.fixture
+def pool(half):
+    pool = ModelPool(1 << 20)
+    pool.put(half)
+    return pool
+
+
+@pytest.fixture
+def side(pool):
+    return HostSide(pool, {"default": MemoryFeatureSource(USERS)})
+
+
+async def test_a_batch_gives_the_same_bits_as_its_rows_alone(side, half):
+    users = ["u1", "u2", "nobody", "u1"]
+    together = await side.infer(MODEL, half.artifact.binding_digest, users)
+    alone = [await side.infer(MODEL, half.artifact.binding_digest, [user]) for user in users]
+    assert together.values.tobytes() == np.concatenate([each.values for each in alone]).tobytes()
+    assert together.values[:, 0].tolist() == [partial("u1"), partial("u2"), 0.0, partial("u1")]
+    assert together.statuses == [OK, OK, NOT_FOUND, OK]
+
+
+async def test_one_user_with_a_broken_row_does_not_spoil_the_others(side, half, caplog):
+    answer = await side.infer(MODEL, half.artifact.binding_digest, ["broken", "u1"])
+    assert answer.statuses == [INTERNAL, OK]
+    assert answer.values.tolist() == [[0.0], [partial("u1")]]
+    assert "broken" not in caplog.text
+
+
+async def test_nobody_is_known(side, half):
+    answer = await side.infer(MODEL, half.artifact.binding_digest, ["a", "b"])
+    assert answer.statuses == [NOT_FOUND, NOT_FOUND]
+    assert answer.values.tolist() == [[0.0], [0.0]]
+
+
+async def test_another_binding_or_model_is_refused(side):
+    with pytest.raises(ConflictError):
+        await side.infer(MODEL, "00" * 32, ["u1"])
+    with pytest.raises(UnknownNameError):
+        await side.infer(ModelId("m", "9"), "00" * 32, ["u1"])
+
+
+async def test_a_source_named_for_the_model_comes_before_the_default(pool, half):
+    own = MemoryFeatureSource({"u9": {"x": 1.0, "y": 0.0}}, 3.0)
+    side = HostSide(pool, {"default": MemoryFeatureSource(USERS), "m": own})
+    answer = await side.infer(MODEL, half.artifact.binding_digest, ["u9", "u1"])
+    assert answer.statuses == [OK, NOT_FOUND]
+    assert answer.max_age_ms == 3_000
+
+
+async def test_without_a_source_it_says_which_setting_is_missing(pool, half):
+    with pytest.raises(InternalError, match=r"set features\.m or default"):
+        await HostSide(pool, {}).infer(MODEL, half.artifact.binding_digest, ["u1"])
+
+
+def test_only_the_guest_may_ask(side):
+    side.check_guest(MODEL, "bank")
+    for other in ("shop", "bakery", ""):
+        with pytest.raises(NotAllowedError, match="is not the guest of model m/1"):
+            side.check_guest(MODEL, other)
