@@ -226,6 +226,7 @@ class Publishing:
         self, service: str, revision: int, models: Sequence[ModelId], rules: BindingRules
     ) -> Service:
         handles = [self._ready(model) for model in models]
+        _check_widths(handles)
         before = self._needed(self._wanted.state.services.get(service))
         try:
             await self._host_holds.take(service, revision + 1, handles)
@@ -285,3 +286,11 @@ class Publishing:
         ]
         held = [f"party {hold.party!r} (service {hold.service!r})" for hold in self.holds.of(model, state)]
         return bound + held
+
+
+def _check_widths(handles: Sequence[ModelHandle]) -> None:
+    """Users of one batch may meet any variant, so all must answer with as many values."""
+    widths = {handle.servable.signature.outputs[0].width: handle.id for handle in handles}
+    if len(widths) > 1:
+        shown = ", ".join(f"{model} gives {width}" for width, model in sorted(widths.items()))
+        raise ConflictError(f"the versions of one service must give equally many scores: {shown}")

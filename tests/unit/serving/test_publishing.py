@@ -10,9 +10,12 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import msgspec
 import pytest
 import pytest_asyncio
 
+from loaders.artifact import HalfRef
+from loaders.registry import bind, half_path, write_half
 from loaders.tessera import TesseraLoader
 from serving.bindings import VariantWeight
 from serving.control import FileControlStore, Hold, MemoryControlStore, State
@@ -20,6 +23,7 @@ from serving.errors import ConflictError, InvalidRequestError, UnknownNameError
 from serving.holds import hold_model
 from serving.lifecycle import LoadState, ModelState
 from serving.pool import ModelId
+from tests.artifacts import linear_half, npy
 from tests.unit.serving.halves import publish
 from tests.unit.serving.parties import Party, running
 
@@ -541,3 +545,20 @@ async def test_three_parties(stack: AsyncExitStack, tmp_path: Path) -> None:
         await bank.publishing.online("t", 0, all_of(ModelId("trio", "1")))
     assert "shop" not in str(refused.value)
     assert [service for _, service, _ in held(hosts["shop"])] == ["s"]
+
+
+async def test_versions_of_one_service_give_equally_many_scores(loaded: Party, registries: dict[str, Path]) -> None:
+    wide = ModelId("wide", "1")
+    half, files = linear_half("wide", "1", "guest", "bank", {"x": 1.0})
+    outputs = (msgspec.structs.replace(half.outputs[0], shape=(-1, 2)),)
+    half = msgspec.structs.replace(half, outputs=outputs, self_test=None)
+
+    def publish_wide() -> None:
+        digest = write_half(registries["bank"], half, {**files, "weights.npy": npy([[1.0, 2.0]])})
+        bind(half_path(registries["bank"], "wide", "1", "guest", "bank"), [HalfRef("guest", "bank", digest)])
+
+    await asyncio.to_thread(publish_wide)
+    await loaded.publishing.load(wide)
+    with pytest.raises(ConflictError, match="m/1 gives 1, wide/1 gives 2"):
+        await loaded.publishing.online("s", 0, [VariantWeight(V1, 5_000), VariantWeight(wide, 5_000)])
+    assert not loaded.publishing.state().services
