@@ -6,18 +6,29 @@ import difflib
 import importlib
 import inspect
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
+from training import components
 from training.component import Component
 
 
 class CatalogError(Exception):
-    """There is no such component; the text says which there are."""
+    """There is no such component, or its file is not as it must be; the text says which there are, or what is wrong."""
 
 
 def modules() -> list[str]:
-    """Known modules, from the file names; imports nothing."""
-    return sorted(path.stem for path in (Path(__file__).parent / "components").glob("*.py") if path.stem != "__init__")
+    """Known modules, from the names of files and packages; imports none of them."""
+    found = sorted(
+        path.stem
+        for folder in components.__path__
+        for path in Path(folder).iterdir()
+        if (path.suffix == ".py" and path.stem != "__init__") or (path / "__init__.py").is_file()
+    )
+    for name, following in pairwise(found):
+        if name == following:
+            raise CatalogError(f"there are two components {name!r}; rename or remove one")
+    return found
 
 
 @cache

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from training.graph import Graph
 
 FILE = click.Path(dir_okay=False, path_type=Path)
+MAX_WAIT_S = 7 * 86_400.0
 
 
 @click.group()
@@ -24,9 +25,16 @@ def train() -> None:
 @click.argument("job", type=FILE)
 @click.option("--party", type=FILE, required=True, help="Settings of this party.")
 @click.option("--job", "job_id", default="", help="Id of the job, instead of the file's; the same on every party.")
+@click.option(
+    "--wait-s",
+    type=click.FloatRange(min=0, min_open=True, max=MAX_WAIT_S),
+    help="How long to wait for the other parties to start, instead of the settings' meet_timeout_s.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, without progress.")
-def run(job: Path, party: Path, job_id: str, as_json: bool) -> None:
+def run(job: Path, party: Path, job_id: str, wait_s: float | None, as_json: bool) -> None:
     """Run the job file JOB on this party; every party of the job runs the same file."""
+    import msgspec  # noqa: PLC0415
+
     from training import node  # noqa: PLC0415 - keeps `tessera --help` quick
     from training import party as party_settings  # noqa: PLC0415
     from training.dsl import JobError  # noqa: PLC0415
@@ -38,6 +46,8 @@ def run(job: Path, party: Path, job_id: str, as_json: bool) -> None:
         settings = party_settings.load(party, os.environ)
     except party_settings.PartyError as error:
         _fail(error)
+    if wait_s is not None:
+        settings = msgspec.structs.replace(settings, meet_timeout_s=wait_s)
     graph = _graph(job, job_id)
     folder = node.job_folder(settings, graph.job.job)
     own = sum(task.concerns(graph.job.role(settings.party)) for task in graph.tasks)
@@ -89,7 +99,7 @@ def _graph(path: Path, job_id: str = "") -> Graph:
 def _report(folder: Path, as_json: bool, registry: Path | None = None) -> None:
     from training import report, store  # noqa: PLC0415
 
-    status, metrics = store.read_status(folder), store.read_metrics(folder)
+    status, metrics = store.settled_status(folder), store.read_metrics(folder)
     if as_json:
         click.echo(report.outcome_json(folder, status, metrics))
     else:

@@ -124,10 +124,13 @@ class Component(ABC):
 
     Parameters: a frozen msgspec struct with defaults; units and ranges are in its annotations.
     Ports: names to kinds; `inputs` and `outputs` are the same on every role unless a role lacks the value.
-    A job may leave the ports in `optional_inputs` unwired.
+    A job may leave the ports in `optional_inputs` unwired. With `equal_parameters` a job that gives parties different
+    values is refused. `libraries` are third-party modules that an installation without the extra `train` lacks.
     """
 
     roles: ClassVar[frozenset[Role]] = frozenset(Role)
+    libraries: ClassVar[frozenset[str]] = frozenset()
+    equal_parameters: ClassVar[bool] = False
     Parameters: ClassVar[type[msgspec.Struct]]
     inputs: ClassVar[Mapping[str, PortKind]]
     optional_inputs: ClassVar[frozenset[str]] = frozenset()

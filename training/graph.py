@@ -51,6 +51,7 @@ def check(job: Job, problems: Iterable[Problem] = ()) -> Graph:
     parameters: dict[tuple[str, str], msgspec.Struct] = {}
     for name, component in components.items():
         found += _fit(job, name, component, parameters)
+        found += _unequal(job, name, component, parameters)
     order, cycles = _order(sources)
     found += cycles
     if found:
@@ -98,6 +99,7 @@ def _fit(
     """Fill in `parameters` for every party that the task concerns."""
     for party in job.parties:
         if job.role(party) not in component.roles:
+            yield from _misplaced(job, name, party)
             continue
         problems = list(_misfits(job.given(party), name, component.Parameters, party))
         if not problems:
@@ -107,6 +109,26 @@ def _fit(
             except msgspec.ValidationError as error:  # a rule that concerns several parameters
                 problems = [Problem(f"$.parameters.common.{name}", party, plain(error))]
         yield from problems
+
+
+def _misplaced(job: Job, task: str, party: str) -> Iterable[Problem]:
+    where, section = job.given(party)[-1]
+    if task in section:
+        yield Problem(f"{where}.{task}", party, f"that task does not run at a {job.role(party).value}")
+
+
+def _unequal(
+    job: Job, task: str, component: type[Component], parameters: Mapping[tuple[str, str], msgspec.Struct]
+) -> Iterable[Problem]:
+    """Only a party's own section can make its parameters differ from another's."""
+    if not component.equal_parameters:
+        return
+    fitted = {party: parameters[party, task] for party in job.parties if (party, task) in parameters}
+    for party, own in fitted.items():
+        where, section = job.given(party)[-1]
+        for key in section.get(task, {}):
+            if any(getattr(own, key) != getattr(other, key) for other in fitted.values()):
+                yield Problem(f"{where}.{task}.{key}", party, "must be equal at every party: give it under common")
 
 
 def _misfits(

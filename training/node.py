@@ -37,13 +37,19 @@ def run(graph: Graph, settings: PartySettings, watcher: Watcher) -> JobStore:
         try:
             asyncio.run(_until_signalled(_serve(graph, settings, store, watcher)))
         except asyncio.CancelledError:
+            _settle(store, State.STOPPED, "stopped by the operator")
             raise KeyboardInterrupt from None
         except Exception as error:
-            if store.status.state is State.PENDING:  # it never came to run
-                store.move(State.FAILED, str(error))
+            _settle(store, State.FAILED, str(error))
             logging.getLogger(__name__).exception("job %s ended without success", graph.job.job)
             raise
     return store
+
+
+def _settle(store: JobStore, state: State, reason: str) -> None:
+    """What ended before it came to run; the runner settles the rest."""
+    if store.status.state is State.PENDING:
+        store.move(state, reason)
 
 
 async def _serve(graph: Graph, settings: PartySettings, store: JobStore, watcher: Watcher) -> None:

@@ -17,6 +17,9 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from training import catalog
+from training.dsl import hint
+
 PREFIX = "TESSERA_TRAIN_"
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Seconds = Annotated[float, Meta(gt=0, le=7 * 86_400)]
@@ -154,6 +157,12 @@ def _contradictions(settings: PartySettings) -> Iterator[tuple[str, str]]:
         yield f"peers.{settings.party}", "is this party itself"
     for name, peer in settings.peers.items():
         yield from _wrong_address(f"peers.{name}.address", peer.address)
+        for module in peer.consent:
+            if module not in catalog.modules():
+                yield f"peers.{name}.consent", f"{module!r} is no component; {hint(module, catalog.modules())}"
+    for name, table in settings.tables.items():
+        if table.id_column == table.label_column:
+            yield f"tables.{name}.label_column", f"{table.label_column!r} is the column of ids"
     yield from _wrong_address("listen", settings.listen)
     with contextlib.suppress(ValueError):
         host, _ = split_address(settings.listen)

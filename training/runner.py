@@ -8,6 +8,7 @@ all have finished.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import get_type_hints
@@ -19,7 +20,7 @@ from training.component import ComponentError, Value
 from training.dsl import JobError, Problem, hint
 from training.graph import Graph, Task
 from training.party import PartySettings
-from training.store import JobStore, State
+from training.store import State, StoreError
 from training.task_context import ATTEMPT, Place, TaskContext
 from training.together import together
 
@@ -60,6 +61,7 @@ def check_here(graph: Graph, settings: PartySettings) -> None:
     for task in graph.tasks:
         if task.concerns(job.role(own)):
             problems += _absent_tables(graph, task, settings)
+            problems += _absent_libraries(task, own)
     if problems:
         raise JobError(problems)
 
@@ -70,17 +72,17 @@ async def run(graph: Graph, place: Place) -> None:
     Channels are opened and closed here; the pool and the store belong to the caller.
     """
     store = place.store
-    await asyncio.to_thread(store.move, State.RUNNING)
     try:
+        await asyncio.to_thread(store.move, State.RUNNING)
         await _meet_and_work(graph, place)
     except asyncio.CancelledError:
-        await asyncio.to_thread(_end, store, State.STOPPED, State.STOPPED, "stopped by the operator")
+        await asyncio.to_thread(store.end, State.STOPPED, State.STOPPED, "stopped by the operator")
         raise
     except PeerFailedError as error:
-        await asyncio.to_thread(_end, store, State.STOPPED, State.FAILED, str(error))
+        await asyncio.to_thread(store.end, State.STOPPED, State.FAILED, str(error))
         raise
     except BaseException as error:
-        await asyncio.to_thread(_end, store, State.FAILED, State.FAILED, str(error) or repr(error))
+        await asyncio.to_thread(store.end, State.FAILED, State.FAILED, str(error) or repr(error))
         raise
     await asyncio.to_thread(store.move, State.SUCCEEDED)
 
@@ -98,7 +100,7 @@ async def _meet_and_work(graph: Graph, place: Place) -> None:
     except ChannelError as error:
         await _say_goodbye(graph, channels, str(error))
         raise RunError(str(error)) from error
-    except ComponentError as error:  # its text may name own columns and values, which the others must not see
+    except (ComponentError, StoreError) as error:  # may name own columns, values, paths: not for the others
         await _say_goodbye(graph, channels, f"task {_failed_task(place)} cannot go on; its own log says why")
         raise RunError(str(error)) from error
     except Exception as error:  # a fault in a component must not leave the others waiting
@@ -129,14 +131,6 @@ async def _run_task(graph: Graph, task: Task, place: Place) -> None:
     await asyncio.to_thread(store.move_task, task.name, State.SUCCEEDED)
 
 
-def _end(store: JobStore, running: State, job: State, reason: str) -> None:
-    """Settle the job, and the task that was running."""
-    for name, state in list(store.status.tasks.items()):
-        if state is State.RUNNING:
-            store.move_task(name, running)
-    store.move(job, reason)
-
-
 def _inputs(task: Task, place: Place) -> Mapping[str, Value]:
     found: dict[str, Value] = {}
     for port, (source, output) in task.inputs.items():
@@ -158,7 +152,12 @@ async def _listen(channel: Channel, job: str) -> None:
     except msgspec.DecodeError as error:
         raise PeerLostError(f"party {channel.peer}: its outcome cannot be read: {error}") from None
     if outcome.verdict is Verdict.FAILED:
-        raise PeerFailedError(f"party {channel.peer} failed: {outcome.reason}")
+        raise PeerFailedError(f"party {channel.peer} failed: {_one_line(outcome.reason)}")
+
+
+def _one_line(reason: str) -> str:
+    """Another party's words, fit for our terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in reason[:300])
 
 
 async def _tell(graph: Graph, channel: Channel, outcome: Outcome) -> None:
@@ -203,3 +202,10 @@ def _absent_tables(graph: Graph, task: Task, settings: PartySettings) -> Iterato
         if name not in settings.tables:
             text = f"its settings have no table {name!r}; {hint(name, settings.tables)}"
             yield Problem(f"$.parameters.{task.name}.{key}", settings.party, text)
+
+
+def _absent_libraries(task: Task, party: str) -> Iterator[Problem]:
+    for library in sorted(task.component.libraries):
+        if importlib.util.find_spec(library) is None:
+            text = f"{task.module} needs {library}: pip install 'tessera-federated[train]'"
+            yield Problem(f"$.components.{task.name}.module", party, text)

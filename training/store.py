@@ -10,8 +10,9 @@ import fcntl
 import os
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ class _ModelDocument(msgspec.Struct, frozen=True):
 
 class JobStore:
     """Use as a context manager; all but `add_metric` block. A job that failed or was stopped starts anew; one that
-    succeeded is kept."""
+    succeeded is kept. What cannot be written, as on a full disk, is a StoreError."""
 
     def __init__(self, folder: Path, status: Status) -> None:
         self.folder = folder
@@ -87,10 +88,12 @@ class JobStore:
         self._unwritten: list[Future[None]] = []
 
     def __enter__(self) -> JobStore:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with _writing(self.folder):
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            self._begin()
+            with _writing(self.folder):
+                self._begin()
         except BaseException:
             os.close(self._lock)
             raise
@@ -119,8 +122,18 @@ class JobStore:
             _check(f"job {self.status.job}", self.status.state, state)
             self._write(msgspec.structs.replace(self.status, state=state, reason=reason))
 
+    def end(self, running: State, state: State, reason: str) -> None:
+        """Settle the job, and whatever task runs, in one step: a thread may be about to finish it."""
+        self._flush()
+        with self._moving:
+            _check(f"job {self.status.job}", self.status.state, state)
+            tasks = {task: running if now is State.RUNNING else now for task, now in self.status.tasks.items()}
+            self._write(msgspec.structs.replace(self.status, state=state, reason=reason, tasks=tasks))
+
     def move_task(self, task: str, state: State) -> None:
         with self._moving:
+            if not TRANSITIONS[self.status.state]:
+                raise StoreError(f"job {self.status.job} is {self.status.state.value}; task {task} is too late")
             _check(f"task {task}", self.status.tasks.get(task, State.PENDING), state)
             self._write(msgspec.structs.replace(self.status, tasks={**self.status.tasks, task: state}))
 
@@ -130,14 +143,12 @@ class JobStore:
 
     def save(self, task: str, port: str, value: Value) -> None:
         folder = self._port(task, port)
-        folder.mkdir(parents=True, exist_ok=True)
-        if isinstance(value, Table):
-            tables.write_parquet(folder / "table.parquet", value)
-            return
-        for name, array in value.arrays.items():
-            np.save(folder / f"{name}.npy", array, allow_pickle=False)
-        document = _ModelDocument(value.kind, value.columns, tuple(value.arrays), dict(value.attributes))
-        (folder / "model.json").write_bytes(msgspec.json.encode(document))
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if isinstance(value, Table):
+                tables.write_parquet(folder / "table.parquet", value)
+            else:
+                _save_model(folder, value)
 
     def load(self, task: str, port: str) -> Value | None:
         """What `save` stored; None if that output does not exist."""
@@ -156,20 +167,22 @@ class JobStore:
 
     def _flush(self) -> None:
         unwritten, self._unwritten = self._unwritten, []
-        for write in unwritten:
-            write.result()
+        with _writing(self.folder):
+            for write in unwritten:
+                write.result()
 
     def _port(self, task: str, port: str) -> Path:
         return self.folder / "tasks" / task / port
 
     def _write(self, status: Status) -> None:
-        self.status = status
         draft = self.folder / "status.json.draft"
-        with draft.open("wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(status), indent=2))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.folder / "status.json")
+        with _writing(self.folder):
+            with draft.open("wb") as file:
+                file.write(msgspec.json.format(msgspec.json.encode(status), indent=2))
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self.folder / "status.json")
+        self.status = status
 
 
 def read_status(folder: Path) -> Status:
@@ -181,10 +194,51 @@ def read_status(folder: Path) -> Status:
         raise StoreError(f"{folder}/status.json cannot be read: {error}") from None
 
 
+def settled_status(folder: Path) -> Status:
+    """Like `read_status`, but a job that runs no more, since its process was killed, counts as failed."""
+    status = read_status(folder)
+    if State.FAILED not in TRANSITIONS[status.state] or _is_owned(folder):
+        return status
+    return msgspec.structs.replace(status, state=State.FAILED, reason="its process ended without a word; run it again")
+
+
 def read_metrics(folder: Path) -> list[Metric]:
+    """A last line without its end is left out: the process was killed while it wrote it."""
     path = folder / "metrics.jsonl"
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    return [msgspec.json.decode(line, type=Metric) for line in lines]
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    try:
+        return [msgspec.json.decode(line, type=Metric) for line in lines]
+    except msgspec.DecodeError as error:
+        raise StoreError(f"{path} cannot be read: {error}") from None
+
+
+def _save_model(folder: Path, part: ModelPart) -> None:
+    for name, array in part.arrays.items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+    document = _ModelDocument(part.kind, part.columns, tuple(part.arrays), dict(part.attributes))
+    (folder / "model.json").write_bytes(msgspec.json.encode(document))
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written: {error.strerror or error}") from error
+
+
+def _is_owned(folder: Path) -> bool:
+    try:
+        lock = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def _check(what: str, before: State, after: State) -> None:

@@ -41,6 +41,7 @@ def read(path: Path, id_column: str, label_column: str = "") -> Table:
 
 
 def write_parquet(path: Path, table: Table) -> None:
+    """Raises OSError."""
     import polars as pl  # noqa: PLC0415 - only where tables are read or written
 
     series = [pl.Series(_ID, table.ids, dtype=pl.String)]
@@ -50,7 +51,10 @@ def write_parquet(path: Path, table: Table) -> None:
         pl.Series(_FEATURE + name, table.features[:, position], dtype=pl.Float64)
         for position, name in enumerate(table.columns)
     ]
-    pl.DataFrame(series).write_parquet(path)
+    try:
+        pl.DataFrame(series).write_parquet(path)
+    except pl.exceptions.PolarsError as error:  # how polars tells of a full disk
+        raise OSError(str(error).splitlines()[0]) from None
 
 
 def read_parquet(path: Path) -> Table:
@@ -75,6 +79,7 @@ def _frame(path: Path) -> pl.DataFrame:
     try:
         match path.suffix.lower():
             case ".csv":
+                _check_header(path)
                 return pl.read_csv(path, infer_schema=False)  # everything as text, so that ids keep their zeros
             case ".parquet":
                 return pl.read_parquet(path)
@@ -85,15 +90,25 @@ def _frame(path: Path) -> pl.DataFrame:
     raise TableError(f"{path}: must be a .csv or .parquet file")
 
 
+def _check_header(path: Path) -> None:
+    """A column named twice would get a name that nobody gave it."""
+    import polars as pl  # noqa: PLC0415
+
+    names = pl.read_csv(path, has_header=False, n_rows=1, infer_schema=False).row(0)
+    for position, name in enumerate(names):
+        if name in names[:position]:
+            raise TableError(f"{path}: column {name!r} is there twice")
+
+
 def _ids(path: Path, series: pl.Series) -> tuple[str, ...]:
     import polars as pl  # noqa: PLC0415
 
-    if series.dtype.is_float():
+    if not (series.dtype.is_integer() or series.dtype in (pl.String, pl.Categorical, pl.Enum)):
         raise TableError(f"{path}: column {series.name!r}: ids must be texts or whole numbers, not {series.dtype}")
     seen: dict[str, int] = {}
     ids: list[str | None] = series.cast(pl.String).to_list()
     for row, name in enumerate(ids, 1):
-        if not name:
+        if not (name and name.strip()):
             raise TableError(f"{path}: column {series.name!r}, row {row}: the id is empty")
         if name in seen:
             raise TableError(f"{path}: column {series.name!r}, row {row}: the same id is in row {seen[name]}")
@@ -115,6 +130,8 @@ def _numbers(path: Path, series: pl.Series) -> npt.NDArray[np.float64]:
     if series.dtype == pl.String:
         series = series.str.strip_chars()
         series = series.set(series == "", None)
+    elif not (series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)):
+        raise TableError(f"{path}: column {series.name!r}: must hold numbers, not {series.dtype}")
     numbers = series.cast(pl.Float64, strict=False)
     for row in _rows(numbers.is_null() & series.is_not_null()):
         raise TableError(f"{path}: column {series.name!r}, row {row}: {series[row - 1]!r} is not a number")

@@ -24,7 +24,7 @@ from loaders import catalog, registry
 from loaders.signature import Batch
 from tests.nodes import free_port
 from training import tables
-from training.store import State, read_status
+from training.store import State, read_status, settled_status
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDES = {"guest": "bank", "host": "shop"}
@@ -114,6 +114,8 @@ def test_end_to_end(parties: Parties) -> None:
         for side, party in SIDES.items()
     }
     assert halves["guest"].binding_digest == halves["host"].binding_digest
+    assert halves["guest"].manifest.provenance == {"job": "spring", "metrics": outcome["metrics"]["evaluate"]}
+    assert halves["host"].manifest.provenance == {"job": "spring"}
     assert registry.resolve_alias(parties.folder / "host" / "registry", "tumour", "latest") == "spring"
 
     (train, label), (test, truth) = held_out(parties, "train"), held_out(parties, "test")
@@ -151,6 +153,8 @@ def test_a_killed_party_ends_the_other(parties: Parties, killed: str, left: str)
     lines = [line for line in told.splitlines() if line.startswith("tessera: ")]
     assert len(lines) == 1 and f"party {SIDES[killed]}" in lines[0] and "Traceback" not in told
     assert read_status(parties.job(left)).state is State.FAILED
+    assert settled_status(parties.job(killed)).state is State.FAILED
+    assert not list(parties.folder.rglob("manifest.json"))
     psutil.wait_procs(workers, timeout=5)
     assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
 
@@ -179,6 +183,14 @@ def test_a_port_in_use(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> Non
     assert process.returncode == 1
     assert f"tessera: party shop cannot listen on {address}" in told
     assert read_status(parties.job("host")).state is State.FAILED
+
+
+def test_how_long_to_wait_for_the_others(parties: Parties) -> None:
+    alone = parties.start("guest", "--wait-s", "0.5")
+    _, told = alone.communicate(timeout=20)
+    assert alone.returncode == 1
+    lines = [line for line in told.splitlines() if line.startswith("tessera: ")]
+    assert len(lines) == 1 and "party shop did not join job spring within 0.5 s" in lines[0]
 
 
 def test_a_table_that_is_not_there(parties: Parties) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from training.component import Component, ComponentError, Context, PortKind, Role, Table, Value
+from training.component import Component, ComponentError, Context, ModelPart, PortKind, Role, Table, Value
 from training.evaluation import EvaluationError, binary_figures
 
 
@@ -19,12 +19,14 @@ class EvaluateParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 class Evaluate(Component):
-    """Input `data`: column `score`, the probability of label 1, and the label. Figures are logged as metrics."""
+    """Input `data`: column `score`, the probability of label 1, and the label. Figures are logged as metrics, and are
+    the attributes of the model part `figures`."""
 
     roles: ClassVar[frozenset[Role]] = frozenset({Role.GUEST})
+    libraries: ClassVar[frozenset[str]] = frozenset({"sklearn"})
     Parameters: ClassVar[type[msgspec.Struct]] = EvaluateParameters
     inputs: ClassVar[Mapping[str, PortKind]] = {"data": PortKind.DATA}
-    outputs: ClassVar[Mapping[str, PortKind]] = {}
+    outputs: ClassVar[Mapping[str, PortKind]] = {"figures": PortKind.MODEL}
 
     async def run(
         self, context: Context, parameters: EvaluateParameters, inputs: Mapping[str, Value]
@@ -39,4 +41,4 @@ class Evaluate(Component):
             raise ComponentError(f"evaluate at party {context.party}: {error}") from None
         for name, value in figures.items():
             context.log_metric(name, value)
-        return {}
+        return {"figures": ModelPart("evaluate", ("score",), {}, figures)}

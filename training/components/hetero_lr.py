@@ -102,6 +102,8 @@ class HeteroLr(Component):
     guest's alone: column `score` is the probability of label 1.
     """
 
+    libraries: ClassVar[frozenset[str]] = frozenset({"tenseal"})
+    equal_parameters: ClassVar[bool] = True
     Parameters: ClassVar[type[msgspec.Struct]] = LrParameters
     inputs: ClassVar[Mapping[str, PortKind]] = {
         "train": PortKind.DATA,

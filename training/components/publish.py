@@ -41,22 +41,30 @@ class PublishParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
 class Publish(Component):
     """`model` is what hetero_lr learned, `scale` what prepared its columns; without `scale` the model takes the columns
-    as they are and none may be missing."""
+    as they are and none may be missing. `figures` is what evaluate found: it goes into the guest's own manifest, with
+    which it stays in the guest's registry."""
 
+    equal_parameters: ClassVar[bool] = True
     Parameters: ClassVar[type[msgspec.Struct]] = PublishParameters
-    inputs: ClassVar[Mapping[str, PortKind]] = {"model": PortKind.MODEL, "scale": PortKind.MODEL}
-    optional_inputs: ClassVar[frozenset[str]] = frozenset({"scale"})
+    inputs: ClassVar[Mapping[str, PortKind]] = {
+        "model": PortKind.MODEL,
+        "scale": PortKind.MODEL,
+        "figures": PortKind.MODEL,
+    }
+    optional_inputs: ClassVar[frozenset[str]] = frozenset({"scale", "figures"})
     outputs: ClassVar[Mapping[str, PortKind]] = {}
 
     async def run(
         self, context: Context, parameters: PublishParameters, inputs: Mapping[str, Value]
     ) -> Mapping[str, Value]:
-        model, scale = inputs["model"], inputs.get("scale")
+        model, scale, figures = inputs["model"], inputs.get("scale"), inputs.get("figures")
         if not isinstance(model, ModelPart) or model.kind != "hetero_lr":
             raise ComponentError(f"publish at party {context.party}: input model must come from hetero_lr")
         if scale is not None and (not isinstance(scale, ModelPart) or scale.columns != model.columns):
             raise ComponentError(f"publish at party {context.party}: input scale is not of the model's columns")
-        half = Half(model, scale)
+        if figures is not None and (not isinstance(figures, ModelPart) or figures.kind != "evaluate"):
+            raise ComponentError(f"publish at party {context.party}: input figures must come from evaluate")
+        half = Half(model, scale, figures)
         version = parameters.version or context.job
         manifest = half.manifest(context, parameters.model, version)
         try:
@@ -83,8 +91,9 @@ class Publish(Component):
 class Half:
     """One party's part of the model as an artifact of format `tessera`."""
 
-    def __init__(self, model: ModelPart, scale: ModelPart | None) -> None:
+    def __init__(self, model: ModelPart, scale: ModelPart | None, figures: ModelPart | None = None) -> None:
         self.columns = model.columns
+        self._metrics = {"metrics": dict(figures.attributes)} if figures is not None else {}
         self._arrays = {name: model.arrays[name] for name in ("weights", "intercept") if name in model.arrays}
         if scale is not None:
             self._arrays |= {name: scale.arrays[name] for name in ("fill", "mean", "scale")}
@@ -109,7 +118,7 @@ class Half:
             preprocess=steps if scaled else [],
             merge=Merge(kind=MergeKind.SUM, link=Link.SIGMOID),
             self_test=self._self_test(),
-            provenance={"job": context.job},
+            provenance={"job": context.job, **self._metrics},
         )
 
     def _inputs(self, missing: Missing) -> Iterator[TensorSpec]:

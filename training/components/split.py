@@ -23,6 +23,7 @@ class SplitParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Split(Component):
     """A row is in `test` if SHA-256(salt + id), its first 8 bytes big-endian, modulo 10 000 is below the share."""
 
+    equal_parameters: ClassVar[bool] = True
     Parameters: ClassVar[type[msgspec.Struct]] = SplitParameters
     inputs: ClassVar[Mapping[str, PortKind]] = {"data": PortKind.DATA}
     outputs: ClassVar[Mapping[str, PortKind]] = {"train": PortKind.DATA, "test": PortKind.DATA}

@@ -26,7 +26,10 @@ JOB = {
         "scale": {"module": "scale", "input": {"train": "split.train", "test": "split.test"}},
         "lr": {"module": "hetero_lr", "input": {"train": "scale.train", "test": "scale.test"}},
         "evaluate": {"module": "evaluate", "input": {"data": "lr.prediction"}},
-        "publish": {"module": "publish", "input": {"model": "lr.model", "scale": "scale.model"}},
+        "publish": {
+            "module": "publish",
+            "input": {"model": "lr.model", "scale": "scale.model", "figures": "evaluate.figures"},
+        },
     },
     "parameters": {"common": {"reader": {"table": "patients"}, "publish": {"model": MODEL}}},
 }

@@ -66,6 +66,23 @@ def test_run_refuses_before_it_starts(tmp_path: Path) -> None:
     assert wrong.exit_code == 1 and "cannot be read" in wrong.output
 
 
+def test_a_work_dir_that_is_a_file(tmp_path: Path) -> None:
+    path, party = job_file(tmp_path, good()), party_file(tmp_path)
+    (tmp_path / "jobs").touch()
+    tables = '[peers.shop]\naddress = "127.0.0.1:1"\n[tables.people]\npath = "people.csv"\n'
+    party.write_text(party.read_text() + tables)
+    refused = invoked("run", path, "--party", party)
+    assert refused.exit_code == 1
+    assert refused.output.strip() == f"tessera: {tmp_path}/jobs/spring cannot be written: Not a directory"
+
+
+def test_show_of_a_job_that_was_killed(tmp_path: Path) -> None:
+    with JobStore(tmp_path / "spring", Status("spring", "bank", "guest", "d")) as store:
+        store.move(State.RUNNING)
+    document = json.loads(invoked("show", tmp_path / "spring", "--json").output)
+    assert document["state"] == "failed" and "run it again" in document["reason"]
+
+
 def test_show_gives_last_values_and_the_reason(done: Path) -> None:
     shown = invoked("show", done)
     assert shown.exit_code == 0

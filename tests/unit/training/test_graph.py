@@ -58,6 +58,21 @@ def test_a_partys_own_parameters_win() -> None:
         (("parameters", "common", "reader_0"), {}, "$.parameters.guest.reader_0.table: party bank: is missing"),
         (("parameters", "common", "lr_0", "seed"), 2**60, "$: has no canonical JSON (RFC 8785)"),
         (("parameters", "common", "lr_1"), {}, "$.parameters.common.lr_1: there is no such task; did you mean lr_0?"),
+        (
+            ("parameters", "hosts", "shop", "evaluate_0"),
+            {"threshold": 0.1},
+            "$.parameters.hosts.shop.evaluate_0: party shop: that task does not run at a host",
+        ),
+        (
+            ("parameters", "hosts", "shop", "lr_0"),
+            {"epochs": 4},
+            "$.parameters.hosts.shop.lr_0.epochs: party shop: must be equal at every party",
+        ),
+        (
+            ("parameters", "guest", "lr_0"),
+            {"seed": 1},
+            "$.parameters.guest.lr_0.seed: party bank: must be equal at every party",
+        ),
         (("parameters", "hosts", "shopp"), {}, "$.parameters.hosts.shopp: is not a host here; did you mean shop?"),
     ],
 )
@@ -103,3 +118,9 @@ def test_files(tmp_path: Any) -> None:
         dsl.read(path)
     path.write_text('{"roles": {"guest": "a", "hosts": ["b"]}, "components": {"r": {"module": "reader"}}}')
     assert dsl.read(path, "mine")[0].job == "mine"
+
+
+def test_equal_values_may_be_given_twice() -> None:
+    document = spoilt("parameters", "hosts", "shop", "lr_0", value={"epochs": 3})
+    parameters: Any = graph.check(*dsl.parse(document)).parameters
+    assert parameters["shop", "lr_0"] == parameters["bank", "lr_0"]

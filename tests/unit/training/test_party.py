@@ -44,13 +44,13 @@ def test_the_environment_wins(tmp_path: Path) -> None:
     environ = {
         "TESSERA_TRAIN_WORKERS": "3",
         "TESSERA_TRAIN_PEERS__SHOP_1__ADDRESS": "127.0.0.1:7",
-        "TESSERA_TRAIN_PEERS__SHOP_1__CONSENT": '["psi", "x"]',
+        "TESSERA_TRAIN_PEERS__SHOP_1__CONSENT": '["psi", "hetero_lr"]',
         "TESSERA_PARTY": "other",
     }
     settings = load(written(tmp_path, GOOD), environ)
     assert (settings.workers, settings.party) == (3, "bank")
     assert settings.peers["shop-1"].address == "127.0.0.1:7"
-    assert settings.peers["shop-1"].consent == ("psi", "x")
+    assert settings.peers["shop-1"].consent == ("psi", "hetero_lr")
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
@@ -97,3 +97,13 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_party_is_not_its_own_peer(tmp_path: Path) -> None:
     assert problems(tmp_path, GOOD.replace("shop-1", "bank")) == ["peers.bank: is this party itself"]
+
+
+def test_consent_names_components(tmp_path: Path) -> None:
+    found = problems(tmp_path, GOOD.replace('["psi"]', '["pis"]'))
+    assert found == ["peers.shop-1.consent: 'pis' is no component; did you mean psi?"]
+
+
+def test_the_label_is_not_the_id(tmp_path: Path) -> None:
+    found = problems(tmp_path, GOOD.replace('label_column = "y"', 'label_column = "id"'))
+    assert found == ["tables.people.label_column: 'id' is the column of ids"]

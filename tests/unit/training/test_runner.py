@@ -1,6 +1,7 @@
 """Whole jobs of two parties in one process, over memory channels."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,15 +11,16 @@ import pytest
 
 from tests.unit.training.jobs import good
 from training import dsl, graph, runner
+from training.channel import ChannelError
 from training.channels.meeting import Meeting
 from training.channels.memory import MemoryHub
-from training.component import Component, Table
+from training.component import Component, ComponentError, Table
 from training.components.psi import Psi
 from training.components.reader import Reader
 from training.graph import Graph
 from training.party import PartySettings, PeerSettings, TableSettings
 from training.runner import RunError
-from training.store import JobStore, State, Status, read_metrics, read_status
+from training.store import JobStore, State, Status, StoreError, read_metrics, read_status
 from training.task_context import Place
 
 PEER = {"bank": "shop", "shop": "bank"}
@@ -186,3 +188,68 @@ def test_what_a_party_must_have(tmp_path: Path) -> None:
     with pytest.raises(dsl.JobError, match=r"party mill: has no role in this job"):
         runner.check_here(job(), stranger)
     runner.check_here(job(), settings(tmp_path, "bank"))
+
+
+def test_a_full_disk_ends_both_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = JobStore.save
+
+    def full(self: JobStore, task: str, port: str, value: Any) -> None:
+        if self.status.party == "shop":
+            raise StoreError("shop's folder cannot be written: No space left on device")
+        save(self, task, port, value)
+
+    monkeypatch.setattr(JobStore, "save", full)
+    run = Run(tmp_path).go()
+    assert str(run.outcomes["shop"]) == "shop's folder cannot be written: No space left on device"
+    assert str(run.outcomes["bank"]) == "party shop failed: task reader_0 cannot go on; its own log says why"
+    assert {run.status(party).state for party in PEER} == {State.FAILED}
+
+
+def test_a_library_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Psi, "libraries", frozenset({"no_such_library"}))
+    with pytest.raises(dsl.JobError) as caught:
+        runner.check_here(job(), settings(tmp_path, "bank"))
+    assert str(caught.value) == (
+        "$.components.psi_0.module: party bank: psi needs no_such_library: pip install 'tessera-federated[train]'"
+    )
+
+
+def test_another_partys_words_stay_on_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(self: Psi, context: Any, *_: Any) -> Any:
+        if context.party == "shop":
+            raise ChannelError("first\nsecond\x1b[2J" + "x" * 1000)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Psi, "run", broken)
+    told = str(Run(tmp_path).go().outcomes["bank"])
+    assert told.startswith("party shop failed: first second [2Jxxx")
+    assert told.isprintable() and len(told) < 400
+
+
+def test_a_peers_failure_while_a_task_is_being_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that records the task goes on after the runner has given up."""
+    move_task, failed = JobStore.move_task, threading.Event()
+
+    async def broken(self: Psi, context: Any, *_: Any) -> Any:
+        if context.party == "shop":
+            raise ComponentError("shop cannot")
+        return {}
+
+    def slow(self: JobStore, task: str, state: State) -> None:
+        if (self.status.party, task, state) == ("bank", "psi_0", State.SUCCEEDED):
+            failed.wait(10)
+        move_task(self, task, state)
+
+    def end(self: JobStore, running: State, state: State, reason: str) -> None:
+        settle(self, running, state, reason)
+        if self.status.party == "bank":
+            failed.set()
+
+    settle = JobStore.end
+    monkeypatch.setattr(Psi, "run", broken)
+    monkeypatch.setattr(JobStore, "move_task", slow)
+    monkeypatch.setattr(JobStore, "end", end)
+    run = Run(tmp_path).go()
+    assert str(run.outcomes["bank"]) == "party shop failed: task psi_0 cannot go on; its own log says why"
+    assert run.status("bank").state is State.FAILED
+    assert run.status("bank").tasks["psi_0"] is State.STOPPED

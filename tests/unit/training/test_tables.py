@@ -1,3 +1,4 @@
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,8 @@ def test_parquet_with_whole_number_ids(tmp_path: Path) -> None:
         ("id,a,y\n1,2,0\n2,tall,1\n", "column 'a', row 2: 'tall' is not a number"),
         ("id,a,y\n1,inf,0\n", "column 'a', row 1: the value is infinite"),
         ("id,a,y\n1,2,0\n2,2,\n", "column 'y', row 2: the label is missing"),
+        ('id,a,y\n1,2,0\n" ",3,1\n', "column 'id', row 2: the id is empty"),
+        ("id,a,y,a\n1,2,0,3\n", "column 'a' is there twice"),
         ("id,a\n1,2\n", "there is no column 'y'"),
         ("id,a,y\n", "the table has no rows"),
         ("", "cannot be read"),
@@ -59,10 +62,29 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
         read(tmp_path / "bad.parquet", "id")
 
 
-def test_fractions_cannot_be_ids(tmp_path: Path) -> None:
-    pl.DataFrame({"id": [1.0]}).write_parquet(tmp_path / "a.parquet")
-    with pytest.raises(TableError, match="whole numbers"):
+@pytest.mark.parametrize("value", [1.0, True, [1], date(2026, 1, 1)])
+def test_what_cannot_be_an_id(tmp_path: Path, value: object) -> None:
+    pl.DataFrame({"id": [value]}).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(TableError, match=r"a\.parquet: column 'id': ids must be texts or whole numbers"):
         read(tmp_path / "a.parquet", "id")
+
+
+@pytest.mark.parametrize("value", [[1], date(2026, 1, 1)])
+def test_what_cannot_be_a_feature(tmp_path: Path, value: object) -> None:
+    pl.DataFrame({"id": ["1"], "a": [value]}).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(TableError, match=r"a\.parquet: column 'a': must hold numbers, not"):
+        read(tmp_path / "a.parquet", "id")
+
+
+def test_a_column_without_any_value(tmp_path: Path) -> None:
+    pl.DataFrame({"id": ["1"], "a": [None]}).write_parquet(tmp_path / "a.parquet")
+    assert np.isnan(read(tmp_path / "a.parquet", "id").features).all()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_an_error_of_the_system() -> None:
+    with pytest.raises(OSError, match="No space left"):
+        write_parquet(Path("/dev/full"), Table(("1",), (), np.empty((1, 0))))
 
 
 @pytest.mark.parametrize("label", [None, np.array([0.0, 1.0])])

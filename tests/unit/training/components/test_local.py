@@ -95,11 +95,12 @@ async def test_scale_names_what_it_cannot_scale() -> None:
 async def test_evaluate_logs_known_figures() -> None:
     here = member()
     scores = table([[0.9], [0.4], [0.6], [0.1]], [1, 1, 0, 0], ("score",))
-    assert await ran("evaluate", {"data": scores}, here) == {}
+    part = (await ran("evaluate", {"data": scores}, here))["figures"]
     figures = {name: value for name, value, _ in here.metrics}
     loss = -np.mean(np.log([0.9, 0.4, 0.4, 0.9]))
     expected = {"auc": 0.75, "ks": 0.5, "accuracy": 0.5, "precision": 0.5, "recall": 0.5, "f1": 0.5, "log_loss": loss}
     assert figures == pytest.approx(expected)
+    assert (part.kind, part.attributes) == ("evaluate", figures)
 
 
 async def test_evaluate_at_another_threshold() -> None:

@@ -130,6 +130,18 @@ def test_version_is_the_job_and_no_alias_if_none_is_wanted(tmp_path: Path) -> No
         registry.resolve_alias(tmp_path / "host", "tumour", "latest")
 
 
+def test_what_evaluate_found_stays_in_the_guests_manifest(tmp_path: Path) -> None:
+    inputs: dict[str, dict[str, Any]] = {name: {"model": model(name), "scale": scale(name)} for name in COLUMNS}
+    inputs["guest"]["figures"] = ModelPart("evaluate", ("score",), {}, {"auc": 0.98765})
+    outcomes = published(tmp_path, inputs)
+    assert (outcomes["guest"], outcomes["host"]) == ({}, {})
+    provenance = {
+        name: registry.open_half(tmp_path / name, "tumour", "v1", name).manifest.provenance for name in COLUMNS
+    }
+    assert provenance == {"guest": {"job": "job", "metrics": {"auc": 0.98765}}, "host": {"job": "job"}}
+    assert all(len(payload) == 64 for _, _, payload in outcomes["sent"])
+
+
 def test_without_scale_no_value_may_be_missing(tmp_path: Path) -> None:
     published(tmp_path, {name: {"model": model(name)} for name in COLUMNS})
     half = registry.open_half(tmp_path / "guest", "tumour", "v1", "guest")
@@ -149,5 +161,7 @@ def test_inputs_that_do_not_fit(tmp_path: Path) -> None:
     other = ModelPart("scale", ("x",), scale("host").arrays)
     wrong = published(tmp_path, {"host": {"model": scale("host")}})
     foreign = published(tmp_path, {"host": {"model": model("host"), "scale": other}})
+    figures = published(tmp_path, {"guest": {"model": model("guest"), "figures": scale("guest")}})
+    assert "input figures must come from evaluate" in str(figures["guest"])
     assert "must come from hetero_lr" in str(wrong["host"])
     assert "not of the model's columns" in str(foreign["host"])
