@@ -28,23 +28,37 @@ ALIASES = "aliases"
 
 
 def write_half(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> str:
-    """Phase one: store a half and return its digest. Storing the same half again changes nothing; another half under
-    the same name is refused with ArtifactError."""
+    """Phase one: store a half and return its digest. Storing the same half again changes nothing; another one takes the
+    place of a half that was never bound, and is refused with ArtifactError where one is bound."""
     entries = {name: FileEntry(hashlib.sha256(content).hexdigest(), len(content)) for name, content in files.items()}
     complete = msgspec.structs.replace(manifest, files=entries, binding=None)
     document = {**msgspec.to_builtins(complete), "schema": SCHEMA}
     target = half_path(root, manifest.model, manifest.version, manifest.role, manifest.party)
     for name in files:
         _check_file_name(name)
+    digest = digest_of(document)
+    if target.exists():
+        _make_way(target, digest)
     if not target.exists():
         with _staging(target) as draft:
             for name, content in files.items():
                 _write(draft / name, content)
             _write(draft / MANIFEST, rfc8785.dumps(document))
-    digest = digest_of(document)
     if digest_of(_document(target)) != digest:
         raise ArtifactError(f"{_shown(target)} holds another half already: publish under a new version")
     return digest
+
+
+def _make_way(target: Path, digest: str) -> None:
+    """Put aside what a job left that did not finish publishing. A bound half never makes way, nor does the same one."""
+    try:
+        present = _document(target)
+    except ArtifactError:
+        return
+    if present.get("binding") is None and digest_of(present) != digest:
+        aside = Path(tempfile.mkdtemp(prefix=".unbound-", dir=target.parent))
+        target.rename(aside / target.name)
+        shutil.rmtree(aside)
 
 
 def bind(half: Path, binding: Sequence[HalfRef]) -> str:

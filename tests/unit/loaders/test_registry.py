@@ -167,6 +167,15 @@ def test_writing_the_same_half_again_changes_nothing(half: Path, tmp_path: Path)
         write(tmp_path, weights={"a": 9.0})
 
 
+def test_a_half_that_was_never_bound_makes_way(tmp_path: Path) -> None:
+    """A job that failed while publishing can be run again."""
+    write(tmp_path)
+    path, own = write(tmp_path, weights={"a": 9.0})
+    bind(path, [own])
+    assert open_half(tmp_path, "m", "1", "bank").half_digest == own.half_digest
+    assert [entry.name for entry in path.parent.iterdir()] == ["guest-bank"]
+
+
 def test_writers_at_the_same_time_leave_one_whole_half(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         outcomes = [pool.submit(write, tmp_path) for _ in range(8)]
