@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from serving.cache.keys import load_secret
+from serving.cache.keys import node_secret
 from serving.cache.memory import MemoryTier
 from serving.cache.redis import RedisTier
 from serving.cache.result import ResultCache
@@ -34,7 +34,7 @@ async def assemble(settings: Settings) -> Node:
     """A node that is ready to run. Raises what a wrong file raises, naming it."""
     state_dir = Path(settings.state_dir)
     store = await asyncio.to_thread(FileControlStore, state_dir)
-    secret = await asyncio.to_thread(load_secret, Path(settings.cache.secret_file or state_dir / "cache.secret"))
+    secret = await asyncio.to_thread(node_secret, settings.cache.secret_file, state_dir)
 
     pool = ModelPool(settings.limits.pool_max_bytes)
     reconciler = Reconciler(Path(settings.registry), settings.party, pool)

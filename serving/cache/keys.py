@@ -12,6 +12,7 @@ import secrets
 from pathlib import Path
 
 SECRET_BYTES = 32
+SECRET_FILE = "cache.secret"  # noqa: S105 - a file name
 KEY_BYTES = 16
 
 
@@ -41,14 +42,21 @@ class KeyMaker:
         return self._prefix + state.digest()[:KEY_BYTES]
 
 
+def node_secret(shared_file: str, state_dir: Path) -> bytes:
+    """The secret that replicas share, when the settings name its file: it must be there, else each replica would make
+    one of its own. Otherwise the node's own, made in its state folder. Raises SecretFileError naming the file."""
+    return read_secret(Path(shared_file)) if shared_file else load_secret(state_dir / SECRET_FILE)
+
+
 def load_secret(path: Path) -> bytes:
-    """The secret in `path`, made there when there is none. Raises SecretFileError naming the file."""
+    """The secret in `path`, made there when there is none. Raises SecretFileError."""
     if not path.exists():
         _make_secret(path)
-    return _read_secret(path)
+    return read_secret(path)
 
 
-def _read_secret(path: Path) -> bytes:
+def read_secret(path: Path) -> bytes:
+    """The secret in `path`. Raises SecretFileError."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode & 0o777

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.cache.keys import KeyMaker, SecretFileError, load_secret
+from serving.cache.keys import KeyMaker, SecretFileError, load_secret, node_secret
 
 SECRET = bytes(range(32))
 HALF = ("m", "1", "ab" * 32)
@@ -97,3 +97,15 @@ def test_a_secret_that_others_can_reach_is_refused(tmp_path, mode):
 def test_a_folder_in_its_place_is_refused(tmp_path):
     with pytest.raises(SecretFileError, match=f"cannot read the cache secret {tmp_path}"):
         load_secret(tmp_path)
+
+
+def test_a_shared_secret_is_never_made_up(tmp_path):
+    own = node_secret("", tmp_path)
+    assert own == load_secret(tmp_path / "cache.secret")
+    with pytest.raises(SecretFileError, match="cannot read the cache secret"):
+        node_secret(str(tmp_path / "mistyped"), tmp_path)
+    assert not (tmp_path / "mistyped").exists()
+    shared = tmp_path / "shared"
+    shared.write_bytes(SECRET)
+    shared.chmod(0o600)
+    assert node_secret(str(shared), tmp_path) == SECRET
