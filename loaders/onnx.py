@@ -1,7 +1,7 @@
 """Format `onnx`: any ONNX model with declared tensors, as a local model of one party.
 
-File: `model.onnx`. The session reads it from memory, so tensors kept outside the file are found nowhere: keep them
-inside. No custom-operator library is ever registered, so a model that needs one does not load.
+File: `model.onnx`, with all its tensors inside: a model that keeps some in other files does not load. Operators are
+those of stock onnxruntime; no custom-operator library is ever registered. Preprocessing belongs into the graph.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 from loaders.loader import Loader, LoadError, Servable
 from loaders.servables.onnx import OnnxServable, dtype_of
-from loaders.signature import FeatureError, Signature, TensorSpec
+from loaders.servables.onnx_tensors import MalformedModelError, keeps_data_outside
+from loaders.signature import FeatureError, Missing, Signature, TensorSpec
 
 MODEL = "model.onnx"
 
@@ -25,15 +26,38 @@ class OnnxLoader(Loader):
 
     def load(self) -> Servable:
         manifest = self.artifact.manifest
-        session = self._session()
+        self._refuse_preprocessing()
+        session = self._session(self._model())
         _match("input", manifest.inputs, session.get_inputs())
         _match("output", manifest.outputs, session.get_outputs())
+        if not manifest.outputs or manifest.outputs[0].is_text:
+            raise LoadError("the first output must be declared and hold numbers: it is the score")
         try:
             return OnnxServable(Signature(manifest.inputs, manifest.outputs), session)
         except FeatureError as error:
             raise LoadError(f"inputs: {error}") from None
 
-    def _session(self) -> Any:
+    def _refuse_preprocessing(self) -> None:
+        """Nothing here would run it, and scores without it would be wrong in silence."""
+        manifest = self.artifact.manifest
+        if manifest.preprocess:
+            raise LoadError("format 'onnx' takes no preprocess steps: put them into the model's graph")
+        for spec in manifest.inputs:
+            if spec.missing is Missing.IMPUTE:
+                raise LoadError(f"input {spec.name!r}: format 'onnx' imputes nothing; declare missing error or native")
+
+    def _model(self) -> bytes:
+        if MODEL not in self.artifact.files:
+            raise LoadError(f"{MODEL} is not among the artifact's files")
+        raw = (self.artifact.path / MODEL).read_bytes()
+        try:
+            if keeps_data_outside(raw):
+                raise LoadError(f"{MODEL} keeps tensors in other files: save it again with all tensors inside")
+        except MalformedModelError as error:
+            raise LoadError(f"{MODEL} is not an ONNX model: {error}") from None
+        return raw
+
+    def _session(self, model: bytes) -> Any:
         try:
             import onnxruntime  # noqa: PLC0415 - only parties with ONNX models pay for it
         except ImportError:
@@ -42,11 +66,10 @@ class OnnxLoader(Loader):
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 4
-        if MODEL not in self.artifact.files:
-            raise LoadError(f"{MODEL} is not among the artifact's files")
-        raw = (self.artifact.path / MODEL).read_bytes()
+        # Not onnxruntime's own format, whose tensors were not looked through.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         try:
-            return onnxruntime.InferenceSession(raw, options, providers=["CPUExecutionProvider"])
+            return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             # onnxruntime raises a class of its own for every status, and RuntimeError for the rest.
             raise LoadError(f"{MODEL}: onnxruntime refuses it: {_first_line(error)}") from error

@@ -45,6 +45,7 @@ class OnnxServable(Servable):
         self._session = session
         self._inputs = _placed(signature.inputs)
         self._names = [spec.name for spec in signature.outputs]
+        self._width = signature.outputs[0].width
 
     def predict(self, batch: Batch) -> Outputs:
         feeds = {one.name: _tensor(one, batch) for one in self._inputs}
@@ -55,7 +56,10 @@ class OnnxServable(Servable):
             raise FeatureError(f"the model refuses the input: {str(error).splitlines()[0]}") from error
         outputs = dict(zip(self._names, answers, strict=True))
         score = self._names[0]
-        outputs[score] = np.asarray(outputs[score], dtype=np.float64).reshape(batch.rows, -1)
+        values = np.asarray(outputs[score], dtype=np.float64)
+        if values.shape[0] != batch.rows or values.size != batch.rows * self._width:
+            raise ValueError(f"output {score!r} has shape {values.shape} for {batch.rows} rows of width {self._width}")
+        outputs[score] = values.reshape(batch.rows, self._width)
         return outputs
 
 
@@ -74,6 +78,11 @@ def _tensor(one: _Input, batch: Batch) -> Any:
     if one.dtype is None:
         return batch.texts[:, one.start : one.stop].reshape(one.shape)
     values = batch.numbers[:, one.start : one.stop]
-    if one.dtype.kind in "iub" and not (values == np.trunc(values)).all():
-        raise FeatureError(f"input {one.name!r} takes whole numbers")
-    return values.astype(one.dtype).reshape(one.shape)
+    try:
+        with np.errstate(over="raise", invalid="ignore"):
+            tensor = values.astype(one.dtype)
+    except FloatingPointError:
+        raise FeatureError(f"input {one.name!r} has a value too large for {one.dtype}") from None
+    if one.dtype.kind in "iub" and not (tensor == values).all():
+        raise FeatureError(f"input {one.name!r} takes whole numbers within the range of {one.dtype}")
+    return tensor.reshape(one.shape)

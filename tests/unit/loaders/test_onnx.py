@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from loaders.artifact import Manifest, Merge, MergeKind
 from loaders.catalog import load_servable, loader_for
 from loaders.loader import LoadError, Servable
 from loaders.registry import open_half
-from loaders.signature import Batch, FeatureError, TensorSpec
+from loaders.signature import Batch, FeatureError, Missing, TensorSpec
 from tests.artifacts import make_onnx
 from tests.unit.loaders.halves import load
 
@@ -147,14 +148,14 @@ def test_a_sequence_output_says_how_to_export(tmp_path: Path) -> None:
         load(tmp_path, manifest([spec("x")], [spec("y")]), {"model.onnx": loaded.SerializeToString()})
 
 
-def external(location: str) -> bytes:
-    """A model whose weight lies in another file."""
-    weight = helper.make_tensor("w", FLOAT, [1], [1.0])
+def external(location: str, width: int = 1) -> bytes:
+    """A model whose weights lie in another file."""
+    weight = helper.make_tensor("w", FLOAT, [width], [1.0] * width)
     weight.ClearField("float_data")
     weight.data_location = TensorProto.EXTERNAL
     weight.external_data.add(key="location", value=location)
     return model(
-        [helper.make_node("Mul", ["x", "w"], ["y"])], {"x": (FLOAT, [None, 1])}, {"y": (FLOAT, [None, 1])}, [weight]
+        [helper.make_node("Max", ["x", "w"], ["y"])], {"x": (FLOAT, [None, 1])}, {"y": (FLOAT, [None, width])}, [weight]
     )
 
 
@@ -177,6 +178,75 @@ def external(location: str) -> bytes:
 def test_what_onnxruntime_cannot_run_alone_does_not_load(tmp_path: Path, raw: bytes) -> None:
     with pytest.raises(LoadError, match=r"model\.onnx"):
         load(tmp_path, manifest([spec("x")], [spec("y")]), {"model.onnx": raw, "weights.bin": b"\0\0\x80\x3f"})
+
+
+def test_a_file_in_the_working_directory_is_not_taken_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnxruntime looks there by itself, and serves what it finds when the tensor is too large to be folded."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights.bin").write_bytes(np.full(300, 7, dtype=np.float32).tobytes())
+    half = manifest([spec("x")], [spec("y", shape=(-1, 300))])
+    with pytest.raises(LoadError, match="keeps tensors in other files"):
+        load(tmp_path / "registry", half, {"model.onnx": external("weights.bin", 300)})
+
+
+def test_preprocessing_that_nobody_would_run_is_refused(tmp_path: Path) -> None:
+    steps = [{"kind": "scale", "mean": "mean.npy", "scale": "scale.npy"}]
+    with pytest.raises(LoadError, match="no preprocess steps"):
+        load(tmp_path, manifest([spec("x")], [spec("y")]), {"model.onnx": IDENTITY}, preprocess=steps)
+    imputed = manifest([spec("x", missing=Missing.IMPUTE)], [spec("y")])
+    with pytest.raises(LoadError, match="'x': format 'onnx' imputes nothing"):
+        load(tmp_path / "other", imputed, {"model.onnx": IDENTITY})
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "fits", "too_much"),
+    [
+        (TensorProto.UINT8, "uint8", 255.0, 256.0),
+        (TensorProto.UINT8, "uint8", 0.0, -1.0),
+        (INT64, "int64", -(2.0**63), 1e20),
+        (TensorProto.INT32, "int32", 7.0, math.nan),
+        (TensorProto.BOOL, "bool", 1.0, 2.0),
+        (FLOAT, "float32", 1e38, 1e39),
+        (TensorProto.FLOAT16, "float16", 65504.0, -1e6),
+    ],
+)
+def test_numbers_that_the_type_cannot_hold_are_refused(
+    tmp_path: Path, kind: int, dtype: str, fits: float, too_much: float
+) -> None:
+    raw = model(
+        [helper.make_node("Cast", ["x"], ["y"], to=DOUBLE)], {"x": (kind, [None, 1])}, {"y": (DOUBLE, [None, 1])}
+    )
+    half = manifest([spec("x", dtype, missing=Missing.NATIVE)], [spec("y", "float64")])
+    servable = load(tmp_path, half, {"model.onnx": raw})
+    assert servable.predict(numbers([fits]))["y"].tolist() == [[pytest.approx(fits, rel=1e-6)]]
+    with pytest.raises(FeatureError, match="'x'.*" + dtype):
+        servable.predict(numbers([fits], [too_much]))
+
+
+def test_a_native_missing_value_reaches_the_model(tmp_path: Path) -> None:
+    half = manifest([spec("x", missing=Missing.NATIVE)], [spec("y")])
+    servable = load(tmp_path, half, {"model.onnx": IDENTITY})
+    assert math.isnan(servable.predict(numbers([math.nan]))["y"][0, 0])
+
+
+def test_scores_that_are_not_one_per_row_are_never_given_out(tmp_path: Path) -> None:
+    raw = model(
+        [helper.make_node("Concat", ["x", "x"], ["y"], axis=0)], {"x": (FLOAT, [None, 1])}, {"y": (FLOAT, ["n", 1])}
+    )
+    servable = load(tmp_path, manifest([spec("x")], [spec("y")]), {"model.onnx": raw})
+    with pytest.raises(ValueError, match=r"'y' has shape \(4, 1\) for 2 rows of width 1"):
+        servable.predict(numbers([1.0], [2.0]))
+
+
+def test_no_rows_give_no_scores(tmp_path: Path) -> None:
+    servable = load(tmp_path, manifest([spec("x")], [spec("y")]), {"model.onnx": IDENTITY})
+    assert servable.predict(Batch(np.empty((0, 1)), np.empty((0, 0), dtype=np.object_)))["y"].shape == (0, 1)
+
+
+def test_a_score_is_a_number(tmp_path: Path) -> None:
+    raw = model([helper.make_node("Identity", ["x"], ["y"])], {"x": (STRING, [None, 1])}, {"y": (STRING, [None, 1])})
+    with pytest.raises(LoadError, match="first output"):
+        load(tmp_path, manifest([spec("x", "string")], [spec("y", "string")]), {"model.onnx": raw})
 
 
 def test_the_model_file_has_its_name(tmp_path: Path) -> None:
