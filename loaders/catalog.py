@@ -11,7 +11,7 @@ import numpy as np
 
 from loaders.artifact import Artifact, SelfTest
 from loaders.loader import Loader, LoadError, Servable
-from loaders.signature import Batch, FeatureError
+from loaders.signature import Batch, Signature
 
 _CONTRACTS = frozenset({"__init__", "artifact", "catalog", "loader", "merge", "registry", "signature"})
 
@@ -39,19 +39,26 @@ def load_servable(loader: Loader) -> Servable:
 
 def run_self_test(servable: Servable, test: SelfTest) -> None:
     """Raises LoadError naming the first output that is not as the artifact says."""
-    rows = len(test.numbers)
-    numbers = np.array(test.numbers, dtype=np.float64).reshape(rows, -1)
-    texts = np.array(test.texts or [[]] * rows, dtype=np.object_).reshape(rows, -1)
+    if not test.numbers or not test.outputs:
+        raise LoadError("self-test: it has no rows or no outputs, so it tests nothing")
     try:
-        outputs = servable.predict(Batch(numbers, texts))
-    except (FeatureError, ValueError) as error:
+        outputs = servable.predict(_vectors(test, servable.signature))
+        wanted = {name: np.array(expected, dtype=np.float64) for name, expected in test.outputs.items()}
+    except ValueError as error:
         raise LoadError(f"self-test: the half cannot answer its own vectors: {error}") from None
-    for name, expected in test.outputs.items():
-        wanted = np.array(expected, dtype=np.float64)
-        if name not in outputs or outputs[name].shape != wanted.shape:
-            raise LoadError(f"self-test: output {name!r} of shape {wanted.shape} is not there")
-        if not np.allclose(outputs[name], wanted, rtol=0, atol=test.tolerance, equal_nan=True):
+    for name, values in wanted.items():
+        if name not in outputs or outputs[name].shape != values.shape or outputs[name].dtype.kind not in "fiub":
+            raise LoadError(f"self-test: output {name!r} with numbers of shape {values.shape} is not there")
+        if not np.allclose(outputs[name], values, rtol=0, atol=test.tolerance, equal_nan=True):
             raise LoadError(f"self-test: output {name!r} differs from what the artifact declares")
+
+
+def _vectors(test: SelfTest, signature: Signature) -> Batch:
+    """Raises ValueError when the rows are not as wide as the signature."""
+    rows = len(test.numbers)
+    numbers = np.array(test.numbers, dtype=np.float64).reshape(rows, len(signature.numbers))
+    texts = np.array(test.texts or [[]] * rows, dtype=np.object_).reshape(rows, len(signature.texts))
+    return Batch(numbers, texts)
 
 
 @cache

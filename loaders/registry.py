@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,7 +75,7 @@ def bind(half: Path, binding: Sequence[HalfRef]) -> str:
     if document.get("binding") not in (None, builtin):
         raise ArtifactError(f"{_shown(half)} is bound already, and a bound half never changes")
     document["binding"] = builtin
-    _replace(half / MANIFEST, rfc8785.dumps(document))
+    _replace(half / MANIFEST, rfc8785.dumps(document), half.parent)
     return hashlib.sha256(rfc8785.dumps(builtin)).hexdigest()
 
 
@@ -100,10 +101,10 @@ def open_half(root: Path, model: str, version: str, party: str) -> Artifact:
 def find_half(root: Path, model: str, version: str, party: str) -> Path:
     """The folder `<role>-<party>` of a version, whatever the role. Raises ArtifactError."""
     folder = version_path(root, model, version)
-    found = sorted(folder.glob(f"*-{_named('party', party)}")) if folder.is_dir() else []
+    found = sorted(folder.glob(f"[!.]*-{_named('party', party)}")) if folder.is_dir() else []
     found = [half for half in found if half.name.split("-", 1)[1] == party]
     if not found:
-        others = sorted(half.name for half in folder.iterdir()) if folder.is_dir() else []
+        others = sorted(half.name for half in folder.glob("[!.]*"))
         there = f"; there is {', '.join(others)}" if others else ""
         raise MissingHalfError(f"no half of {model}/{version} for party {party!r} in the registry{there}")
     if len(found) > 1:
@@ -119,7 +120,8 @@ def set_alias(root: Path, model: str, alias: str, version: str) -> None:
         raise ArtifactError(f"alias {alias!r}: there is no {model}/{version} in the registry")
     record = root / _named("model", model) / ALIASES / _named("alias", alias)
     record.parent.mkdir(parents=True, exist_ok=True)
-    _replace(record, version.encode())
+    _replace(record, version.encode(), record.parent)
+    _sync(record.parent.parent)
 
 
 def resolve_alias(root: Path, model: str, alias: str) -> str:
@@ -161,11 +163,20 @@ def _document(half: Path) -> dict[str, Any]:
         raise ArtifactError(f"{_shown(half)}/{MANIFEST} is missing") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{_shown(half)}/{MANIFEST} is not JSON: {error}") from None
+    except RecursionError:
+        raise ArtifactError(f"{_shown(half)}/{MANIFEST} is nested too deeply") from None
     if not isinstance(document, dict):
         raise ArtifactError(f"{_shown(half)}/{MANIFEST} is not a JSON object")
-    if rfc8785.dumps(document) != raw:
+    if not _is_canonical(document, raw):
         raise ArtifactError(f"{_shown(half)}/{MANIFEST} has been changed: it is not in canonical form (RFC 8785)")
     return document
+
+
+def _is_canonical(document: dict[str, Any], raw: bytes) -> bool:
+    try:
+        return rfc8785.dumps(document) == raw
+    except (rfc8785.CanonicalizationError, RecursionError):  # numbers that JSON readers do not agree on
+        return False
 
 
 def _manifest(half: Path, document: Mapping[str, Any]) -> Manifest:
@@ -189,8 +200,8 @@ def _verify_files(half: Path, manifest: Manifest) -> None:
         path = half / name
         if name not in present:
             raise ArtifactError(f"{_shown(half)}/{name} is missing")
-        if path.resolve() != half.resolve() / name:
-            raise ArtifactError(f"{_shown(half)}/{name} is a link; artifacts hold plain files")
+        if path.resolve() != half.resolve() / name or not path.is_file():
+            raise ArtifactError(f"{_shown(half)}/{name} is a link or a device; artifacts hold plain files")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if path.stat().st_size != entry.bytes or digest != entry.sha256:
@@ -210,21 +221,27 @@ def _staging(target: Path) -> Iterator[Path]:
     try:
         yield draft
         draft.chmod(0o755)
-        _sync(draft)
+        for folder in (*(path for path in draft.rglob("*") if path.is_dir()), draft):
+            _sync(folder)
         try:
             draft.rename(target)
         except OSError as error:
             if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                 raise
-        _sync(target.parent)
+        for folder in target.parents[:3]:  # version, model, registry: each may be new
+            _sync(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _replace(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    _write(draft, content)
-    draft.replace(path)
+def _replace(path: Path, content: bytes, drafts: Path) -> None:
+    """The draft lies in `drafts`: what a killed process leaves of it must not lie in a half, which would not open."""
+    draft = drafts / f".{path.name}.{secrets.token_hex(8)}"
+    try:
+        _write(draft, content)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
     _sync(path.parent)
 
 

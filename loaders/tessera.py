@@ -33,13 +33,20 @@ class TesseraLoader(Loader):
         weights = weights[:, None] if weights.ndim == 1 else weights
         if weights.ndim != 2 or weights.shape[0] != features:
             raise LoadError(f"weights.npy has shape {weights.shape} for {features} features")
+        if weights.shape[1] != signature.outputs[0].width:
+            raise LoadError(
+                f"weights.npy gives width {weights.shape[1]}, the declared output has {signature.outputs[0].width}"
+            )
         intercept = self._intercept(weights.shape[1])
         try:
             steps = compile_steps(manifest.preprocess, features, self._array)
         except PreprocessError as error:
             raise LoadError(str(error)) from None
         self._check_missing(steps.fill)
-        return LinearServable(signature, steps, weights, intercept)
+        try:
+            return LinearServable(signature, steps, weights, intercept)
+        except OverflowError as error:
+            raise LoadError(f"weights.npy and the scale step do not go together: {error}") from None
 
     def _signature(self) -> Signature:
         manifest = self.artifact.manifest
@@ -75,7 +82,7 @@ class TesseraLoader(Loader):
         try:
             with (self.artifact.path / name).open("rb") as file:
                 values = np.lib.format.read_array(file, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+        except (ValueError, OSError, EOFError, MemoryError) as error:  # memory: its header promises too much
             raise LoadError(f"{name} is not a .npy array: {error}") from None
         if values.dtype != np.float64 or not np.isfinite(values).all():
             raise LoadError(f"{name} must hold finite float64 numbers")

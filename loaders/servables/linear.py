@@ -8,30 +8,39 @@ import numpy as np
 
 from loaders.loader import Outputs, Servable
 from loaders.servables.preprocess import Steps
-from loaders.signature import Batch, Numbers, Signature
+from loaders.signature import Batch, FeatureError, Numbers, Signature
 
 
 class LinearServable(Servable):
     """`weights` (features, width) over the preprocessed features, `intercept` (width,).
 
     Scaling is folded: w' = w / scale, b' = b - sum(w * mean / scale). The sum runs along each row by itself, so a row
-    gives the same bits alone and in a batch (a BLAS product does not promise that).
+    gives the same bits alone and in a batch (a BLAS product does not promise that). Raises OverflowError when the
+    folded weights are not finite.
     """
 
     def __init__(self, signature: Signature, steps: Steps, weights: Numbers, intercept: Numbers) -> None:
         self.signature = signature
-        self._weights = np.ascontiguousarray((weights / steps.scale[:, None]).T)
-        self._bias = intercept - self._weights @ steps.mean
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._weights = np.ascontiguousarray((weights / steps.scale[:, None]).T)
+            self._bias = intercept - self._weights @ steps.mean
+        if not (np.isfinite(self._weights).all() and np.isfinite(self._bias).all()):
+            raise OverflowError("weights divided by scales are not finite")
         self._fill = steps.fill
         self._output = signature.outputs[0].name
 
     def predict(self, batch: Batch) -> Outputs:
-        partial = self._partial(batch.numbers)
-        # A missing value shows in the sum; looking for it before would cost as much as the sum.
-        if not math.isfinite(np.add.reduce(partial, axis=None)):
-            partial = self._partial(np.where(np.isnan(batch.numbers), self._fill, batch.numbers))
+        with np.errstate(over="ignore", invalid="ignore"):
+            partial = self._partial(batch.numbers)
+            # A missing value shows in the sum; looking for it before would cost as much as the sum.
+            if not math.isfinite(np.add.reduce(partial, axis=None)):
+                partial = self._partial(np.where(np.isnan(batch.numbers), self._fill, batch.numbers))
+                if not np.isfinite(partial).all():
+                    raise FeatureError("the features give no finite result: one is missing or far too large")
         return {self._output: partial}
 
     def _partial(self, numbers: Numbers) -> Numbers:
-        partial: Numbers = np.add.reduce(numbers[:, None, :] * self._weights, axis=2) + self._bias
+        # Row by row in memory, however `numbers` lies there: the order of addition decides the last bits.
+        products = np.multiply(numbers[:, None, :], self._weights, order="C")
+        partial: Numbers = np.add.reduce(products, axis=2) + self._bias
         return partial

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -117,6 +120,32 @@ def test_damage_is_named(half: Path, tmp_path: Path, damage, text: str) -> None:
     refused(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    "manifest",
+    [b'{"a":' * 100_000 + b"1" + b"}" * 100_000, b'{"schema":99999999999999999999}', b'{"schema":1e999}', b"\xff"],
+    ids=["nested too deeply", "a number beyond 2^53", "an infinite number", "not UTF-8"],
+)
+def test_a_manifest_that_readers_trip_over_is_refused(half: Path, tmp_path: Path, manifest: bytes) -> None:
+    (half / "manifest.json").write_bytes(manifest)
+    refused(tmp_path, r"m/1/guest-bank/manifest\.json")
+
+
+def test_what_is_no_plain_file_is_not_read(half: Path, tmp_path: Path) -> None:
+    (half / "weights.npy").unlink()
+    os.mkfifo(half / "weights.npy")
+    refused(tmp_path, "plain files")
+
+
+def test_files_may_lie_in_folders(tmp_path: Path) -> None:
+    manifest, files = linear_half("m", "1", "guest", "bank", WEIGHTS, 0.5)
+    digest = write_half(tmp_path, manifest, {**files, "parts/one/a.npy": b"a"})
+    path = half_path(tmp_path, "m", "1", "guest", "bank")
+    bind(path, [HalfRef("guest", "bank", digest)])
+    assert "parts/one/a.npy" in open_half(tmp_path, "m", "1", "bank").files
+    (path / "parts" / "one" / "b.npy").write_bytes(b"b")
+    refused(tmp_path, r"parts/one/b\.npy is not in the manifest")
+
+
 def test_a_link_instead_of_a_file_is_refused(half: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside.npy"
     (half / "weights.npy").rename(outside)
@@ -174,6 +203,23 @@ def test_a_half_that_was_never_bound_makes_way(tmp_path: Path) -> None:
     bind(path, [own])
     assert open_half(tmp_path, "m", "1", "bank").half_digest == own.half_digest
     assert [entry.name for entry in path.parent.iterdir()] == ["guest-bank"]
+
+
+def test_a_process_killed_while_it_binds_spoils_nothing(tmp_path: Path) -> None:
+    path, own = write(tmp_path)
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from loaders.artifact import HalfRef; from loaders.registry import bind\n"
+        "Path.replace = lambda *_: os._exit(9)\n"
+        "bind(Path(sys.argv[1]), [HalfRef(*sys.argv[2:])])"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, path, own.role, own.party, own.half_digest], check=False)
+    assert killed.returncode == 9
+    refused(tmp_path, "not bound")
+    bind(path, [own])
+    assert open_half(tmp_path, "m", "1", "bank").half_digest == own.half_digest
+    with pytest.raises(ArtifactError, match=r"there is guest-bank$"):
+        find_half(tmp_path, "m", "1", "shop")
 
 
 def test_writers_at_the_same_time_leave_one_whole_half(tmp_path: Path) -> None:

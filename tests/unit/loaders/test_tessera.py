@@ -9,14 +9,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from loaders.artifact import Manifest
+from loaders.artifact import Manifest, SelfTest
 from loaders.loader import LoadError
-from loaders.servables.linear import LinearServable
-from loaders.servables.preprocess import PreprocessError, Steps, compile_steps
-from loaders.signature import Batch, Missing, Signature, TensorSpec
+from loaders.signature import Batch, Missing, TensorSpec
 from tests.artifacts import linear_half, npy
 from tests.unit.loaders.halves import load
 
@@ -36,6 +32,13 @@ def numbers(*rows: list[float]) -> Batch:
 def half(**changes: object) -> tuple[Manifest, dict[str, bytes]]:
     manifest, files = linear_half("m", "1", "guest", "bank", WEIGHTS, 0.5)
     return msgspec.structs.replace(manifest, **{"self_test": None, **changes}), files
+
+
+def promising(count: int) -> bytes:
+    """A `.npy` file whose header promises `count` numbers, with none behind it."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f8", "fortran_order": False, "shape": (count,)})
+    return buffer.getvalue()
 
 
 def imputed() -> tuple[TensorSpec, ...]:
@@ -73,6 +76,9 @@ def test_a_half_may_be_wider_than_one(tmp_path: Path) -> None:
         ({"weights.npy": npy([1.0, 2.0])[:-4]}, {}, r"weights\.npy is not a \.npy array"),
         ({"weights.npy": b""}, {}, r"weights\.npy is not a \.npy array"),
         ({"intercept.npy": npy([1.0, 2.0])}, {}, r"intercept\.npy has shape \(2,\) for width 1"),
+        ({"weights.npy": promising(900_000_000_000_000)}, {}, r"weights\.npy is not a \.npy array"),
+        ({"weights.npy": npy([[1.0, 2.0], [3.0, 4.0]])}, {}, r"weights\.npy gives width 2, the declared output has 1"),
+        ({**ARRAYS, "scale.npy": npy([1e-320, 1.0])}, {"preprocess": PREPROCESS}, "do not go together"),
         ({}, {"preprocess": PREPROCESS[1:]}, r"mean\.npy is not among"),
         ({}, {"preprocess": [{"kind": "bin"}]}, "known are impute, then scale"),
         ({}, {"preprocess": [PREPROCESS[1], PREPROCESS[0]]}, "known are impute, then scale"),
@@ -117,41 +123,18 @@ def test_a_half_that_fails_its_own_vectors_does_not_load(tmp_path: Path) -> None
         load(tmp_path / "other", manifest, files, self_test=wrong)
 
 
-def test_the_estimate_is_known_before_the_load(tmp_path: Path) -> None:
-    servable = load(tmp_path, *half())
-    assert servable.signature.numbers == ("a", "b")
-
-
-finite = st.floats(-1e6, 1e6)
-
-
-@given(
-    st.integers(1, 40).flatmap(
-        lambda k: st.tuples(
-            st.lists(st.lists(finite, min_size=k, max_size=k), min_size=1, max_size=12),
-            st.lists(st.floats(-10, 10), min_size=k, max_size=k),
-        )
-    )
+@pytest.mark.parametrize(
+    ("vectors", "text"),
+    [
+        (SelfTest(numbers=[], outputs={"partial": []}), "tests nothing"),
+        (SelfTest(numbers=[[1.0, 2.0]], outputs={}), "tests nothing"),
+        (SelfTest(numbers=[[1.0]], outputs={"partial": [[0.75]]}), "cannot answer"),
+        (SelfTest(numbers=[[1.0], [1.0, 2.0]], outputs={"partial": [[0.5], [0.5]]}), "cannot answer"),
+        (SelfTest(numbers=[[1.0, 2.0]], outputs={"partial": [[0.5], [0.5, 1.0]]}), "cannot answer"),
+        (SelfTest(numbers=[[1.0, None]], outputs={"partial": [[0.5]]}), "no finite result"),
+        (SelfTest(numbers=[[1.0, 2.0]], outputs={"partial": [[0.5, 0.5]]}), "is not there"),
+    ],
 )
-def test_a_row_gives_the_same_bits_alone_and_in_a_batch(case: tuple[list[list[float]], list[float]]) -> None:
-    rows, weights = case
-    width = len(weights)
-    signature = Signature(
-        (TensorSpec(name="v", dtype="float64", shape=(-1, width)),),
-        (TensorSpec(name="partial", dtype="float64", shape=(-1, 1)),),
-    )
-    steps = Steps(np.full(width, np.nan), np.zeros(width), np.ones(width))
-    servable = LinearServable(signature, steps, np.array(weights)[:, None], np.array([0.25]))
-    whole = servable.predict(numbers(*rows))["partial"]
-    alone = np.concatenate([servable.predict(numbers(row))["partial"] for row in rows])
-    assert whole.tobytes() == alone.tobytes()
-    exact = [math.fsum([0.25, *(x * w for x, w in zip(row, weights, strict=True))]) for row in rows]
-    assert np.allclose(whole[:, 0], exact, rtol=1e-9, atol=1e-6)
-
-
-def test_steps_are_optional() -> None:
-    steps = compile_steps([], 2, pytest.fail)
-    assert np.isnan(steps.fill).all()
-    assert (steps.mean.tolist(), steps.scale.tolist()) == ([0.0, 0.0], [1.0, 1.0])
-    with pytest.raises(PreprocessError):
-        compile_steps([{"kind": "scale", "mean": "m"}], 2, lambda name: np.zeros(2))
+def test_vectors_that_do_not_fit_the_half_are_refused(tmp_path: Path, vectors: SelfTest, text: str) -> None:
+    with pytest.raises(LoadError, match=f"self-test: .*{text}"):
+        load(tmp_path, *half(self_test=vectors))
