@@ -115,14 +115,24 @@ class Response:
     labels: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Example:
+    """What an app with default parameters makes of one row: `score` is the model's, `answer` what the caller gets."""
+
+    score: tuple[float, ...]
+    answer: tuple[float, ...]
+
+
 class App(ABC):
     """Processing around a model. Constructed once per binding with its parameters; methods are pure and thread-safe.
 
     `Parameters` is a frozen msgspec struct with defaults; wrong or unknown parameters are refused at publish-online.
+    `examples` are run before the app is used: at least one, each exact to 1e-9.
     """
 
     name: ClassVar[str]
     Parameters: ClassVar[type[msgspec.Struct]]
+    examples: ClassVar[Sequence[Example]]
 
     def __init__(self, parameters: Any) -> None:
         self.parameters = parameters
@@ -134,6 +144,20 @@ class App(ABC):
     @abstractmethod
     def postprocess(self, request: Request, result: Result) -> Result:
         """The scores that the caller gets. Raises AppError."""
+
+
+def run_examples(kind: type[App]) -> None:
+    """Raises AppError naming the app and the first example that it does not meet."""
+    request = Request("", "", "", "", ("example",))
+    if not kind.examples:
+        raise AppError(f"app {kind.name!r} has no examples")
+    for example in kind.examples:
+        try:
+            answer = kind(kind.Parameters()).postprocess(request, Result(np.array([example.score]))).scores
+        except Exception as error:
+            raise AppError(f"app {kind.name!r} fails its own example {example}: {error}") from error
+        if answer.shape != (1, len(example.answer)) or not np.allclose(answer, [example.answer], rtol=0, atol=1e-9):
+            raise AppError(f"app {kind.name!r} makes {answer.tolist()} of its own example {example}")
 
 
 def features_of(request: Request, signature: Signature, ignore_unknown: bool = False) -> Batch:
@@ -153,6 +177,8 @@ def _packed(request: Request, matrix: npt.NDArray[np.float64], signature: Signat
         raise FeatureError(
             f"signature_hash is {request.signature_hash.hex() or 'empty'}, the model's is {signature.digest.hex()}"
         )
+    if matrix.shape[0] != request.rows:
+        raise FeatureError(f"{matrix.shape[0]} rows of numbers for {request.rows} users")
     if matrix.shape[1] != len(signature.numbers):
         raise FeatureError(f"{matrix.shape[1]} numbers in a row, the model takes {len(signature.numbers)}")
     named = signature.columns(request.rows, {}, request.texts) if request.columnar else signature.row({}, request.texts)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from apps.app import App
+from apps.app import App, run_examples
 
 _CONTRACTS = frozenset({"__init__", "app", "catalog"})
 
@@ -28,7 +28,8 @@ def names() -> list[str]:
 
 
 def make_app(name: str, parameters: str = "") -> App:
-    """The app with its parameters, a JSON object; empty means all defaults."""
+    """The app with its parameters, a JSON object; empty means all defaults. Raises UnknownAppError,
+    AppParametersError, or AppError when the app does not meet its own examples."""
     kind = _app_class(name)
     try:
         return kind(msgspec.json.decode(parameters or "{}", type=kind.Parameters))
@@ -48,4 +49,5 @@ def _app_class(name: str) -> type[App]:
     ]
     if len(found) != 1 or found[0].name != name:
         raise UnknownAppError(f"apps/{name}.py must hold exactly one App with name {name!r}")
+    run_examples(found[0])
     return found[0]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import msgspec
 
-from apps.app import App, Request, Result, features_of
+from apps.app import App, Example, Request, Result, features_of
 from loaders.signature import Batch, Signature
 
 
@@ -19,6 +20,7 @@ class PassThroughParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=T
 class PassThrough(App):
     name: ClassVar[str] = "passthrough"
     Parameters: ClassVar[type[msgspec.Struct]] = PassThroughParameters
+    examples: ClassVar[Sequence[Example]] = (Example((0.25,), (0.25,)), Example((0.2, 0.8), (0.2, 0.8)))
     parameters: PassThroughParameters
 
     def preprocess(self, request: Request, signature: Signature) -> Batch:

@@ -6,12 +6,13 @@ A probability of 0 gives the upper bound, of 1 the lower one. Points are rounded
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import msgspec
 import numpy as np
 
-from apps.app import App, AppError, Request, Result, features_of
+from apps.app import App, AppError, Example, Request, Result, features_of
 from loaders.loader import Scores
 from loaders.signature import Batch, Signature
 
@@ -30,10 +31,26 @@ class ScorecardParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     lower_limit: float = 0.0
     ignore_unknown: bool = False
 
+    def __post_init__(self) -> None:
+        if not self.lower_limit < self.upper_limit:
+            raise ValueError(
+                f"lower_limit {self.lower_limit:g} must be below upper_limit_ratio x offset, {self.upper_limit:g}"
+            )
+
+    @property
+    def upper_limit(self) -> float:
+        return self.upper_limit_ratio * self.offset
+
 
 class Scorecard(App):
     name: ClassVar[str] = "scorecard"
     Parameters: ClassVar[type[msgspec.Struct]] = ScorecardParameters
+    examples: ClassVar[Sequence[Example]] = (
+        Example((0.5,), (500.0,)),
+        Example((1 / 3,), (520.0,)),
+        Example((0.0,), (1500.0,)),
+        Example((1.0,), (0.0,)),
+    )
     parameters: ScorecardParameters
 
     def preprocess(self, request: Request, signature: Signature) -> Batch:
@@ -42,11 +59,12 @@ class Scorecard(App):
     def postprocess(self, request: Request, result: Result) -> Result:
         given = self.parameters
         probability = result.scores
-        if ((probability < 0) | (probability > 1)).any():
+        if not ((probability >= 0) & (probability <= 1)).all():  # NaN is neither
             raise AppError("app 'scorecard' needs a probability; the model's link gives something else")
         inner = np.clip(probability, NEARLY, 1 - NEARLY)
         points = given.offset + given.factor / math.log(given.factor_base) * np.log((1 - inner) / inner)
-        upper = given.upper_limit_ratio * given.offset
-        points = np.where(probability <= NEARLY, upper, np.where(probability >= 1 - NEARLY, given.lower_limit, points))
-        bounded: Scores = np.clip(points, given.lower_limit, upper)
+        points = np.where(
+            probability <= NEARLY, given.upper_limit, np.where(probability >= 1 - NEARLY, given.lower_limit, points)
+        )
+        bounded: Scores = np.clip(points, given.lower_limit, given.upper_limit)
         return Result(bounded.round(2))

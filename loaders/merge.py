@@ -42,6 +42,12 @@ def _sigmoid(linear: Scores) -> Scores:
     return probability
 
 
+def _exp(linear: Scores) -> Scores:
+    with np.errstate(over="ignore"):  # infinite is what it is then
+        raised: Scores = np.exp(linear)
+    return raised
+
+
 def _softmax(linear: Scores) -> Scores:
     with np.errstate(over="ignore"):  # a difference of -inf is a share of 0
         raised = np.exp(linear - linear.max(axis=1, keepdims=True))
@@ -52,6 +58,6 @@ def _softmax(linear: Scores) -> Scores:
 _LINKS: dict[Link, Callable[[Scores], Scores]] = {
     Link.IDENTITY: _identity,
     Link.SIGMOID: _sigmoid,
-    Link.EXP: np.exp,
+    Link.EXP: _exp,
     Link.SOFTMAX: _softmax,
 }

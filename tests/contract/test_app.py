@@ -21,6 +21,12 @@ def app(request: pytest.FixtureRequest) -> App:
     return make_app(request.param)
 
 
+def test_the_apps_own_examples_hold(app: App) -> None:
+    for example in app.examples:
+        answer = app.postprocess(ROW, Result(np.array([example.score]))).scores
+        assert answer.tolist() == [pytest.approx(example.answer, abs=1e-9)]
+
+
 def test_an_unknown_parameter_is_refused(app: App) -> None:
     with pytest.raises(AppParametersError, match=f"app '{app.name}'.*nonsense"):
         make_app(app.name, '{"nonsense": 1}')

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import pickle
+import re
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
-from loaders.artifact import ArtifactError
+from loaders.artifact import ArtifactError, Manifest, SelfTest
 from loaders.catalog import formats, load_servable, loader_for
-from loaders.loader import Loader
+from loaders.loader import Loader, LoadError, Servable
 from loaders.registry import open_half
 from loaders.signature import Batch
 from tests.artifacts import make_bound_pair, make_onnx
+from tests.unit.loaders.halves import load
 
 
 @pytest.fixture(params=["tessera", "onnx"])
@@ -74,6 +79,34 @@ def test_threads_share_a_servable(loader: Loader) -> None:
 def test_a_loader_unloads_what_it_loaded(loader: Loader) -> None:
     load_servable(loader)
     loader.unload()
+
+
+def again(half: Path, root: Path, files: Mapping[str, bytes], self_test: SelfTest | None) -> Servable:
+    """The same half with other files or vectors, written, verified and loaded."""
+    manifest = msgspec.json.decode((half / "manifest.json").read_bytes(), type=Manifest)
+    intact = {name: (half / name).read_bytes() for name in manifest.files}
+    return load(root, manifest, {**intact, **files}, self_test=self_test)
+
+
+def test_the_halfs_own_vectors_decide(half: Path, loader: Loader, tmp_path: Path) -> None:
+    test = loader.artifact.manifest.self_test
+    assert test is not None
+    assert again(half, tmp_path / "intact", {}, test)
+    name = loader.artifact.manifest.outputs[0].name
+    wrong = {name: [[value + 0.01 for value in row] for row in test.outputs[name]]}
+    with pytest.raises(LoadError, match=f"self-test: output {name!r} differs"):
+        again(half, tmp_path / "wrong", {}, msgspec.structs.replace(test, outputs=wrong))
+
+
+def test_nothing_is_unpickled(half: Path, loader: Loader, tmp_path: Path) -> None:
+    files = dict.fromkeys(loader.artifact.files, pickle.dumps(Bomb()))
+    with pytest.raises(LoadError, match="|".join(map(re.escape, files))):
+        again(half, tmp_path / "pickled", files, None)
+
+
+class Bomb:
+    def __reduce__(self):
+        return (pytest.fail, ("it was unpickled",))
 
 
 def test_a_damaged_file_never_reaches_a_loader(half: Path, tmp_path: Path) -> None:

@@ -39,13 +39,16 @@ def test_points_stay_within_the_bounds() -> None:
     assert points(0.999, '{"lower_limit": 450}') == 450.0
 
 
-@pytest.mark.parametrize("probability", [-0.1, 1.1])
+@pytest.mark.parametrize("probability", [-0.1, 1.1, math.nan, math.inf])
 def test_what_is_no_probability_is_the_models_fault(probability: float) -> None:
     with pytest.raises(AppError, match="needs a probability"):
         points(probability)
 
 
-@pytest.mark.parametrize("parameters", ['{"factor": 0}', '{"factor_base": 1}', '{"upper_limit_ratio": -1}'])
+@pytest.mark.parametrize(
+    "parameters",
+    ['{"factor": 0}', '{"factor_base": 1}', '{"upper_limit_ratio": -1}', '{"offset": -10}', '{"lower_limit": 1500}'],
+)
 def test_parameters_have_ranges(parameters: str) -> None:
     with pytest.raises(AppParametersError, match="scorecard"):
         make_app("scorecard", parameters)

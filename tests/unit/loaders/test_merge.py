@@ -44,6 +44,10 @@ def test_extreme_values_stay_probabilities() -> None:
     assert classes.sum(axis=1).tolist() == [1.0, 1.0]
 
 
+def test_an_expectation_too_large_for_a_number_is_infinite() -> None:
+    assert merge_rule(Merge(kind=MergeKind.SUM, link=Link.EXP))([np.array([[800.0]])]).tolist() == [[math.inf]]
+
+
 def test_an_unknown_rule_is_refused_at_load() -> None:
     with pytest.raises(LoadError, match="tree_walk"):
         merge_rule(Merge(kind=MergeKind.TREE_WALK))

@@ -146,6 +146,28 @@ def test_files_may_lie_in_folders(tmp_path: Path) -> None:
     refused(tmp_path, r"parts/one/b\.npy is not in the manifest")
 
 
+def test_a_half_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file and folder of it, and every folder that leads to it."""
+    made_durable: list[Path] = []
+    sync, rename = os.fsync, Path.rename
+
+    def noted(descriptor: int) -> None:
+        made_durable.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        sync(descriptor)
+
+    def renamed(draft: Path, target: Path) -> Path:
+        inside = {draft, *draft.rglob("*")}
+        assert inside <= set(made_durable)
+        assert len(inside) == 6
+        return rename(draft, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Path, "rename", renamed)
+    manifest, _ = linear_half("m", "1", "guest", "bank", WEIGHTS)
+    write_half(tmp_path, manifest, {"a.npy": b"a", "parts/one/b.npy": b"b"})
+    assert {tmp_path / "m" / "1", tmp_path / "m", tmp_path} <= set(made_durable)
+
+
 def test_a_link_instead_of_a_file_is_refused(half: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside.npy"
     (half / "weights.npy").rename(outside)
