@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import logging
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import threading
@@ -31,7 +29,14 @@ START_S, STOP_S, PAUSE_S = 10.0, 10.0, 1.0
 LOCK_S = 5.0
 """For a server whose supervisor was killed and that is still saving."""
 MAX_SOCKET_PATH = 107
-_PR_SET_PDEATHSIG = 1
+_DIE_WITH_OWNER = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 15)  # PR_SET_PDEATHSIG, SIGTERM: the entries are saved
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(1)  # it ended before we asked
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Run by an interpreter that becomes the server. Code between fork and exec here would be unsafe beside threads."""
 
 
 class StateInUseError(OSError):
@@ -115,27 +120,27 @@ class EmbeddedRedis:
     async def _launch(self, program: str) -> bool:
         """Start the server and wait until it answers; False, and no process, when it does not."""
         process = self._process = await asyncio.create_subprocess_exec(
-            program,
+            *_dying_with(os.getpid(), program),
             *self._options(),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
             pass_fds=(self._lock,),
             umask=0o077,
-            preexec_fn=_death_with(os.getpid()),
         )
         answering = asyncio.create_task(_answering(f"unix://{self._socket}"))
         ended = asyncio.create_task(process.wait())
         try:
             await asyncio.wait({answering, ended}, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
-            answers = answering.done() and not answering.exception() and not ended.done()
+            problem = _problem(answering, ended)
         finally:
             answering.cancel()
             ended.cancel()
-        if not answers:
+        if problem:
+            logger.warning("the cache server %s, see %s", problem, LOG)
             await _end(process)
             self._process = None
-        return answers
+        return not problem
 
     async def _keep_running(self, program: str) -> None:
         while True:
@@ -207,16 +212,18 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-def _death_with(owner: int) -> Callable[[], None] | None:
-    """What the child does before it becomes the server: ask for SIGTERM when its owner ends, however that ends, so that
-    the entries are saved (Linux; elsewhere the server stays). The library is looked up before the fork."""
+def _problem(answering: asyncio.Task[None], ended: asyncio.Task[int]) -> str:
+    """Why a server that was started is of no use; "" for one that answers."""
+    if ended.done():
+        return f"ended with code {ended.result()}"
+    if not answering.done():
+        return f"did not answer within {START_S:g} s"
+    error = answering.exception()
+    return f"answered with {error!r}" if error else ""
+
+
+def _dying_with(owner: int, program: str) -> list[str]:
+    """The command of a server that gets SIGTERM when its owner ends, however that ends (Linux; elsewhere it stays)."""
     if sys.platform != "linux":
-        return None
-    prctl, getppid, terminate = ctypes.CDLL(None).prctl, os.getppid, signal.SIGTERM
-
-    def ask() -> None:
-        prctl(_PR_SET_PDEATHSIG, terminate)
-        if getppid() != owner:
-            os._exit(1)  # it ended before we asked
-
-    return ask
+        return [program]
+    return [sys.executable, "-I", "-S", "-c", _DIE_WITH_OWNER, str(owner), program]
