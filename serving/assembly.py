@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from serving.cache.counts import Counts
 from serving.cache.keys import node_secret
 from serving.cache.memory import MemoryTier
 from serving.cache.redis import RedisTier
@@ -16,18 +17,25 @@ from serving.control import FileControlStore
 from serving.features.file import FileFeatureSource
 from serving.features.source import FeatureSource
 from serving.frontdoor import admin, federation, inference
+from serving.frontdoor.http import HttpDoor
 from serving.holds import HoldUpkeep
 from serving.host import HostSide
-from serving.node import Node, Part, Port
+from serving.http_port import HttpServer
+from serving.node import Node, NodeState, Part, Port
 from serving.peers.peer import Peer
 from serving.peers.remote import RemotePartials
 from serving.pipeline import Pipeline
 from serving.pool import ModelPool
 from serving.publishing import Publishing
+from serving.readiness import Readiness, cache_problems, model_problems, report
+from serving.readings import cache_metrics, lag_metrics, model_metrics
 from serving.reconciler import Reconciler
 from serving.security import caller
 from serving.settings import Settings
-from serving.transport import ServerOptions, channel, server
+from serving.telemetry.exposition import Exposition, request_metrics
+from serving.telemetry.lag import LoopLag
+from serving.telemetry.requests import RequestFigures
+from serving.transport import Server, ServerOptions, channel, server
 
 
 async def assemble(settings: Settings) -> Node:
@@ -38,33 +46,44 @@ async def assemble(settings: Settings) -> Node:
 
     pool = ModelPool(settings.limits.pool_max_bytes)
     reconciler = Reconciler(Path(settings.registry), settings.party, pool)
-    peers = {
-        party: Peer(party, channel(settings.transport, peer.address))
-        for party, peer in settings.peers.items()
-        if peer.address
-    }
+    peers = _peers(settings)
     publishing = Publishing(settings.party, store, reconciler, pool, peers, settings.limits.load_timeout_s)
     upkeep = HoldUpkeep(publishing.keep_holds)
 
-    cache = _remote_cache(settings)
+    memory, shared = _remote_tiers(settings)
+    cache = TieredCache(memory, shared)
     remote = RemotePartials(settings.party, peers, cache, secret, settings.cache)
     results = ResultCache(settings.cache.result_max_entries, settings.cache.result_ttl_s)
     pipeline = Pipeline(publishing.routes, pool, remote, results, settings.limits)
     sources = _sources(settings)
     host = HostSide(pool, sources)
 
-    options = ServerOptions(max_receive_bytes=settings.limits.max_request_bytes)
-    service, party, operator = (server(settings.transport, options) for _ in range(3))
-    inference.register(service, pipeline)
-    federation.register(party, host, publishing, settings, partial(caller, settings=settings))
+    figures, lag = RequestFigures(), LoopLag()
+    service, party, operator = _servers(settings)
+    inference.register(service, pipeline, figures)
+    federation.register(party, host, publishing, settings, partial(caller, settings=settings), figures)
     admin.register(operator, publishing)
+    readings = (
+        partial(request_metrics, figures),
+        partial(lag_metrics, lag),
+        partial(cache_metrics, _levels(results, memory, shared)),
+        partial(model_metrics, publishing, pool),
+    )
+    checks = (partial(model_problems, publishing), partial(cache_problems, shared))
+
+    def readiness() -> Readiness:
+        return report(node.state is NodeState.READY, node.state.value, checks)
+
+    http = HttpDoor(pipeline, Exposition(readings), readiness, figures, settings.limits.max_request_bytes)
 
     ports = (
         Port("service", service, settings.ports.service, ("tessera.v1.Inference",)),
         Port("party", party, settings.ports.party, ("tessera.v1.Federation",)),
         Port("admin", operator, settings.ports.admin, ("tessera.v1.Admin",)),
+        Port("http", HttpServer(http.application()), settings.ports.http),
     )
     parts = (
+        Part(lag.start, lag.stop),
         Part(stop=cache.close),
         *(Part(stop=peer.close) for peer in peers.values()),
         *(Part(source.open, source.close) for source in sources.values()),
@@ -77,13 +96,34 @@ async def assemble(settings: Settings) -> Node:
         await reconciler.all_settled()
         upkeep.start()
 
-    return Node(settings, ports, parts, ready)
+    node = Node(settings, ports, parts, ready)
+    return node
 
 
-def _remote_cache(settings: Settings) -> TieredCache:
+def _servers(settings: Settings) -> tuple[Server, Server, Server]:
+    """For the service, party and admin ports."""
+    options = ServerOptions(max_receive_bytes=settings.limits.max_request_bytes)
+    one, two, three = (server(settings.transport, options) for _ in range(3))
+    return one, two, three
+
+
+def _peers(settings: Settings) -> dict[str, Peer]:
+    return {
+        party: Peer(party, channel(settings.transport, peer.address))
+        for party, peer in settings.peers.items()
+        if peer.address
+    }
+
+
+def _remote_tiers(settings: Settings) -> tuple[MemoryTier, RedisTier | None]:
     cache = settings.cache
     memory = MemoryTier(cache.remote_max_entries, cache.remote_ttl_s)
-    return TieredCache(memory, RedisTier(cache.url, cache.shared_timeout_s) if cache.url else None)
+    return memory, RedisTier(cache.url, cache.shared_timeout_s) if cache.url else None
+
+
+def _levels(results: ResultCache, memory: MemoryTier, shared: RedisTier | None) -> dict[str, Counts]:
+    levels = {"l1": results.counts, "l2": memory.counts}
+    return levels if shared is None else {**levels, "l3": shared.counts}
 
 
 def _sources(settings: Settings) -> Mapping[str, FeatureSource]:

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Protocol
 
 from serving import ports_file
 from serving.health import Health
@@ -39,12 +40,22 @@ _NEXT: dict[NodeState, frozenset[NodeState]] = {
 }
 
 
+class Listener(Protocol):
+    """A server of any protocol."""
+
+    def add_port(self, address: str) -> int: ...
+
+    async def start(self) -> None: ...
+
+    async def stop(self, grace_s: float) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Port:
     """A server, the address from the settings, and the full names of the gRPC services registered on it."""
 
     name: str
-    server: Server
+    server: Listener
     address: str
     services: tuple[str, ...] = ()
 
@@ -81,6 +92,10 @@ class Node:
         """Where the ports are bound, by name."""
 
     @property
+    def _grpc_servers(self) -> list[Server]:
+        return [port.server for port in self._ports if isinstance(port.server, Server)]
+
+    @property
     def state(self) -> NodeState:
         return self._state
 
@@ -101,7 +116,7 @@ class Node:
             stack.push_async_callback(port.server.stop, 0)
             bound = port.server.add_port(port.address)
             self.addresses[port.name] = f"{port.address.rpartition(':')[0]}:{bound}"
-        await self._health.register(port.server for port in self._ports)
+        await self._health.register(self._grpc_servers)
 
     async def _start(self, stack: AsyncExitStack) -> None:
         for part in self._parts:
@@ -135,7 +150,8 @@ class Node:
         await self._health.draining()
         grace_s = self._settings.limits.drain_s
         logger.info("draining for up to %g s", grace_s)
-        await asyncio.gather(*(port.server.stop(grace_s) for port in self._ports))
+        await asyncio.gather(*(server.stop(grace_s) for server in self._grpc_servers))
+        # Probes and Prometheus are answered to the end: the exit stack stops their port.
 
     def _enter(self, state: NodeState) -> None:
         if state not in _NEXT[self._state]:

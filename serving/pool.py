@@ -76,6 +76,15 @@ class ModelPool:
         self._loaded: Mapping[ModelId, ModelHandle] = {}
         self._reserved: dict[ModelId, int] = {}
 
+    @property
+    def max_bytes(self) -> int:
+        return self._max_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """Of what is loaded, loading or draining."""
+        return sum(handle.bytes for handle in self._loaded.values()) + sum(self._reserved.values())
+
     def acquire(self, model: ModelId) -> ModelHandle:
         """The handle to use in a `with` statement at once. Raises UnknownNameError."""
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 
+import msgspec
+
 from serving.errors import NotAllowedError
 from serving.settings import Settings
 from serving.transport import Call
@@ -44,7 +46,7 @@ def check_binds(settings: Settings) -> list[tuple[str, str]]:
             f"ports.{name}",
             f"{address} {reason}",
         )
-        for name, address in (("service", ports.service), ("party", ports.party), ("admin", ports.admin))
+        for name, address in msgspec.structs.asdict(ports).items()
         if not is_loopback(address)
     ]
 

@@ -57,6 +57,7 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     service: Address = "127.0.0.1:8700"
     party: Address = "127.0.0.1:8701"
     admin: Address = "127.0.0.1:8702"
+    http: Address = "127.0.0.1:8703"
 
 
 class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -14,13 +14,13 @@ import uvloop
 
 from loaders.artifact import ArtifactError
 from loaders.loader import LoadError
-from serving import telemetry
 from serving.errors import TesseraError
 from serving.exit_code import ExitCode
 from serving.features.source import FeatureSourceError
 from serving.node import Node
 from serving.settings import Settings
 from serving.settings_file import SettingsError, load
+from serving.telemetry import logs
 
 Assemble = Callable[[Settings], Awaitable[Node]]
 
@@ -39,7 +39,7 @@ def run(config: Path, assemble: Assemble) -> ExitCode:
     """Serve until SIGTERM or SIGINT."""
     try:
         settings = load(config, os.environ)
-        telemetry.set_up(settings.log_level, settings.log_format)
+        logs.set_up(settings.log_level, settings.log_format)
         uvloop.run(_live(settings, assemble))
     except (SettingsError, OSError, TesseraError, FeatureSourceError, ArtifactError, LoadError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.filename is None else None

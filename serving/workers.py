@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from serving import ports_file, telemetry
+from serving import ports_file
 from serving.exit_code import ExitCode
 from serving.settings import Settings
 from serving.settings_file import SettingsError, load
+from serving.telemetry import logs
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +192,7 @@ class Supervisor:
 def supervise(config: Path, worker: Sequence[str] = WORKER) -> int:
     """`tessera serve`. Raises SettingsError, InUseError."""
     settings = load(config, os.environ)
-    telemetry.set_up(settings.log_level, settings.log_format)
+    logs.set_up(settings.log_level, settings.log_format)
     command = [*worker, "--config", str(config), "--parent", str(os.getpid())]
     with exclusive(Path(settings.state_dir)):
         return asyncio.run(_supervise(settings, config, command))

@@ -10,8 +10,9 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import httpx
 import msgspec
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -49,6 +50,7 @@ class PartyNode:
         self.config.write_text(
             f"party = '{self.party}'\nstate_dir = 'state'\nregistry = 'registry'\n{settings}\n"
             f"[ports]\nservice = '127.0.0.1:0'\nparty = '127.0.0.1:{self.party_port}'\nadmin = '127.0.0.1:0'\n"
+            "http = '127.0.0.1:0'\n"
         )
 
     @property
@@ -137,6 +139,10 @@ class PartyNode:
             "service",
             lambda link: inference_pb2_grpc.InferenceStub(link.stub_channel).BatchPredict(request, timeout=timeout_s),
         )
+
+    def http(self, method: str, path: str, **options: Any) -> httpx.Response:
+        with httpx.Client(base_url=f"http://{self.address('http')}", trust_env=False) as client:
+            return client.request(method, path, **options)
 
     def serving(self) -> bool:
         """Whether its health check says so."""

@@ -65,6 +65,10 @@ class RedisTier(CacheTier):
         self._abandoned: set[asyncio.Task[Any]] = set()
         self.counts = Counts()
 
+    @property
+    def is_down(self) -> bool:
+        return self._circuit.is_open
+
     async def get_many(self, keys: Sequence[bytes]) -> list[Found]:
         values = await self._ask(lambda: self._client.mget(keys), self._timeout_s) if keys else None
         if values is None:

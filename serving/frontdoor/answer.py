@@ -5,25 +5,32 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from enum import IntEnum
 from functools import wraps
-from inspect import isawaitable
 from typing import Any, TypeVar
 
 from serving.errors import public
-from serving.transport import BytesHandler, Call, RpcError
+from serving.telemetry.requests import MethodFigures
+from serving.transport import BytesHandler, Call, Code, RpcError
 
 T = TypeVar("T")
 
 
-def answering(handler: BytesHandler) -> BytesHandler:
-    """Wrap a bytes handler, synchronous or not. A reply that is at hand stays at hand: no task is made for it."""
+def answering(handler: BytesHandler, figures: MethodFigures) -> BytesHandler:
+    """Wrap and count a bytes handler, synchronous or not. A reply that is at hand stays at hand: no task is made for
+    it."""
 
     @wraps(handler)
     def answer(raw: bytes, call: Call) -> bytes | Awaitable[bytes]:
+        began = figures.start()
         try:
             reply = handler(raw, call)
         except Exception as error:
-            raise _status(error) from error
-        return _awaited(reply) if isawaitable(reply) else reply
+            status = _status(error)
+            figures.finish(began, status.code)
+            raise status from error
+        if isinstance(reply, bytes):
+            figures.finish(began)
+            return reply
+        return _counted(reply, figures, began)
 
     return answer
 
@@ -41,6 +48,20 @@ def answering_method(method: Callable[..., Awaitable[T]]) -> Callable[..., Await
 def enum_value(value: IntEnum) -> Any:
     """For an enum field of a message: the stubs ask for the message's own enum, the wire for its number."""
     return value.value
+
+
+async def _counted(reply: Awaitable[bytes], figures: MethodFigures, began: float) -> bytes:
+    code = Code.CANCELLED
+    try:
+        answer = await reply
+        code = Code.OK
+    except Exception as error:
+        status = _status(error)
+        code = status.code
+        raise status from error
+    finally:
+        figures.finish(began, code)
+    return answer
 
 
 async def _awaited(reply: Awaitable[T]) -> T:

@@ -16,6 +16,7 @@ from serving.peers.peer import PROTOCOL
 from serving.pool import ModelId
 from serving.publishing import REPLICA, Publishing
 from serving.settings import Settings
+from serving.telemetry.requests import RequestFigures
 from serving.transport import Call, Server, call_of
 from tessera.v1 import federation_pb2 as wire
 from tessera.v1 import federation_pb2_grpc
@@ -27,10 +28,17 @@ Caller = Callable[[Call], str]
 """The party that calls, known from the transport. Raises NotAllowedError."""
 
 
-def register(server: Server, host: HostSide, publishing: Publishing, settings: Settings, caller: Caller) -> None:
+def register(
+    server: Server,
+    host: HostSide,
+    publishing: Publishing,
+    settings: Settings,
+    caller: Caller,
+    figures: RequestFigures,
+) -> None:
     """Serve the protocol on `server`."""
     door = FederationDoor(host, settings, caller)
-    server.add_bytes_handler(INFER, answering(door.infer))
+    server.add_bytes_handler(INFER, answering(door.infer, figures.of("tessera.v1", INFER)))
     servicer = FederationServicer(publishing, settings, caller)
     federation_pb2_grpc.add_FederationServicer_to_server(servicer, server.registry)
 

@@ -11,7 +11,9 @@ from google.protobuf.message import DecodeError, Message
 from apps.app import CacheLevel, PartyOutcome, Request, Response
 from serving.errors import InvalidRequestError
 from serving.frontdoor.answer import answering, enum_value
+from serving.frontdoor.rows import first_failures
 from serving.pipeline import Codec, Pipeline
+from serving.telemetry.requests import RequestFigures
 from serving.transport import Call, Server
 from tessera.v1 import inference_pb2 as wire
 
@@ -86,7 +88,7 @@ class BatchPredictCodec:
         message = wire.BatchPredictReply(
             width=response.scores.shape[1],
             scores=response.scores.ravel().tolist(),
-            statuses=_first_failures(response),
+            statuses=first_failures(response),
             parties=[
                 wire.BatchPartyOutcome(
                     party=outcome.party, statuses=bytes(outcome.statuses), levels=bytes(outcome.levels)
@@ -105,11 +107,12 @@ class Frontdoor(Protocol):
     def __call__(self, raw: bytes, call: Call) -> bytes | Awaitable[bytes]: ...
 
 
-def register(server: Server, pipeline: Pipeline) -> None:
+def register(server: Server, pipeline: Pipeline, figures: RequestFigures) -> None:
     """Serve the protocol on `server`."""
     codecs: tuple[Codec, ...] = (PredictCodec(), BatchPredictCodec())
     for codec in codecs:
-        server.add_bytes_handler(codec.name, answering(_handler(codec, pipeline)))
+        counted = figures.of("tessera.v1", codec.name)
+        server.add_bytes_handler(codec.name, answering(_handler(codec, pipeline), counted))
 
 
 def _handler(codec: Codec, pipeline: Pipeline) -> Frontdoor:
@@ -144,12 +147,3 @@ def _matrix(message: wire.BatchPredictRequest) -> np.ndarray[tuple[int, int], np
     if rows == 0 or len(packed) % (8 * rows):
         raise InvalidRequestError(f"matrix.numbers has {len(packed)} bytes, not a multiple of 8 x {rows} rows")
     return np.frombuffer(packed, dtype="<f8").reshape(rows, -1)
-
-
-def _first_failures(response: Response) -> bytes:
-    statuses = bytearray(response.scores.shape[0])
-    for outcome in reversed(response.parties):
-        for row, status in enumerate(outcome.statuses):
-            if status:
-                statuses[row] = status
-    return bytes(statuses)

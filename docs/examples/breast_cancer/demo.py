@@ -79,7 +79,7 @@ def train() -> None:
 
 def write_settings(party_port: int) -> None:
     """The settings of both serving nodes. Only the party port is fixed; the rest is told in state/ports.json."""
-    ports = "[ports]\nservice = '127.0.0.1:0'\nadmin = '127.0.0.1:0'\nparty = '127.0.0.1:{}'\n"
+    ports = "[ports]\nservice = '127.0.0.1:0'\nadmin = '127.0.0.1:0'\nhttp = '127.0.0.1:0'\nparty = '127.0.0.1:{}'\n"
     (RUN / "guest" / "serving.toml").write_text(
         f"party = '{GUEST}'\nstate_dir = 'state'\nregistry = 'registry'\n{ports.format(0)}"
         f"[peers.{HOST}]\naddress = '127.0.0.1:{party_port}'\n"

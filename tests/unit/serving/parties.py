@@ -18,6 +18,7 @@ from serving.publishing import Publishing
 from serving.reconciler import Reconciler
 from serving.security import caller
 from serving.settings import PeerSettings, Settings
+from serving.telemetry.requests import RequestFigures
 from serving.transport import Channel, ServerOptions, Transport, channel, server
 from tessera.v1 import admin_pb2_grpc
 
@@ -61,7 +62,9 @@ async def running(
         peers={caller_party: PeerSettings(may_load=may_load)},
     )
     party_port, admin_port = server(Transport.GRPCIO, ServerOptions()), server(Transport.GRPCIO, ServerOptions())
-    federation.register(party_port, HostSide(pool, {}), publishing, settings, partial(caller, settings=settings))
+    federation.register(
+        party_port, HostSide(pool, {}), publishing, settings, partial(caller, settings=settings), RequestFigures()
+    )
     admin.register(admin_port, publishing)
     address = f"127.0.0.1:{party_port.add_port('127.0.0.1:0')}"
     operator = channel(Transport.GRPCIO, f"127.0.0.1:{admin_port.add_port('127.0.0.1:0')}")

@@ -18,6 +18,7 @@ from serving.host import HostSide
 from serving.peers.peer import Peer
 from serving.pool import ModelHandle, ModelPool
 from serving.settings import Limits, Settings
+from serving.telemetry.requests import RequestFigures
 from serving.transport import BytesHandler, Channel, Server, Transport, channel, server
 from tests.artifacts import make_bound_pair
 
@@ -93,5 +94,5 @@ async def shop(folder: Path, caller: str = "bank", max_age_s: float | None = Non
     settings = Settings(party="shop", state_dir="", registry="", limits=Limits(max_batch_rows=50))
     side = HostSide(pool, {"default": Listening(features, max_age_s)})
     door = FederationDoor(side, settings, lambda call: caller)
-    async with served(answering(door.infer)) as (link, port):
+    async with served(answering(door.infer, RequestFigures().of("tessera.v1", "Infer"))) as (link, port):
         yield Shop(Peer("shop", link), link, port, guest, asked, features)

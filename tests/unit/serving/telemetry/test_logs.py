@@ -3,14 +3,14 @@ import logging
 
 import pytest
 
-from serving import telemetry
 from serving.settings import LogFormat, LogLevel
+from serving.telemetry import logs
 
 pytestmark = pytest.mark.usefixtures("restored_logging")
 
 
 def test_json_lines_carry_message_and_traceback(capsys):
-    telemetry.set_up(LogLevel.INFO, LogFormat.JSON)
+    logs.set_up(LogLevel.INFO, LogFormat.JSON)
     try:
         raise KeyError("gone")
     except KeyError:
@@ -22,7 +22,7 @@ def test_json_lines_carry_message_and_traceback(capsys):
 
 
 def test_plain_lines_respect_the_level(capsys):
-    telemetry.set_up(LogLevel.WARNING, LogFormat.PLAIN)
+    logs.set_up(LogLevel.WARNING, LogFormat.PLAIN)
     logging.getLogger("serving").info("quiet")
     logging.getLogger("serving").warning("loud")
     (line,) = capsys.readouterr().err.splitlines()
@@ -30,7 +30,7 @@ def test_plain_lines_respect_the_level(capsys):
 
 
 def test_a_second_set_up_replaces_the_first(capsys):
-    telemetry.set_up(LogLevel.INFO, LogFormat.PLAIN)
-    telemetry.set_up(LogLevel.DEBUG, LogFormat.PLAIN)
+    logs.set_up(LogLevel.INFO, LogFormat.PLAIN)
+    logs.set_up(LogLevel.DEBUG, LogFormat.PLAIN)
     logging.getLogger("serving").debug("once")
     assert capsys.readouterr().err.count("once") == 1

@@ -1,0 +1,37 @@
+"""Whether a node is ready, and what is wrong with it although it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from serving.cache.redis import RedisTier
+from serving.lifecycle import ModelState
+from serving.publishing import Publishing
+
+Check = Callable[[], Iterable[str]]
+"""What is wrong with one part now, one line each, without secrets; nothing when all is well."""
+
+
+class Readiness(msgspec.Struct, frozen=True):
+    """`ready`: send calls here. `state` of the node; `problems` may be there in a ready node too."""
+
+    ready: bool
+    state: str
+    problems: tuple[str, ...]
+
+
+def report(ready: bool, state: str, checks: Sequence[Check]) -> Readiness:
+    return Readiness(ready, state, tuple(problem for check in checks for problem in check()))
+
+
+def model_problems(publishing: Publishing) -> Iterable[str]:
+    for status in publishing.models():
+        if status.life.state is ModelState.FAILED:
+            yield f"model {status.life.model} does not load: {status.life.reason}"
+
+
+def cache_problems(shared: RedisTier | None) -> Iterable[str]:
+    if shared is not None and shared.is_down:
+        yield "the shared cache is down; answers go on without it"

@@ -1,0 +1,52 @@
+"""What the parts of a node count, as metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from prometheus_client.metrics_core import Metric
+
+from serving.cache.counts import Counts
+from serving.lifecycle import ModelState
+from serving.pool import ModelPool
+from serving.publishing import Publishing
+from serving.telemetry.exposition import counter, gauge, histogram
+from serving.telemetry.lag import LoopLag
+
+
+def cache_metrics(levels: Mapping[str, Counts]) -> Iterable[Metric]:
+    """`levels`: counts by the level's name."""
+    for kind, about in (
+        ("hits", "Look-ups that were answered."),
+        ("misses", "Look-ups that were not."),
+        ("fills", "Entries stored."),
+        ("errors", "Faults of the store."),
+        ("shed", "Look-ups and writes not tried while the store was down."),
+    ):
+        values = [({"level": level}, float(getattr(counts, kind))) for level, counts in levels.items()]
+        yield counter(f"tessera_cache_{kind}", about, values)
+
+
+def model_metrics(publishing: Publishing, pool: ModelPool) -> Iterable[Metric]:
+    statuses = publishing.models()
+    ids = [{"model": one.life.model.model, "version": one.life.model.version} for one in statuses]
+    yield gauge(
+        "tessera_model_state",
+        "1 for the state that a model is in.",
+        [
+            ({**id_, "state": state.value.lower()}, float(status.life.state is state))
+            for id_, status in zip(ids, statuses, strict=True)
+            for state in ModelState
+        ],
+    )
+    yield gauge(
+        "tessera_model_bytes",
+        "Memory of a loaded model.",
+        [(id_, float(one.handle.bytes)) for id_, one in zip(ids, statuses, strict=True) if one.handle is not None],
+    )
+    yield gauge("tessera_pool_bytes", "Memory of all loaded models.", [({}, float(pool.held_bytes))])
+    yield gauge("tessera_pool_max_bytes", "limits.pool_max_bytes.", [({}, float(pool.max_bytes))])
+
+
+def lag_metrics(lag: LoopLag) -> Iterable[Metric]:
+    yield histogram("tessera_event_loop_lag_seconds", "How late the event loop was.", [({}, lag.seconds)])

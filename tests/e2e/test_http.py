@@ -1,0 +1,128 @@
+"""The HTTP port of real nodes: probes, figures, inference in JSON."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.e2e.test_two_parties import CASE, USERS, Parties, expected
+from tests.nodes import PartyNode
+
+
+@pytest.fixture(scope="module")
+def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parties]:
+    """Nodes that tests share and leave as they were."""
+    both = Parties(tmp_path_factory.mktemp("parties"))
+    both.pair()
+    both.start()
+    try:
+        both.guest.load("m", "1")
+        both.guest.online("s", "m", "1")
+        yield both
+    finally:
+        both.stop()
+
+
+def sample(node: PartyNode, name: str, **labels: str) -> float:
+    families = text_string_to_metric_families(node.http("GET", "/metrics").text)
+    found = [
+        one.value
+        for family in families
+        for one in family.samples
+        if one.name == name and labels.items() <= one.labels.items()
+    ]
+    assert found, name
+    return sum(found)
+
+
+def test_json_gives_the_score_that_grpc_gives(parties: Parties) -> None:
+    body = {"service": "s", "user_id": "0001", "features": CASE}
+    answer = parties.guest.http("POST", "/v1/predict", json=body)
+    assert answer.status_code == 200
+    assert answer.json()["score"] == [pytest.approx(expected("0001"), abs=1e-12)]
+    parties_said = [(one["party"], one["status"]) for one in answer.json()["parties"]]
+    assert parties_said == [("shop", "OK")]
+
+
+def test_a_repeated_case_comes_from_the_result_cache(parties: Parties) -> None:
+    body = {"service": "s", "case_id": "http-1", "user_id": "0003", "features": CASE}
+    first, again = (parties.guest.http("POST", "/v1/predict", json=body).json() for _ in range(2))
+    assert (first["cache"], again["cache"]) == ("NONE", "L1")
+    assert first["score"] == again["score"]
+
+
+def test_a_batch_in_json(parties: Parties) -> None:
+    columns = {name: [value] * 4 for name, value in CASE.items()}
+    body = {"service": "s", "user_ids": [*USERS, "stranger"], "columns": columns}
+    answer = parties.guest.http("POST", "/v1/batch_predict", json=body).json()
+    assert answer["statuses"] == ["OK", "OK", "OK", "NOT_FOUND"]
+    assert answer["scores"][3] == [None]
+    assert [score for [score] in answer["scores"][:3]] == [pytest.approx(expected(user), abs=1e-12) for user in USERS]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ("{", 400, "INVALID_ARGUMENT"),
+        ('{"service": "none", "user_id": "0001"}', 404, "NOT_FOUND"),
+        ('{"service": "s", "user_id": "stranger", "features": {"a": 1, "b": 2}}', 400, "FAILED_PRECONDITION"),
+        ('{"service": "s", "user_id": "0001", "features": {"c": 1}}', 400, "INVALID_ARGUMENT"),
+        ("x" * (5 << 20), 429, "RESOURCE_EXHAUSTED"),
+    ],
+)
+def test_errors_have_a_status_and_a_text(parties: Parties, body: str, status: int, code: str) -> None:
+    answer = parties.guest.http("POST", "/v1/predict", content=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert answer.json()["error"]["message"]
+
+
+def test_a_spent_deadline_is_said(parties: Parties) -> None:
+    body = {"service": "s", "user_id": "0002", "features": CASE}
+    answer = parties.guest.http("POST", "/v1/predict", json=body, headers={"x-timeout-ms": "0"})
+    assert answer.status_code == 504
+    wrong = parties.guest.http("POST", "/v1/predict", json=body, headers={"x-timeout-ms": "soon"})
+    assert wrong.status_code == 400
+
+
+def test_figures_follow_what_happens(parties: Parties) -> None:
+    guest = parties.guest
+    before = sample(guest, "tessera_requests_total", method="/tessera.v1.Inference/Predict", code="OK")
+    guest.predict(service="s", user_id="0001", numbers=CASE)
+    after = sample(guest, "tessera_requests_total", method="/tessera.v1.Inference/Predict", code="OK")
+    assert after == before + 1
+    assert sample(parties.host, "tessera_requests_total", method="/tessera.v1.Federation/Infer", code="OK") >= 1
+    assert sample(guest, "tessera_model_state", model="m", version="1", state="ready") == 1
+    assert sample(guest, "tessera_pool_bytes") > 0
+    assert sample(guest, "tessera_cache_hits_total", level="l1") >= 1
+
+
+def test_raw_ids_stay_out_of_the_figures(parties: Parties) -> None:
+    parties.guest.predict(service="s", user_id="0002", numbers=CASE)
+    assert "0002" not in parties.guest.http("GET", "/metrics").text.replace("0.0025", "").replace("0.00025", "")
+
+
+def test_the_probes_say_what_is_so(tmp_path: Path) -> None:
+    both = Parties(tmp_path)
+    both.pair()
+    both.pair(model="n")
+    both.start()
+    guest = both.guest
+    try:
+        for model in ("m", "n"):
+            guest.load(model, "1")
+            guest.online(model, model, "1")
+        assert guest.http("GET", "/healthz").text == "ok\n"
+        assert guest.http("GET", "/readyz").json() == {"ready": True, "state": "ready", "problems": []}
+        guest.stop()
+        shutil.rmtree(guest.registry / "n")
+        guest.start()
+        answer = guest.http("GET", "/readyz")
+        assert (answer.status_code, answer.json()["ready"]) == (200, True)
+        [problem] = answer.json()["problems"]
+        assert problem.startswith("model n/1 does not load")
+    finally:
+        both.stop()
