@@ -14,7 +14,7 @@ from serving.cache.redis import RedisTier
 from serving.cache.result import ResultCache
 from serving.cache.tiered import TieredCache
 from serving.control import FileControlStore
-from serving.features.file import FileFeatureSource
+from serving.features.catalog import make_source
 from serving.features.source import FeatureSource
 from serving.frontdoor import admin, federation, inference
 from serving.frontdoor.http import HttpDoor
@@ -127,7 +127,4 @@ def _levels(results: ResultCache, memory: MemoryTier, shared: RedisTier | None) 
 
 
 def _sources(settings: Settings) -> Mapping[str, FeatureSource]:
-    return {
-        model: FileFeatureSource(Path(source.path), source.id_column, source.max_age_s)
-        for model, source in settings.features.items()
-    }
+    return {model: make_source(source) for model, source in settings.features.items()}

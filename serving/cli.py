@@ -8,7 +8,7 @@ from typing import NoReturn
 import click
 
 GROUP = "tessera.commands"
-_EXTRAS = {"sklearn": "train", "tenseal": "train", "locust": "bench"}
+_EXTRAS = {"sklearn": "train", "tenseal": "train", "locust": "bench", "sqlalchemy": "sql"}
 
 
 def missing_extra(error: ModuleNotFoundError) -> click.ClickException:

@@ -67,13 +67,40 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     may_load: tuple[str, ...] = ()
 
 
-class FeatureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where this party, as a host, finds features. `path` is a CSV or Parquet file, read at start and on change."""
+class FeatureKind(Enum):
+    FILE = "file"
+    REDIS = "redis"
+    HTTP = "http"
+    SQL = "sql"
 
-    kind: str = "file"
+
+class FeatureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where this party, as a host, finds features.
+
+    file: `path`, a CSV or Parquet file, read at start and on change, and `id_column`. redis: `url`; the hash of a user
+    is at `prefix` + id. http: `url`, and the bearer token in the variable `token_env`. sql: `url`, `table` and
+    `id_column`. `timeout_s` bounds a look-up of all but files.
+    """
+
+    kind: FeatureKind = FeatureKind.FILE
     path: FilePath = ""
     id_column: str = "id"
+    url: str = ""
+    prefix: str = "features:"
+    table: str = ""
+    token_env: str = ""
+    timeout_s: Seconds = 0.2
     max_age_s: Seconds | None = None
+
+    def lacking(self) -> tuple[str, ...]:
+        """Settings that this kind needs and that are not given."""
+        needed = {
+            FeatureKind.FILE: ("path",),
+            FeatureKind.REDIS: ("url",),
+            FeatureKind.HTTP: ("url",),
+            FeatureKind.SQL: ("url", "table"),
+        }
+        return tuple(name for name in needed[self.kind] if not getattr(self, name))
 
 
 class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -58,6 +58,9 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
     yield from security.check_binds(settings)
     if settings.party in settings.peers:
         yield f"peers.{settings.party}", "is this party itself"
+    for name, source in settings.features.items():
+        for lacking in source.lacking():
+            yield f"features.{name}.{lacking}", f"is missing; kind {source.kind.value!r} needs it"
     if settings.plaintext_caller and settings.plaintext_caller not in settings.peers:
         yield "plaintext_caller", f"{settings.plaintext_caller!r} is not among peers"
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from loaders.signature import Signature
-from serving.features.source import FeatureRows, FeatureSource, FeatureSourceError
+from serving.features.source import FeatureRows, FeatureSource, FeatureSourceError, gathered
 
 
 class MemoryFeatureSource(FeatureSource):
@@ -30,11 +27,8 @@ class MemoryFeatureSource(FeatureSource):
 
     async def lookup(self, user_ids: Sequence[str], signature: Signature) -> FeatureRows:
         self.check(signature)
-        found = np.array([user_id in self._rows for user_id in user_ids], dtype=np.bool_)
-        rows = [self._rows.get(user_id, {}) for user_id in user_ids]
-        numbers = {name: [row.get(name, math.nan) for row in rows] for name in signature.numbers}
-        texts: dict[str, list[Any]] = {name: [row.get(name) for row in rows] for name in signature.texts}
-        return FeatureRows(signature.columns(len(rows), numbers, texts), found, self._max_age_s)
+        users = [self._rows.get(user_id) for user_id in user_ids]
+        return gathered("the features in memory", users, signature, self._max_age_s)
 
     async def close(self) -> None:
         """Nothing to close."""
