@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ import numpy as np
 
 from apps.app import PartyStatus
 from loaders.loader import Scores
-from serving.errors import InternalError, NotAllowedError
-from serving.features.source import FeatureRows, FeatureSource
+from serving.errors import ConflictError, InternalError, NotAllowedError
+from serving.features.source import FeatureRows, FeatureSource, FeatureSourceError
 from serving.pool import ModelHandle, ModelId, ModelPool
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,18 @@ class HostSide:
             handle.check_binding(binding_digest)
             rows = await self.source(model).lookup(user_ids, handle.servable.signature)
             return _partials(handle, rows)
+
+    async def check_features(self, model: ModelId) -> None:
+        """Raises ConflictError when no user of a loaded half could be answered for want of features. Which ones is for
+        this party's log: other parties are not to know its columns. A model that is not loaded is not looked at."""
+        handle = self._pool.find(model)
+        if handle is None:
+            return
+        try:
+            await asyncio.to_thread(self.source(model).check, handle.servable.signature)  # may go through a whole file
+        except (FeatureSourceError, InternalError) as error:
+            logger.warning("model %s is of no use here: %s", model, error)
+            raise ConflictError(f"{model} has no source for its features here; the log there says why") from None
 
     def check_guest(self, model: ModelId, caller: str) -> None:
         """Only the guest of a model may ask for its partials. Raises NotAllowedError, UnknownNameError."""

@@ -39,7 +39,7 @@ def register(
     """Serve the protocol on `server`."""
     door = FederationDoor(host, settings, caller)
     server.add_bytes_handler(INFER, answering(door.infer, figures.of("tessera.v1", INFER)))
-    servicer = FederationServicer(publishing, settings, caller)
+    servicer = FederationServicer(publishing, host, settings, caller)
     federation_pb2_grpc.add_FederationServicer_to_server(servicer, server.registry)
 
 
@@ -84,8 +84,9 @@ class FederationDoor:
 class FederationServicer(federation_pb2_grpc.FederationServicer):
     """Loads and holds: only for parties that the settings allow."""
 
-    def __init__(self, publishing: Publishing, settings: Settings, caller: Caller) -> None:
+    def __init__(self, publishing: Publishing, host: HostSide, settings: Settings, caller: Caller) -> None:
         self._publishing = publishing
+        self._host = host
         self._settings = settings
         self._caller = caller
 
@@ -95,6 +96,7 @@ class FederationServicer(federation_pb2_grpc.FederationServicer):
         self._allowed(context, model)
         try:
             outcome, _ = await self._publishing.load_here(model, request.binding_digest.hex())
+            await self._host.check_features(model)
         except (ConflictError, UnknownNameError) as error:
             outcome = ReplicaOutcome(self._settings.party, REPLICA, LoadState.FAILED, str(error))
         return wire.LoadReply(replicas=[replica_message(outcome)])
@@ -105,6 +107,7 @@ class FederationServicer(federation_pb2_grpc.FederationServicer):
         party = self._allowed(context, model)
         if not 0 < request.ttl_s <= MAX_TTL_S:
             raise InvalidRequestError(f"ttl_s is {request.ttl_s}, it must be from 1 to {MAX_TTL_S}")
+        await self._host.check_features(model)
         await self._publishing.hold_here(self._wanted_hold(request, party), request.binding_digest.hex())
         return wire.HoldReply()
 

@@ -15,6 +15,7 @@ import pytest
 
 from serving.transport import Code, RpcError
 from tessera.v1 import admin_pb2 as admin
+from tessera.v1 import federation_pb2 as federation
 from tessera.v1 import inference_pb2 as wire
 from tests.artifacts import Pair, make_bound_pair, make_onnx
 from tests.nodes import PartyNode, free_port
@@ -404,3 +405,17 @@ def test_scores_do_not_depend_on_the_batch(parties: Parties) -> None:
     for row in (0, 17, 49):
         single = parties.guest.predict(service="s", user_id="0001", numbers={"a": values[row], "b": values[::-1][row]})
         assert whole.scores[row] == single.score[0]
+
+
+def test_a_host_without_the_features_does_not_count_as_loaded(own_parties: Parties) -> None:
+    own_parties.pair()
+    (own_parties.host.folder / "users.csv").write_text("id,x\n0001,1\n")
+    own_parties.start()
+    reply = own_parties.guest.load("m", "1")
+    [failed] = [one for one in reply.replicas if one.party == "shop"]
+    assert failed.state == federation.LOAD_STATE_FAILED
+    assert failed.reason == "m/1 has no source for its features here; the log there says why"
+    assert "has no column 'y'" in own_parties.host.log
+    error = refused(own_parties.guest.online, "s", "m", "1")
+    assert error.code is Code.FAILED_PRECONDITION
+    assert "'shop'" in error.details

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from serving.control import ControlStore, MemoryControlStore
+from serving.features.memory import MemoryFeatureSource
 from serving.frontdoor import admin, federation
 from serving.host import HostSide
 from serving.peers.peer import Peer
@@ -21,6 +22,8 @@ from serving.settings import PeerSettings, Settings
 from serving.telemetry.requests import RequestFigures
 from serving.transport import Channel, ServerOptions, Transport, channel, server
 from tessera.v1 import admin_pb2_grpc
+
+FEATURES = MemoryFeatureSource({"u1": {"x": 1.0}})
 
 
 @dataclass
@@ -63,7 +66,12 @@ async def running(
     )
     party_port, admin_port = server(Transport.GRPCIO, ServerOptions()), server(Transport.GRPCIO, ServerOptions())
     federation.register(
-        party_port, HostSide(pool, {}), publishing, settings, partial(caller, settings=settings), RequestFigures()
+        party_port,
+        HostSide(pool, {"default": FEATURES}),
+        publishing,
+        settings,
+        partial(caller, settings=settings),
+        RequestFigures(),
     )
     admin.register(admin_port, publishing)
     address = f"127.0.0.1:{party_port.add_port('127.0.0.1:0')}"
