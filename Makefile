@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STUBS := $(wildcard proto/tessera/v1/*.proto)
+STUBS := $(wildcard proto/tessera/v1/*.proto proto/tessera/compat/*.proto)
 
 .PHONY: demo test check soak bench-micro bench-transport coverage proto clean
 .DEFAULT_GOAL := help

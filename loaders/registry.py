@@ -114,6 +114,15 @@ def find_half(root: Path, model: str, version: str, party: str) -> Path:
     return found[0]
 
 
+def newest_version(root: Path, model: str) -> str:
+    """The version of a model that came into this registry last. Raises MissingHalfError."""
+    folder = root / _named("model", model)
+    versions = [one for one in folder.glob("[!.]*") if one.is_dir()] if folder.is_dir() else []
+    if not versions:
+        raise MissingHalfError(f"no version of {model} in the registry")
+    return max(versions, key=lambda one: (one.stat().st_mtime_ns, one.name)).name
+
+
 def set_alias(root: Path, model: str, alias: str, version: str) -> None:
     """Let `alias` mean `version` of the model at this party."""
     if not version_path(root, model, version).is_dir():

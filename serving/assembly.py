@@ -18,6 +18,11 @@ from serving.features.catalog import make_source
 from serving.features.source import FeatureSource
 from serving.frontdoor import admin, federation, inference
 from serving.frontdoor.http import HttpDoor
+from serving.frontdoor.oip import service as oip
+from serving.frontdoor.oip.control import Repository
+from serving.frontdoor.oip.door import Door
+from serving.frontdoor.oip.models import Models
+from serving.frontdoor.oip.service import OipNode
 from serving.holds import HoldUpkeep
 from serving.host import HostSide
 from serving.http_port import HttpServer
@@ -63,25 +68,24 @@ async def assemble(settings: Settings) -> Node:
     inference.register(service, pipeline, figures)
     federation.register(party, host, publishing, settings, partial(caller, settings=settings), figures)
     admin.register(operator, publishing)
+    checks = (partial(model_problems, publishing), partial(cache_problems, shared))
+
+    def readiness() -> Readiness:
+        return report(node.state is NodeState.READY, node.state.value, checks)
+
+    models = Models(publishing.routes, pool)
+    repository = Repository(publishing, models, Path(settings.registry))
+    foreign = OipNode(Door(pipeline, models), repository, readiness, settings.limits.max_batch_rows)
+    oip.register(service, foreign, figures, oip.nobody)
+    oip.register(operator, foreign, figures, oip.anybody)
     readings = (
         partial(request_metrics, figures),
         partial(lag_metrics, lag),
         partial(cache_metrics, _levels(results, memory, shared)),
         partial(model_metrics, publishing, pool),
     )
-    checks = (partial(model_problems, publishing), partial(cache_problems, shared))
-
-    def readiness() -> Readiness:
-        return report(node.state is NodeState.READY, node.state.value, checks)
-
     http = HttpDoor(pipeline, Exposition(readings), readiness, figures, settings.limits.max_request_bytes)
 
-    ports = (
-        Port("service", service, settings.ports.service, ("tessera.v1.Inference",)),
-        Port("party", party, settings.ports.party, ("tessera.v1.Federation",)),
-        Port("admin", operator, settings.ports.admin, ("tessera.v1.Admin",)),
-        Port("http", HttpServer(http.application()), settings.ports.http),
-    )
     parts = (
         Part(lag.start, lag.stop),
         Part(stop=cache.close),
@@ -96,8 +100,7 @@ async def assemble(settings: Settings) -> Node:
         await reconciler.all_settled()
         upkeep.start()
 
-    node = Node(settings, ports, parts, ready)
-    return node
+    return (node := Node(settings, _ports(settings, (service, party, operator), http), parts, ready))
 
 
 def _servers(settings: Settings) -> tuple[Server, Server, Server]:
@@ -105,6 +108,16 @@ def _servers(settings: Settings) -> tuple[Server, Server, Server]:
     options = ServerOptions(max_receive_bytes=settings.limits.max_request_bytes)
     one, two, three = (server(settings.transport, options) for _ in range(3))
     return one, two, three
+
+
+def _ports(settings: Settings, servers: tuple[Server, Server, Server], http: HttpDoor) -> tuple[Port, ...]:
+    service, party, operator = servers
+    return (
+        Port("service", service, settings.ports.service, ("tessera.v1.Inference", oip.SERVICE)),
+        Port("party", party, settings.ports.party, ("tessera.v1.Federation",)),
+        Port("admin", operator, settings.ports.admin, ("tessera.v1.Admin", oip.SERVICE)),
+        Port("http", HttpServer(http.application()), settings.ports.http),
+    )
 
 
 def _peers(settings: Settings) -> dict[str, Peer]:

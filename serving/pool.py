@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -91,6 +91,10 @@ class ModelPool:
             return self._loaded[model]
         except KeyError:
             raise UnknownNameError(f"model {model} is not loaded at this party") from None
+
+    @property
+    def loaded(self) -> Iterable[ModelHandle]:
+        return self._loaded.values()
 
     def find(self, model: ModelId) -> ModelHandle | None:
         return self._loaded.get(model)

@@ -1,0 +1,84 @@
+"""Inference by either carrier: finds the model, asks the pipeline, counts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from apps.app import CacheLevel, Request, Response
+from serving.frontdoor.oip.models import Models, ModelView
+from serving.frontdoor.oip.rows import Answered, Asked, answer_of, request_of
+from serving.pipeline import Pipeline
+
+Encode = Callable[[Answered], bytes]
+
+
+@dataclass(slots=True)
+class Figures:
+    """Of one model, for ModelStatistics. Durations in nanoseconds; hits of the result cache are not executions."""
+
+    succeeded: int = 0
+    succeeded_ns: int = 0
+    failed: int = 0
+    failed_ns: int = 0
+    hits: int = 0
+    hits_ns: int = 0
+    rows: int = 0
+    executions: int = 0
+    last_ms: int = 0
+
+
+@dataclass(slots=True)
+class _Codec:
+    """Of one call. `name` has all that shapes the reply, since equal names share cached replies. `executed`: the
+    pipeline had no reply at hand."""
+
+    name: str
+    asked: Asked
+    view: ModelView
+    into: Encode
+    executed: bool = False
+
+    def decode(self, raw: bytes) -> Request:
+        return request_of(self.asked, self.view)
+
+    def encode(self, response: Response, level: CacheLevel) -> bytes:
+        self.executed = True
+        return self.into(answer_of(response, self.view, self.asked.outputs))
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    pipeline: Pipeline
+    models: Models
+    figures: dict[str, Figures] = field(default_factory=dict)
+    """By the name that the caller used."""
+
+    def infer(self, form: str, asked: Asked, into: Encode, raw: bytes, remaining_s: float | None) -> Awaitable[bytes]:
+        """The reply without the call's id. `form` names the carrier and whatever else of it shapes the reply."""
+        view = self.models.find(asked.model, asked.version)
+        codec = _Codec("\0".join((form, *asked.outputs)), asked, view, into)
+        return self._counted(codec, raw, remaining_s)
+
+    async def _counted(self, codec: _Codec, raw: bytes, remaining_s: float | None) -> bytes:
+        figures = self.figures.setdefault(codec.asked.model, Figures())
+        began = time.perf_counter_ns()
+        try:
+            reply = self.pipeline.answer(codec, raw, remaining_s)
+            answer = reply if isinstance(reply, bytes) else await reply
+        except BaseException:
+            figures.failed += 1
+            figures.failed_ns += time.perf_counter_ns() - began
+            raise
+        took_ns = time.perf_counter_ns() - began
+        if not codec.executed:
+            figures.hits += 1
+            figures.hits_ns += took_ns
+            return answer
+        figures.succeeded += 1
+        figures.succeeded_ns += took_ns
+        figures.executions += 1
+        figures.rows += max((int(tensor.array.shape[0]) for tensor in codec.asked.inputs), default=0)
+        figures.last_ms = time.time_ns() // 1_000_000
+        return answer

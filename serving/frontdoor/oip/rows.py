@@ -1,0 +1,150 @@
+"""One inference of the protocol, whatever carries it: tensors to a Request, a Response to tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from apps.app import PartyOutcome, Request, Response
+from serving.errors import InvalidRequestError
+from serving.frontdoor.oip.models import STATUS_PREFIX, USER_ID, ModelView
+from serving.frontdoor.oip.tensors import BYTES, Array, Tensor, of_texts, texts
+
+CASE_ID = "case_id"
+RESERVED = frozenset(
+    ("sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output")
+)
+LABEL = "label"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An inference as it came in. `outputs`: names asked for, none for all."""
+
+    model: str
+    version: str
+    id: str
+    parameters: Mapping[str, Any]
+    inputs: Sequence[Tensor]
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An inference as it goes out, without the id that belongs to the call."""
+
+    model: str
+    version: str
+    outputs: list[Tensor]
+    parameters: dict[str, str | bool] = field(default_factory=dict)
+
+
+def request_of(asked: Asked, view: ModelView) -> Request:
+    """Raises InvalidRequestError naming the input."""
+    tensors = {tensor.name: tensor for tensor in asked.inputs}
+    if len(tensors) != len(asked.inputs):
+        raise InvalidRequestError("an input is there twice")
+    rows = _rows(asked.inputs)
+    users = tensors.pop(USER_ID, None)
+    numbers, words = _features(tensors.values(), view, rows)
+    single = rows == 1
+    case_id = str(asked.parameters.get(CASE_ID, ""))
+    if case_id and not single:
+        raise InvalidRequestError(f"parameter {CASE_ID!r} is for one row, the inputs have {rows}")
+    service, model, version = view.address
+    return Request(
+        service=service,
+        model=model,
+        version=version,
+        case_id=case_id,
+        user_ids=_users(users, rows),
+        numbers={name: float(column[0]) if single else column for name, column in numbers.items()},
+        texts={name: column[0] if single else column for name, column in words.items()},
+        parameters=_parameters(asked.parameters),
+        columnar=not single,
+    )
+
+
+def answer_of(response: Response, view: ModelView, wanted: Sequence[str]) -> Answered:
+    """The outputs asked for, all when none was named. Raises InvalidRequestError for one that there is not."""
+    outputs = [_score(response, view)]
+    if response.labels:
+        outputs.append(of_texts(LABEL, response.labels))
+    outputs += [of_texts(STATUS_PREFIX + one.party, _statuses(one)) for one in response.parties]
+    if wanted:
+        there = {tensor.name: tensor for tensor in outputs}
+        absent = [name for name in wanted if name not in there]
+        if absent:
+            raise InvalidRequestError(f"unknown output {absent[0]!r}; there are {', '.join(map(repr, there))}")
+        outputs = [there[name] for name in wanted]
+    parameters: dict[str, str | bool] = {"fed_complete": response.complete}
+    if len(set(response.variants)) == 1:
+        parameters["fed_variant"] = response.variants[0]
+    return Answered(view.name, response.version, outputs, parameters)
+
+
+def _rows(inputs: Sequence[Tensor]) -> int:
+    counts = {tensor.array.shape[0] for tensor in inputs}
+    if len(counts) != 1:
+        raise InvalidRequestError("the inputs have different numbers of rows" if counts else "there are no inputs")
+    return int(counts.pop())
+
+
+def _users(tensor: Tensor | None, rows: int) -> tuple[str, ...]:
+    if tensor is None:
+        return ("",) * rows
+    if tensor.datatype != BYTES or tensor.array.size != rows:
+        raise InvalidRequestError(f"{USER_ID!r} is BYTES of shape [rows] or [rows, 1]")
+    return tuple(texts(USER_ID, tensor.array))
+
+
+def _features(tensors: Any, view: ModelView, rows: int) -> tuple[dict[str, Array], dict[str, list[str]]]:
+    """Columns by feature name; a tensor of several features per row is named as the model declares it."""
+    declared = {spec.name: spec for spec in view.signature.inputs}
+    numbers: dict[str, Array] = {}
+    words: dict[str, list[str]] = {}
+    for tensor in tensors:
+        spec = declared.get(tensor.name)
+        names = spec.feature_names() if spec is not None else (tensor.name,)
+        if tensor.array.size != rows * len(names):
+            raise InvalidRequestError(
+                f"input {tensor.name!r} has shape {list(tensor.array.shape)}, it takes {len(names)} per row"
+            )
+        columns = tensor.array.reshape(rows, len(names))
+        for position, name in enumerate(names):
+            if tensor.datatype == BYTES:
+                words[name] = texts(tensor.name, columns[:, position])
+            else:
+                numbers[name] = _exact(tensor, columns[:, position])
+    return numbers, words
+
+
+def _exact(tensor: Tensor, column: Array) -> Array:
+    """As float64, which holds every number of the protocol but large 64-bit integers."""
+    values = column.astype(np.float64)
+    if tensor.datatype in {"INT64", "UINT64"} and (np.abs(values) > 2**53).any():
+        raise InvalidRequestError(f"input {tensor.name!r} has integers beyond 2^53, which features do not hold")
+    return values
+
+
+def _parameters(given: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters for the app: texts that the protocol has not reserved."""
+    return {
+        name: value
+        for name, value in given.items()
+        if isinstance(value, str) and name != CASE_ID and name not in RESERVED and not name.startswith("triton_")
+    }
+
+
+def _score(response: Response, view: ModelView) -> Tensor:
+    declared = view.score
+    shape = (response.scores.shape[0], *declared.shape[1:])
+    fits = response.scores.size == int(np.prod(shape))
+    return Tensor(declared.name, declared.datatype, response.scores.reshape(shape) if fits else response.scores)
+
+
+def _statuses(outcome: PartyOutcome) -> list[str]:
+    return [status.name for status in outcome.statuses]

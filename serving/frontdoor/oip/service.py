@@ -1,0 +1,197 @@
+"""`inference.GRPCInferenceService`: the protocol over gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from serving.errors import NotAllowedError, UnknownNameError, public
+from serving.frontdoor.answer import answering, answering_method
+from serving.frontdoor.oip.control import Repository
+from serving.frontdoor.oip.door import Door, Figures
+from serving.frontdoor.oip.messages import asked, config, parse, raw_reply, statistics, typed_reply
+from serving.readiness import Readiness
+from serving.telemetry.requests import RequestFigures
+from serving.transport import Call, Code, RpcError, Server, call_of
+from tessera.compat import open_inference_pb2 as wire
+from tessera.compat import open_inference_pb2_grpc
+
+SERVICE = "inference.GRPCInferenceService"
+MODEL_INFER = f"/{SERVICE}/ModelInfer"
+EXTENSIONS = ("model_repository", "model_configuration", "statistics", "parameters", "binary_tensor_data")
+_ID_TAG = b"\x1a"
+"""Field 3 of ModelInferResponse, length-delimited. Fields of a message may come in any order."""
+
+Authorise = Callable[[Call], None]
+"""Lets operators pass. Raises NotAllowedError."""
+
+
+@dataclass(frozen=True, slots=True)
+class OipNode:
+    """What the protocol asks of a node beside inference. `max_rows` of one call."""
+
+    door: Door
+    repository: Repository
+    readiness: Callable[[], Readiness]
+    max_rows: int
+
+
+def register(server: Server, node: OipNode, figures: RequestFigures, authorise: Authorise) -> None:
+    """Serve the protocol on `server`. `authorise` guards model control and settings."""
+    # First, since the servicer registers a ModelInfer too.
+    server.add_bytes_handler(MODEL_INFER, answering(_handler(node.door), figures.of("oip", MODEL_INFER)))
+    servicer = OipServicer(node, authorise)
+    open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server.registry)
+
+
+def _handler(door: Door) -> Callable[[bytes, Call], Awaitable[bytes]]:
+    def handle(raw: bytes, call: Call) -> Awaitable[bytes]:
+        return _infer(door, parse(raw), raw, call.time_remaining())
+
+    return handle
+
+
+def _infer(door: Door, message: wire.ModelInferRequest, raw: bytes, remaining_s: float | None) -> Awaitable[bytes]:
+    is_raw = bool(message.raw_input_contents)
+    call = asked(message)
+    form = MODEL_INFER + (" raw" if is_raw else "")
+    timeout_us = call.parameters.get("timeout")
+    if isinstance(timeout_us, int) and timeout_us > 0:
+        remaining_s = min(timeout_us / 1e6, remaining_s if remaining_s is not None else timeout_us / 1e6)
+    reply = door.infer(form, call, raw_reply if is_raw else typed_reply, raw, remaining_s)
+    return _with_id(reply, message.id)
+
+
+async def _with_id(reply: Awaitable[bytes], id_: str) -> bytes:
+    encoded = id_.encode()
+    return await reply + (_ID_TAG + _varint(len(encoded)) + encoded if encoded else b"")
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
+    """All but ModelInfer, which is a bytes handler."""
+
+    def __init__(self, node: OipNode, authorise: Authorise) -> None:
+        self._node = node
+        self._models = node.door.models
+        self._authorise = authorise
+
+    @answering_method
+    async def ServerLive(self, request: wire.ServerLiveRequest, context: object) -> wire.ServerLiveResponse:
+        return wire.ServerLiveResponse(live=True)
+
+    @answering_method
+    async def ServerReady(self, request: wire.ServerReadyRequest, context: object) -> wire.ServerReadyResponse:
+        return wire.ServerReadyResponse(ready=self._node.readiness().ready)
+
+    @answering_method
+    async def ModelReady(self, request: wire.ModelReadyRequest, context: object) -> wire.ModelReadyResponse:
+        try:
+            self._models.find(request.name, request.version)
+        except UnknownNameError:
+            return wire.ModelReadyResponse(ready=False)
+        return wire.ModelReadyResponse(ready=True)
+
+    @answering_method
+    async def ServerMetadata(self, request: wire.ServerMetadataRequest, context: object) -> wire.ServerMetadataResponse:
+        return wire.ServerMetadataResponse(
+            name="tessera", version=version("tessera-federated"), extensions=list(EXTENSIONS)
+        )
+
+    @answering_method
+    async def ModelMetadata(self, request: wire.ModelMetadataRequest, context: object) -> wire.ModelMetadataResponse:
+        view = self._models.find(request.name, request.version)
+        tensor = wire.ModelMetadataResponse.TensorMetadata
+        return wire.ModelMetadataResponse(
+            name=view.name,
+            versions=view.versions,
+            platform=view.platform,
+            inputs=[tensor(name=one.name, datatype=one.datatype, shape=one.shape) for one in view.inputs()],
+            outputs=[tensor(name=one.name, datatype=one.datatype, shape=one.shape) for one in view.outputs()],
+        )
+
+    @answering_method
+    async def ModelConfig(self, request: wire.ModelConfigRequest, context: object) -> wire.ModelConfigResponse:
+        view = self._models.find(request.name, request.version)
+        return wire.ModelConfigResponse(config=config(view, self._node.max_rows))
+
+    @answering_method
+    async def ModelStatistics(
+        self, request: wire.ModelStatisticsRequest, context: object
+    ) -> wire.ModelStatisticsResponse:
+        views = [self._models.find(request.name, request.version)] if request.name else self._models.all()
+        figures = self._node.door.figures
+        return wire.ModelStatisticsResponse(
+            model_stats=[statistics(view, figures.get(view.name, Figures())) for view in views]
+        )
+
+    async def ModelStreamInfer(
+        self, requests: AsyncIterator[wire.ModelInferRequest], context: object
+    ) -> AsyncIterator[wire.ModelStreamInferResponse]:
+        """Errors of one request are its answer; the stream goes on."""
+        remaining_s = call_of(context).time_remaining
+        async for request in requests:
+            try:
+                reply = await _infer(self._node.door, request, request.SerializeToString(), remaining_s())
+                yield wire.ModelStreamInferResponse(infer_response=wire.ModelInferResponse.FromString(reply))
+            except Exception as error:  # noqa: BLE001 - the outermost frame of one request
+                _, text = public(error)
+                failed = wire.ModelInferResponse(id=request.id, model_name=request.model_name)
+                yield wire.ModelStreamInferResponse(error_message=text, infer_response=failed)
+
+    @answering_method
+    async def RepositoryIndex(
+        self, request: wire.RepositoryIndexRequest, context: object
+    ) -> wire.RepositoryIndexResponse:
+        entries = self._node.repository.index(request.ready)
+        entry = wire.RepositoryIndexResponse.ModelIndex
+        return wire.RepositoryIndexResponse(
+            models=[entry(name=one.name, version=one.version, state=one.state, reason=one.reason) for one in entries]
+        )
+
+    @answering_method
+    async def RepositoryModelLoad(
+        self, request: wire.RepositoryModelLoadRequest, context: object
+    ) -> wire.RepositoryModelLoadResponse:
+        self._authorise(call_of(context))
+        texts = {name: one.string_param for name, one in request.parameters.items()}
+        await self._node.repository.load(request.model_name, texts, texts.keys())
+        return wire.RepositoryModelLoadResponse()
+
+    @answering_method
+    async def RepositoryModelUnload(
+        self, request: wire.RepositoryModelUnloadRequest, context: object
+    ) -> wire.RepositoryModelUnloadResponse:
+        self._authorise(call_of(context))
+        await self._node.repository.unload(request.model_name)
+        return wire.RepositoryModelUnloadResponse()
+
+    @answering_method
+    async def LogSettings(self, request: wire.LogSettingsRequest, context: object) -> wire.LogSettingsResponse:
+        self._authorise(call_of(context))
+        raise RpcError(Code.UNIMPLEMENTED, "log settings are those of the settings file")
+
+    @answering_method
+    async def TraceSetting(self, request: wire.TraceSettingRequest, context: object) -> wire.TraceSettingResponse:
+        self._authorise(call_of(context))
+        raise RpcError(Code.UNIMPLEMENTED, "traces are those of the settings file")
+
+
+def nobody(call: Call) -> None:
+    """Model control is not offered on this port."""
+    del call
+    raise NotAllowedError("model control needs an operator; use the admin port")
+
+
+def anybody(call: Call) -> None:
+    """On a port that only operators reach."""
+    del call

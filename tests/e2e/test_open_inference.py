@@ -1,0 +1,130 @@
+"""Open Inference Protocol v2, asked by tritonclient."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.test_two_parties import Parties, expected
+
+CLIENT = Path(__file__).with_name("triton_client.py")
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """What the client's steps gave."""
+    both = Parties(tmp_path_factory.mktemp("parties"))
+    both.pair()
+    both.pair(model="n")
+    both.start()
+    try:
+        both.guest.load("m", "1")
+        both.guest.online("s", "m", "1")
+        ports = [both.guest.address("service"), both.guest.address("admin")]
+        command = [sys.executable, "-P", str(CLIENT), *ports]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+        assert done.returncode == 0, done.stderr
+        yield json.loads(done.stdout)
+    finally:
+        both.stop()
+
+
+def score(user: str) -> Any:
+    return [pytest.approx(expected(user), abs=1e-12)]
+
+
+def test_health(said: dict[str, Any]) -> None:
+    names = ("live", "ready", "model_ready", "version_ready", "none_ready")
+    assert [said[name] for name in names] == [True, True, True, True, False]
+
+
+def test_metadata_and_config_describe_a_service(said: dict[str, Any]) -> None:
+    assert said["server"]["name"] == "tessera"
+    assert "model_repository" in said["server"]["extensions"]
+    tensors = {one["name"]: (one["datatype"], one["shape"]) for one in said["metadata"]["inputs"]}
+    assert tensors == {"user_id": ("BYTES", ["-1", "1"]), "a": ("FP64", ["-1", "1"]), "b": ("FP64", ["-1", "1"])}
+    assert [one["name"] for one in said["metadata"]["outputs"]] == ["score", "fed_status_shop"]
+    assert said["metadata"]["versions"] == ["1"]
+    config = said["config"]["config"]
+    assert (config["name"], config["max_batch_size"]) == ("s", 1000)
+    assert [one["data_type"] for one in config["input"]] == ["TYPE_STRING", "TYPE_FP64", "TYPE_FP64"]
+
+
+def test_a_score_comes_back_raw_with_its_id(said: dict[str, Any]) -> None:
+    answer = said["infer"]
+    assert answer == {
+        "score": [score("0001")],
+        "status": ["OK"],
+        "id": "r-1",
+        "model": "s",
+        "version": "1",
+        "raw": True,
+    }
+    assert said["explicit"]["score"] == [score("0001")]
+    assert said["async"]["score"] == [score("0003")]
+
+
+def test_a_batch_has_a_status_per_row(said: dict[str, Any]) -> None:
+    assert said["batch"]["status"] == ["OK", "OK", "NOT_FOUND"]
+    assert said["batch"]["score"][:2] == [score("0001"), score("0002")]
+    assert math.isnan(said["batch"]["score"][2][0])
+
+
+@pytest.mark.parametrize("datatype", ["fp32", "fp16", "bf16"])
+def test_narrow_numbers_are_numbers(said: dict[str, Any], datatype: str) -> None:
+    """0.25 and -1.5 are the same in each."""
+    assert said[datatype]["score"] == [score("0001")]
+
+
+def test_only_what_was_asked_for_comes_back(said: dict[str, Any]) -> None:
+    assert said["one_output"] == ["score"]
+
+
+def test_a_repeated_case_has_the_id_of_its_own_call(said: dict[str, Any]) -> None:
+    first, again = said["case"]
+    assert (first.pop("id"), again.pop("id")) == ("x", "y")
+    assert first == again
+    statistics = said["statistics"]["model_stats"][0]
+    assert int(statistics["inference_stats"]["cache_hit"]["count"]) == 1
+    assert int(statistics["execution_count"]) >= 8
+
+
+def test_an_error_in_a_stream_is_one_answer_of_it(said: dict[str, Any]) -> None:
+    first, second, third = said["stream"]
+    assert (first["id"], first["score"]) == ("one", [score("0001")])
+    assert "Request for unknown model" in second
+    assert (third["id"], third["score"]) == ("three", [score("0002")])
+
+
+def test_what_is_wrong_is_said_as_clients_expect_it(said: dict[str, Any]) -> None:
+    code, text = said["unknown"]
+    assert code == "StatusCode.NOT_FOUND"
+    assert "Request for unknown model" in text
+
+
+def test_model_control_is_for_operators(said: dict[str, Any]) -> None:
+    for step in ("load_here", "log"):
+        assert said[step][0] == "StatusCode.PERMISSION_DENIED"
+    code, text = said["load_file"]
+    assert code == "StatusCode.INVALID_ARGUMENT"
+    assert "is refused" in text
+    code, text = said["load_unknown"]
+    assert code == "StatusCode.NOT_FOUND"
+    assert "failed to load" in text
+
+
+def test_a_model_is_loaded_and_unloaded(said: dict[str, Any]) -> None:
+    assert {(one["name"], one["version"], one["state"]) for one in said["index"]["models"]} == {("m", "1", "READY")}
+    assert (said["loaded"], said["unloaded"]) == (True, False)
+    assert said["unload_bound"][0] == "StatusCode.FAILED_PRECONDITION"
+
+
+def test_shared_memory_is_not_offered(said: dict[str, Any]) -> None:
+    assert said["shared_memory"][0] == "StatusCode.UNIMPLEMENTED"
