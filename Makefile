@@ -29,7 +29,7 @@ soak: $(VENV)/.dev ## the long tests
 bench-micro: $(VENV)/.dev ## costs of single steps of the request path, into bench/results/micro.json
 	$(BIN)/python -m bench.micro
 
-bench-transport: $(VENV)/.dev ## both transports in one run, into bench/results/transport.json
+bench-transport: $(VENV)/.dev ## gRPC servers side by side in one run, into bench/results/transport.json
 	$(BIN)/python -m bench.transport
 
 proto: $(VENV)/.dev ## regenerate the stubs
