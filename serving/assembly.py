@@ -18,9 +18,11 @@ from serving.features.catalog import make_source
 from serving.features.source import FeatureSource
 from serving.frontdoor import admin, federation, inference
 from serving.frontdoor.http import HttpDoor
+from serving.frontdoor.oip import http as oip_http
 from serving.frontdoor.oip import service as oip
 from serving.frontdoor.oip.control import Repository
 from serving.frontdoor.oip.door import Door
+from serving.frontdoor.oip.http import OipHttp
 from serving.frontdoor.oip.models import Models
 from serving.frontdoor.oip.service import OipNode
 from serving.holds import HoldUpkeep
@@ -84,7 +86,9 @@ async def assemble(settings: Settings) -> Node:
         partial(cache_metrics, _levels(results, memory, shared)),
         partial(model_metrics, publishing, pool),
     )
-    http = HttpDoor(pipeline, Exposition(readings), readiness, figures, settings.limits.max_request_bytes)
+    max_bytes = settings.limits.max_request_bytes
+    protocols = OipHttp(foreign, figures, max_bytes, oip_http.nobody).routes()
+    http = HttpDoor(pipeline, Exposition(readings), readiness, figures, max_bytes, protocols)
 
     parts = (
         Part(lag.start, lag.stop),

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from tests.e2e.test_two_parties import Parties, expected
+from tests.nodes import PartyNode
 
-CLIENT = Path(__file__).with_name("triton_client.py")
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """What the client's steps gave."""
+def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PartyNode]:
     both = Parties(tmp_path_factory.mktemp("parties"))
     both.pair()
     both.pair(model="n")
@@ -27,13 +27,28 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     try:
         both.guest.load("m", "1")
         both.guest.online("s", "m", "1")
-        ports = [both.guest.address("service"), both.guest.address("admin")]
-        command = [sys.executable, "-P", str(CLIENT), *ports]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
-        assert done.returncode == 0, done.stderr
-        yield json.loads(done.stdout)
+        yield both.guest
     finally:
         both.stop()
+
+
+def ran(client: str, *addresses: str) -> dict[str, Any]:
+    """What the steps of a client gave."""
+    command = [sys.executable, "-P", str(HERE / client), *addresses]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=50)
+    assert done.returncode == 0, done.stderr
+    steps: dict[str, Any] = json.loads(done.stdout)
+    return steps
+
+
+@pytest.fixture(scope="module")
+def said(guest: PartyNode) -> dict[str, Any]:
+    return ran("triton_client.py", guest.address("service"), guest.address("admin"))
+
+
+@pytest.fixture(scope="module")
+def said_over_http(guest: PartyNode) -> dict[str, Any]:
+    return ran("triton_http_client.py", guest.address("http"))
 
 
 def score(user: str) -> Any:
@@ -128,3 +143,47 @@ def test_a_model_is_loaded_and_unloaded(said: dict[str, Any]) -> None:
 
 def test_shared_memory_is_not_offered(said: dict[str, Any]) -> None:
     assert said["shared_memory"][0] == "StatusCode.UNIMPLEMENTED"
+
+
+def test_http_says_what_grpc_says(said: dict[str, Any], said_over_http: dict[str, Any]) -> None:
+    http = said_over_http
+    assert [http[name] for name in ("live", "ready", "model_ready", "none_ready")] == [True, True, True, False]
+    assert http["server"] == said["server"]
+    assert [one["name"] for one in http["metadata"]["inputs"]] == [one["name"] for one in said["metadata"]["inputs"]]
+    assert http["config"] == said["config"]["config"]
+    assert ("m", "1", "READY") in {(one["name"], one["version"], one["state"]) for one in http["index"]}
+
+
+@pytest.mark.parametrize(("form", "users"), [("binary", ["0001", "0002"]), ("mixed", ["0001"]), ("json", ["0003"])])
+def test_tensors_travel_in_every_form(said_over_http: dict[str, Any], form: str, users: list[str]) -> None:
+    answer = said_over_http[form]
+    assert answer["score"] == [score(user) for user in users]
+    assert answer["status"] == ["OK"] * len(users)
+    assert answer["id"] == ("r" if form == "binary" else None)
+
+
+def test_http_refuses_as_grpc_does(said_over_http: dict[str, Any]) -> None:
+    code, text = said_over_http["unknown"]
+    assert "Request for unknown model" in text
+    assert code in {"404", "None"}
+    assert "needs an operator" in said_over_http["load"][1]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "said"),
+    [
+        (b"{", {}, "is not an inference request"),
+        (b'{"inputs": []}', {}, "there are no inputs"),
+        (b'{"inputs": [{"name": "a", "datatype": "FP64", "shape": [2], "data": [1]}]}', {}, "has 1 elements"),
+        (b'{"inputs": [{"name": "a", "datatype": "FP64", "shape": [1], "data": ["x"]}]}', {}, "not FP64"),
+        (b'{"inputs": [{"name": "zz", "datatype": "FP64", "shape": [1], "data": [1]}]}', {}, "unknown feature 'zz'"),
+        (b"{}garbage", {"Inference-Header-Content-Length": "2"}, "is not an inference request"),
+        (b'{"inputs": []}xx', {"Inference-Header-Content-Length": "14"}, "2 binary bytes behind"),
+        (b'{"inputs": []}', {"Inference-Header-Content-Length": "-1"}, "is a number of bytes"),
+        (b"x", {"Content-Encoding": "gzip"}, "compressed bodies"),
+    ],
+)
+def test_wrong_bodies_are_told_what_is_wrong(guest: PartyNode, body: bytes, headers: dict[str, str], said: str) -> None:
+    answer = guest.http("POST", "/v2/models/s/infer", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert said in answer.json()["error"]

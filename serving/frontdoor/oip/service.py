@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 from serving.errors import NotAllowedError, UnknownNameError, public
 from serving.frontdoor.answer import answering, answering_method
@@ -103,9 +104,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
     @answering_method
     async def ServerMetadata(self, request: wire.ServerMetadataRequest, context: object) -> wire.ServerMetadataResponse:
-        return wire.ServerMetadataResponse(
-            name="tessera", version=version("tessera-federated"), extensions=list(EXTENSIONS)
-        )
+        return wire.ServerMetadataResponse(**server_metadata())
 
     @answering_method
     async def ModelMetadata(self, request: wire.ModelMetadataRequest, context: object) -> wire.ModelMetadataResponse:
@@ -184,6 +183,10 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def TraceSetting(self, request: wire.TraceSettingRequest, context: object) -> wire.TraceSettingResponse:
         self._authorise(call_of(context))
         raise RpcError(Code.UNIMPLEMENTED, "traces are those of the settings file")
+
+
+def server_metadata() -> dict[str, Any]:
+    return {"name": "tessera", "version": version("tessera-federated"), "extensions": list(EXTENSIONS)}
 
 
 def nobody(call: Call) -> None:

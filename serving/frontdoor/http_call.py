@@ -1,0 +1,75 @@
+"""What every call over HTTP has in common: its body, its deadline, its count, its errors."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serving.errors import InvalidRequestError, LimitError, public
+from serving.telemetry.requests import MethodFigures
+from serving.transport import Code
+
+HTTP_STATUS = {
+    Code.OK: 200,
+    Code.INVALID_ARGUMENT: 400,
+    Code.FAILED_PRECONDITION: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.PERMISSION_DENIED: 403,
+    Code.NOT_FOUND: 404,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.UNIMPLEMENTED: 501,
+    Code.UNAVAILABLE: 503,
+    Code.DEADLINE_EXCEEDED: 504,
+}
+"""As google.rpc.Code maps them; 500 for the rest."""
+JSON = "application/json"
+TIMEOUT_HEADER = "x-timeout-ms"
+
+Answer = Callable[[Request], Awaitable[Response]]
+ErrorBody = Callable[[Code, str], object]
+"""How a protocol words an error: code and public text to what stands in its JSON."""
+
+
+def answering(answer: Answer, figures: MethodFigures, error_body: ErrorBody) -> Answer:
+    """Count a route, and turn what goes wrong into a status and a public text."""
+
+    async def counted(request: Request) -> Response:
+        began = figures.start()
+        code = Code.CANCELLED
+        try:
+            response = await answer(request)
+            code = Code.OK
+        except Exception as error:  # noqa: BLE001 - the outermost frame of a call
+            code, text = public(error)
+            body = msgspec.json.encode(error_body(code, text))
+            response = Response(body, HTTP_STATUS.get(code, 500), media_type=JSON)
+        finally:
+            figures.finish(began, code)
+        return response
+
+    return counted
+
+
+async def body_of(request: Request, max_bytes: int) -> bytes:
+    """Raises LimitError before more than `max_bytes` are kept."""
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise InvalidRequestError("compressed bodies are not taken")
+    kept = bytearray()
+    async for chunk in request.stream():
+        kept += chunk
+        if len(kept) > max_bytes:
+            raise LimitError(f"the body has more than {max_bytes} bytes (limits.max_request_bytes)")
+    return bytes(kept)
+
+
+def remaining_s(request: Request) -> float | None:
+    """The caller's deadline, from its header."""
+    text = request.headers.get(TIMEOUT_HEADER)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()) or len(text) > 9:
+        raise InvalidRequestError(f"{TIMEOUT_HEADER} is a whole number of milliseconds")
+    return int(text) / 1_000

@@ -1,0 +1,148 @@
+"""Messages of the protocol over HTTP to tensors and back: JSON, with tensors behind it that are binary.
+
+https://github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md; binary tensors as in
+Triton's extension: the JSON says how many bytes each has, and they follow it in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from serving.errors import InvalidRequestError
+from serving.frontdoor.oip.rows import Answered, Asked
+from serving.frontdoor.oip.tensors import BF16, BYTES, Tensor, from_raw, from_values, to_raw
+
+BINARY_SIZE, BINARY, ALL_BINARY = "binary_data_size", "binary_data", "binary_data_output"
+_LENGTH_BYTES = 4
+
+
+class _Input(msgspec.Struct):
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: dict[str, Any] = {}
+    data: Any = None
+
+
+class _Output(msgspec.Struct):
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class InferBody(msgspec.Struct):
+    """`outputs`: names asked for, none for all."""
+
+    inputs: list[_Input]
+    id: str = ""
+    parameters: dict[str, Any] = {}
+    outputs: list[_Output] = []
+
+    def binary_outputs(self) -> frozenset[str] | None:
+        """Names of the outputs that are to be binary; None for all."""
+        wanted = frozenset(one.name for one in self.outputs if one.parameters.get(BINARY))
+        return None if self.parameters.get(ALL_BINARY) and not self.outputs else wanted
+
+
+def body_parts(raw: bytes, header_length: str | None) -> tuple[InferBody, bytes]:
+    """The JSON, and the binary tensors behind it. Raises InvalidRequestError."""
+    if header_length is not None and not (header_length.isascii() and header_length.isdigit()):
+        raise InvalidRequestError("Inference-Header-Content-Length is a number of bytes")
+    length = len(raw) if header_length is None else int(header_length)
+    try:
+        return msgspec.json.decode(raw[:length], type=InferBody), raw[length:]
+    except msgspec.MsgspecError as error:
+        raise InvalidRequestError(f"the body is not an inference request: {error}") from None
+
+
+def asked_of(model: str, version: str, body: InferBody, binary: bytes) -> Asked:
+    return Asked(
+        model=model,
+        version=version,
+        id=body.id,
+        parameters=body.parameters,
+        inputs=_tensors(body.inputs, binary),
+        outputs=tuple(one.name for one in body.outputs),
+    )
+
+
+def encoded(answered: Answered, binary: frozenset[str] | None) -> bytes:
+    """The reply without its id: the length of the JSON, the JSON, the binary tensors."""
+    outputs: list[Mapping[str, Any]] = []
+    behind: list[bytes] = []
+    for tensor in answered.outputs:
+        shown: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.array.shape}
+        if binary is None or tensor.name in binary:
+            behind.append(to_raw(tensor))
+            shown["parameters"] = {BINARY_SIZE: len(behind[-1])}
+        else:
+            shown["data"] = _values(tensor)
+        outputs.append(shown)
+    text = msgspec.json.encode(
+        {
+            "model_name": answered.model,
+            "model_version": answered.version,
+            "parameters": answered.parameters,
+            "outputs": outputs,
+        }
+    )
+    return b"".join((len(text).to_bytes(_LENGTH_BYTES, "big"), text, *behind))
+
+
+def with_id(reply: bytes, id_: str) -> tuple[bytes, int | None]:
+    """What goes out, and the length of its JSON when something is behind it."""
+    end = _LENGTH_BYTES + int.from_bytes(reply[:_LENGTH_BYTES], "big")
+    text, behind = reply[_LENGTH_BYTES:end], reply[end:]
+    if id_:
+        text = b'{"id":' + msgspec.json.encode(id_) + b"," + text[1:]
+    return text + behind, len(text) if behind else None
+
+
+def _tensors(inputs: Sequence[_Input], binary: bytes) -> list[Tensor]:
+    tensors = []
+    position = 0
+    for one in inputs:
+        size = one.parameters.get(BINARY_SIZE)
+        if size is None:
+            tensors.append(_typed(one))
+            continue
+        if not isinstance(size, int) or size < 0:
+            raise InvalidRequestError(f"input {one.name!r}: {BINARY_SIZE} is a number of bytes")
+        tensors.append(from_raw(one.name, one.datatype, one.shape, binary[position : position + size]))
+        position += size
+    if position != len(binary):
+        raise InvalidRequestError(f"{len(binary)} binary bytes behind the JSON, the inputs name {position}")
+    return tensors
+
+
+def _typed(one: _Input) -> Tensor:
+    if one.datatype in {"FP16", BF16}:
+        raise InvalidRequestError(f"input {one.name!r}: {one.datatype} travels as binary data only")
+    values = list(_flat(one.data))
+    if one.datatype == BYTES and not all(isinstance(value, str) for value in values):
+        raise InvalidRequestError(f"input {one.name!r} has elements that are not texts")
+    return from_values(one.name, one.datatype, one.shape, values)
+
+
+def _flat(values: Any) -> Iterator[Any]:
+    """Elements of a list, or of lists of lists, in row-major order."""
+    if not isinstance(values, list):
+        yield values
+        return
+    for value in values:
+        if isinstance(value, list):
+            yield from _flat(value)
+        else:
+            yield value
+
+
+def _values(tensor: Tensor) -> list[Any]:
+    flat = tensor.array.ravel().tolist()
+    if tensor.datatype == BYTES:
+        return [one.decode() for one in flat]
+    if tensor.datatype[:2] != "FP":
+        return [int(one) for one in flat]
+    values: list[Any] = flat
+    return values
