@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUBS := $(wildcard proto/tessera/v1/*.proto proto/tessera/compat/*.proto)
 
-.PHONY: demo test check soak bench-micro bench-transport coverage proto clean
+.PHONY: demo test check soak bench bench-micro bench-transport coverage proto clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -25,6 +25,9 @@ check: $(VENV)/.dev ## style, types, import rules, budgets
 
 soak: $(VENV)/.dev ## the long tests
 	$(BIN)/python -m pytest -m soak --timeout 1800
+
+bench: $(VENV)/.dev ## whole parties under load, into bench/results/scenarios.json and docs/performance.md
+	$(BIN)/python -m bench.scenarios --transport native --transport grpcio
 
 bench-micro: $(VENV)/.dev ## costs of single steps of the request path, into bench/results/micro.json
 	$(BIN)/python -m bench.micro

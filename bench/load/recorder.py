@@ -67,6 +67,7 @@ class Recorder:
         return LoadResult(
             mode="closed" if asked_per_s is None else "open",
             asked_per_s=asked_per_s,
+            started=self.window.start,
             duration_s=self.window.duration_s,
             calls=self.outcomes.total(),
             outcomes=dict(sorted(self.outcomes.items())),
@@ -94,6 +95,7 @@ def merged(parts: Sequence[LoadResult]) -> LoadResult:
     return LoadResult(
         mode=parts[0].mode,
         asked_per_s=sum(asked) if asked else None,
+        started=parts[0].started,
         duration_s=parts[0].duration_s,
         calls=sum(part.calls for part in parts),
         outcomes=dict(sorted(outcomes.items())),

@@ -36,6 +36,8 @@ class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
     reply before it calls again, so that a slow server is asked less)."""
     asked_per_s: float | None
     """Intended calls per second; null in a closed loop."""
+    started: float
+    """When the warm-up began, on the machine's monotonic clock."""
     duration_s: float
     """The measured part, after the warm-up."""
     calls: int

@@ -1,0 +1,1 @@
+"""What the scenarios of `make bench` share: parties as real processes, their models and users, loads and meters."""

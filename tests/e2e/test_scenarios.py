@@ -1,0 +1,49 @@
+"""The scenarios of `make bench`, as short as can be: real parties, right answers, the levels they are about."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bench.harness.figures import Row
+from bench.harness.stage import Stage
+from bench.scenarios.__main__ import main, scenarios
+from serving.transport import Transport
+
+STAGE = Stage(Transport.NATIVE, 0.3, 20_000)
+
+
+def played(name: str) -> Iterator[Row]:
+    return scenarios()[name](STAGE)
+
+
+@pytest.mark.parametrize("name", ["l1_hit", "l2_hit", "two_party_miss"])
+def test_answers_are_right_and_come_from_where_the_scenario_says(name: str) -> None:
+    """The first load of the first case; a score that is wrong or from another level would count as WRONG_REPLY."""
+    row = next(iter(played(name)))
+    assert set(row.outcomes) == {"OK"}
+    assert row.per_s > 0
+    assert row.cpu_us["bank worker"] > 0
+    assert {"bank worker", "host0 worker"} <= row.rss_mb.keys()
+
+
+def test_the_command_keeps_figures_and_writes_the_page(tmp_path: Path) -> None:
+    output, page = tmp_path / "scenarios.json", tmp_path / "page.md"
+    page.write_text("# Page\n")
+    arguments = ["batch", "--seconds", "0.2", "--output", str(output), "--page", str(page)]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    rows = json.loads(output.read_text())
+    assert {row["case"] for row in rows} == {"50 new users a call", "1 000 new users a call"}
+    assert all(set(row["outcomes"]) == {"OK"} for row in rows)
+    assert "1 000 new users a call" in page.read_text()
+
+
+def test_an_unknown_scenario_is_named() -> None:
+    done = CliRunner().invoke(main, ["nothing"])
+    assert done.exit_code == 2
+    assert "l1_hit" in done.output
