@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 
@@ -25,6 +26,16 @@ class Partials:
     values: Scores
     statuses: Sequence[PartyStatus]
     max_age_ms: int | None
+
+
+class HalfState(IntEnum):
+    """What stands between a guest and this party's half of a version. Wire values."""
+
+    READY = 0
+    NOT_LOADED = 1
+    OTHER_BINDING = 2
+    NO_FEATURES = 3
+    NOT_YOURS = 4
 
 
 class HostSide:
@@ -53,10 +64,24 @@ class HostSide:
             logger.warning("model %s is of no use here: %s", model, error)
             raise ConflictError(f"{model} has no source for its features here; the log there says why") from None
 
+    async def half_state(self, caller: str, model: ModelId, binding_digest: str) -> HalfState:
+        """For a guest that looks for the reason why a version does not answer."""
+        handle = self._pool.find(model)
+        if handle is None:
+            return HalfState.NOT_LOADED
+        if not _is_guest(handle, caller):
+            return HalfState.NOT_YOURS
+        if handle.artifact.binding_digest != binding_digest:
+            return HalfState.OTHER_BINDING
+        try:
+            await self.check_features(model)
+        except ConflictError:
+            return HalfState.NO_FEATURES
+        return HalfState.READY
+
     def check_guest(self, model: ModelId, caller: str) -> None:
         """Only the guest of a model may ask for its partials. Raises NotAllowedError, UnknownNameError."""
-        halves = self._pool.acquire(model).artifact.manifest.binding or ()
-        if not any(half.role == "guest" and half.party == caller for half in halves):
+        if not _is_guest(self._pool.acquire(model), caller):
             raise NotAllowedError(f"party {caller!r} is not the guest of model {model}")
 
     def source(self, model: ModelId) -> FeatureSource:
@@ -64,6 +89,11 @@ class HostSide:
         if source is None:
             raise InternalError(f"no feature source for model {model.model!r}: set features.{model.model} or default")
         return source
+
+
+def _is_guest(handle: ModelHandle, caller: str) -> bool:
+    halves = handle.artifact.manifest.binding or ()
+    return any(half.role == "guest" and half.party == caller for half in halves)
 
 
 def _partials(handle: ModelHandle, rows: FeatureRows) -> Partials:

@@ -18,6 +18,7 @@ from serving.publishing import REPLICA, Publishing
 from serving.settings import Settings
 from serving.telemetry.requests import RequestFigures
 from serving.transport import Call, Server, call_of
+from serving.version import SOFTWARE
 from tessera.v1 import federation_pb2 as wire
 from tessera.v1 import federation_pb2_grpc
 
@@ -125,6 +126,18 @@ class FederationServicer(federation_pb2_grpc.FederationServicer):
             )
         )
         return wire.ReleaseReply()
+
+    @answering_method
+    async def Status(self, request: wire.StatusRequest, context: object) -> wire.StatusReply:
+        party = self._caller(call_of(context))
+        models = [(ModelId(ref.model, ref.version), ref.binding_digest.hex()) for ref in request.models]
+        return wire.StatusReply(
+            protocol=PROTOCOL,
+            software=SOFTWARE,
+            time_ms=time.time_ns() // 1_000_000,
+            caller=party,
+            halves=[enum_value(await self._host.half_state(party, model, digest)) for model, digest in models],
+        )
 
     def _wanted_hold(self, request: wire.HoldRequest, party: str) -> control.Hold:
         return control.Hold(

@@ -6,7 +6,6 @@ Names follow https://prometheus.io/docs/practices/naming/: `tessera_` + what + u
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import (
@@ -19,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from serving.telemetry.histogram import Histogram
 from serving.telemetry.requests import RequestFigures
+from serving.version import SOFTWARE
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -97,4 +97,4 @@ def request_metrics(figures: RequestFigures) -> Iterable[Metric]:
 
 
 def _build() -> Iterable[Metric]:
-    yield gauge("tessera_build_info", "Always 1.", [({"version": version("tessera-federated")}, 1.0)])
+    yield gauge("tessera_build_info", "Always 1.", [({"version": SOFTWARE}, 1.0)])

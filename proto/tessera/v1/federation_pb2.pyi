@@ -19,6 +19,14 @@ class LoadState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LOAD_STATE_LOADED: _ClassVar[LoadState]
     LOAD_STATE_ALREADY_LOADED: _ClassVar[LoadState]
     LOAD_STATE_FAILED: _ClassVar[LoadState]
+
+class HalfState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    HALF_STATE_READY: _ClassVar[HalfState]
+    HALF_STATE_NOT_LOADED: _ClassVar[HalfState]
+    HALF_STATE_OTHER_BINDING: _ClassVar[HalfState]
+    HALF_STATE_NO_FEATURES: _ClassVar[HalfState]
+    HALF_STATE_NOT_YOURS: _ClassVar[HalfState]
 PURPOSE_INFER: Purpose
 PURPOSE_WARMUP: Purpose
 PURPOSE_SHADOW: Purpose
@@ -26,6 +34,11 @@ PURPOSE_HEDGE: Purpose
 LOAD_STATE_LOADED: LoadState
 LOAD_STATE_ALREADY_LOADED: LoadState
 LOAD_STATE_FAILED: LoadState
+HALF_STATE_READY: HalfState
+HALF_STATE_NOT_LOADED: HalfState
+HALF_STATE_OTHER_BINDING: HalfState
+HALF_STATE_NO_FEATURES: HalfState
+HALF_STATE_NOT_YOURS: HalfState
 
 class Protocol(_message.Message):
     __slots__ = ("major", "minor")
@@ -134,3 +147,33 @@ class ReleaseRequest(_message.Message):
 class ReleaseReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class StatusRequest(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ModelRef]
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelRef, _Mapping]]] = ...) -> None: ...
+
+class ModelRef(_message.Message):
+    __slots__ = ("model", "version", "binding_digest")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    BINDING_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    binding_digest: bytes
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., binding_digest: _Optional[bytes] = ...) -> None: ...
+
+class StatusReply(_message.Message):
+    __slots__ = ("protocol", "software", "time_ms", "caller", "halves")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    HALVES_FIELD_NUMBER: _ClassVar[int]
+    protocol: Protocol
+    software: str
+    time_ms: int
+    caller: str
+    halves: _containers.RepeatedScalarFieldContainer[HalfState]
+    def __init__(self, protocol: _Optional[_Union[Protocol, _Mapping]] = ..., software: _Optional[str] = ..., time_ms: _Optional[int] = ..., caller: _Optional[str] = ..., halves: _Optional[_Iterable[_Union[HalfState, str]]] = ...) -> None: ...

@@ -55,6 +55,11 @@ class FederationStub:
                 request_serializer=tessera_dot_v1_dot_federation__pb2.ReleaseRequest.SerializeToString,
                 response_deserializer=tessera_dot_v1_dot_federation__pb2.ReleaseReply.FromString,
                 _registered_method=True)
+        self.Status = channel.unary_unary(
+                '/tessera.v1.Federation/Status',
+                request_serializer=tessera_dot_v1_dot_federation__pb2.StatusRequest.SerializeToString,
+                response_deserializer=tessera_dot_v1_dot_federation__pb2.StatusReply.FromString,
+                _registered_method=True)
 
 
 class FederationServicer:
@@ -88,6 +93,13 @@ class FederationServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Status(self, request, context):
+        """What a guest needs to find out why two nodes do not work together.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FederationServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -110,6 +122,11 @@ def add_FederationServicer_to_server(servicer, server):
                     servicer.Release,
                     request_deserializer=tessera_dot_v1_dot_federation__pb2.ReleaseRequest.FromString,
                     response_serializer=tessera_dot_v1_dot_federation__pb2.ReleaseReply.SerializeToString,
+            ),
+            'Status': grpc.unary_unary_rpc_method_handler(
+                    servicer.Status,
+                    request_deserializer=tessera_dot_v1_dot_federation__pb2.StatusRequest.FromString,
+                    response_serializer=tessera_dot_v1_dot_federation__pb2.StatusReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -221,6 +238,33 @@ class Federation:
             '/tessera.v1.Federation/Release',
             tessera_dot_v1_dot_federation__pb2.ReleaseRequest.SerializeToString,
             tessera_dot_v1_dot_federation__pb2.ReleaseReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Status(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tessera.v1.Federation/Status',
+            tessera_dot_v1_dot_federation__pb2.StatusRequest.SerializeToString,
+            tessera_dot_v1_dot_federation__pb2.StatusReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 from serving.errors import NotAllowedError, UnknownNameError, public
@@ -15,6 +14,7 @@ from serving.frontdoor.oip.messages import asked, config, parse, raw_reply, stat
 from serving.readiness import Readiness
 from serving.telemetry.requests import RequestFigures
 from serving.transport import Call, Code, RpcError, Server, call_of
+from serving.version import SOFTWARE
 from tessera.compat import open_inference_pb2 as wire
 from tessera.compat import open_inference_pb2_grpc
 
@@ -186,7 +186,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
 
 def server_metadata() -> dict[str, Any]:
-    return {"name": "tessera", "version": version("tessera-federated"), "extensions": list(EXTENSIONS)}
+    return {"name": "tessera", "version": SOFTWARE, "extensions": list(EXTENSIONS)}
 
 
 def nobody(call: Call) -> None:

@@ -1,0 +1,144 @@
+"""What can be seen from the node's own machine: folders, models, ports, caches, features. Nothing is changed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from loaders.artifact import Artifact, ArtifactError
+from loaders.catalog import loader_for
+from loaders.loader import LoadError
+from loaders.registry import open_half
+from serving import bindings, ports_file
+from serving.cache.keys import SecretFileError, node_secret
+from serving.control import State
+from serving.doctor.finding import TIMEOUT_S, Finding, Findings, Level, skew
+from serving.features.catalog import make_source
+from serving.features.source import FeatureSource, FeatureSourceError
+from serving.pool import ModelId
+from serving.security import split_address
+from serving.settings import Settings
+
+
+def folders(settings: Settings) -> Iterator[Finding]:
+    registry, state_dir = Path(settings.registry), Path(settings.state_dir)
+    if not registry.is_dir() or not os.access(registry, os.R_OK | os.X_OK):
+        yield Finding(Level.ERROR, "registry", f"{registry} is no folder that can be read")
+    else:
+        yield Finding(Level.OK, "registry", str(registry))
+    if not state_dir.is_dir():
+        yield Finding(Level.WARNING, "state_dir", f"{state_dir} does not exist yet; the node makes it")
+    elif not os.access(state_dir, os.R_OK | os.W_OK | os.X_OK):
+        yield Finding(Level.ERROR, "state_dir", f"{state_dir} cannot be written")
+    else:
+        yield Finding(Level.OK, "state_dir", str(state_dir))
+    if settings.cache.secret_file:
+        try:
+            node_secret(settings.cache.secret_file, state_dir)
+        except SecretFileError as error:
+            yield Finding(Level.ERROR, "cache.secret_file", str(error))
+
+
+async def models(settings: Settings, state: State, artifacts: dict[ModelId, Artifact]) -> Findings:
+    """The halves that the node is to have loaded; those that are whole land in `artifacts`."""
+    for model in sorted(bindings.wanted_models(state)):
+        try:
+            artifact = await asyncio.to_thread(
+                open_half, Path(settings.registry), model.model, model.version, settings.party
+            )
+            await asyncio.to_thread(loader_for, artifact)
+        except (ArtifactError, LoadError, OSError) as error:
+            yield Finding(Level.ERROR, f"model {model}", str(error))
+            continue
+        artifacts[model] = artifact
+        yield Finding(
+            Level.OK, f"model {model}", f"binding {artifact.binding_digest[:16]}, role {artifact.manifest.role}"
+        )
+
+
+async def ports(settings: Settings) -> Findings:
+    running = await asyncio.to_thread(ports_file.read, Path(settings.state_dir))
+    for name, address in msgspec.structs.asdict(settings.ports).items():
+        subject = f"ports.{name}"
+        if name in running:
+            yield await _listening(subject, running[name])
+        elif problem := _cannot_bind(address):
+            yield Finding(Level.ERROR, subject, problem)
+        else:
+            yield Finding(Level.OK, subject, f"{address} is free; no node runs")
+
+
+async def _listening(subject: str, address: str) -> Finding:
+    host, port = split_address(address)
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            _, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return Finding(Level.ERROR, subject, f"the node says it listens at {address}, and nothing answers there")
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+    return Finding(Level.OK, subject, f"{address} answers")
+
+
+def _cannot_bind(address: str) -> str:
+    host, port = split_address(address)
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            return ""
+    except OSError as error:
+        return f"cannot bind {address}: {str(error.strerror).partition(' (while')[0]}"
+
+
+async def cache(settings: Settings) -> Findings:
+    if not settings.cache.url:
+        embedded = settings.cache.embedded
+        text = "the node starts its own server" if embedded else "there is no shared level: L3 is off"
+        yield Finding(Level.OK if embedded else Level.WARNING, "cache.url", text)
+        return
+    redis = Redis.from_url(
+        settings.cache.url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, driver_info=None
+    )
+    try:
+        began_s = time.time()
+        seconds, microseconds = await redis.time()
+        took_s = time.time() - began_s
+        yield Finding(Level.OK, "cache.url", f"answers in {1_000 * took_s:.1f} ms")
+        yield skew("cache.url", seconds + microseconds / 1e6 - began_s - took_s / 2)
+        policy = (await redis.config_get("maxmemory-policy")).get("maxmemory-policy", "")
+        if policy not in {"volatile-lru", "volatile-lfu", "allkeys-lru", "allkeys-lfu"}:
+            advice = "refuses writes when full; set maxmemory-policy volatile-lru"
+            yield Finding(Level.WARNING, "cache.url", f"maxmemory-policy {policy!r} {advice}")
+    except (RedisError, OSError) as error:
+        yield Finding(Level.ERROR, "cache.url", f"does not answer: {type(error).__name__}; L3 is off until it does")
+    finally:
+        await redis.aclose()
+
+
+async def features(settings: Settings, artifacts: Mapping[ModelId, Artifact]) -> Findings:
+    for name, described in settings.features.items():
+        subject = f"features.{name}"
+        source: FeatureSource | None = None
+        try:
+            source = make_source(described)
+            async with asyncio.timeout(TIMEOUT_S * 10):
+                await source.open()
+        except (FeatureSourceError, TimeoutError) as error:
+            yield Finding(Level.ERROR, subject, str(error) or "did not open in time")
+        else:
+            yield Finding(Level.OK, subject, f"a source of kind {described.kind.value!r} opens")
+        finally:
+            if source is not None:
+                await source.close()
+    for model, artifact in artifacts.items():
+        if artifact.manifest.role == "host" and not {model.model, "default"} & settings.features.keys():
+            yield Finding(Level.ERROR, f"model {model}", f"has no features: set features.{model.model} or default")

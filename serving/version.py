@@ -1,0 +1,5 @@
+"""The version of this software, read once: looking it up reads files."""
+
+from importlib.metadata import version
+
+SOFTWARE = version("tessera-federated")

@@ -1,0 +1,118 @@
+"""`tessera doctor` over real nodes: well, and with one thing wrong at a time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from serving.commands.doctor import doctor
+from tests.e2e.test_two_parties import Parties
+from tests.nodes import PartyNode
+
+
+@pytest.fixture
+def parties(tmp_path: Path) -> Iterator[Parties]:
+    both = Parties(tmp_path)
+    both.pair()
+    try:
+        yield both
+    finally:
+        both.stop()
+
+
+def findings(node: PartyNode, level: str = "") -> list[str]:
+    """`subject: text` of every finding, or of those of one level."""
+    done = CliRunner().invoke(doctor, ["--config", str(node.config), "--json"])
+    assert isinstance(done.exception, SystemExit | None), done.exception
+    found = json.loads(done.stdout)
+    errors = [one for one in found if one["level"] == "error"]
+    assert done.exit_code == bool(errors), done.output
+    return [f"{one['subject']}: {one['text']}" for one in found if not level or one["level"] == level]
+
+
+def online(parties: Parties) -> None:
+    parties.start()
+    parties.guest.load("m", "1")
+    parties.guest.online("s", "m", "1")
+
+
+def test_two_nodes_that_are_well(parties: Parties) -> None:
+    online(parties)
+    assert findings(parties.guest, "error") == findings(parties.host, "error") == []
+    well = findings(parties.guest, "ok")
+    assert "peers.shop: model m/1 is ready there" in well
+    assert any(one.startswith("ports.service: 127.0.0.1:") and one.endswith(" answers") for one in well)
+    assert any(one.startswith("peers.shop: clocks agree within") for one in well)
+    assert any("takes us for 'bank'" in one for one in well)
+
+
+def test_a_host_that_is_down(parties: Parties) -> None:
+    online(parties)
+    parties.host.stop()
+    [error] = findings(parties.guest, "error")
+    assert error.startswith("peers.shop: does not answer at its address")
+
+
+def test_a_version_that_the_host_has_lost(parties: Parties) -> None:
+    online(parties)
+    parties.host.stop()
+    shutil.rmtree(parties.host.folder / "state")
+    parties.host.start()
+    [error] = findings(parties.guest, "error")
+    assert error == "peers.shop: model m/1 is not loaded there: `tessera model load` it"
+
+
+def test_features_that_have_gone(parties: Parties) -> None:
+    online(parties)
+    parties.host.stop()
+    (parties.host.folder / "users.csv").write_text("id,x\n0001,1\n")
+    parties.host.start()
+    [error] = findings(parties.guest, "error")
+    assert "has no source for its features there" in error
+    (parties.host.folder / "users.csv").unlink()
+    assert any(one.startswith("features.default: feature file") for one in findings(parties.host, "error"))
+
+
+def test_a_half_that_was_changed(parties: Parties) -> None:
+    online(parties)
+    [weights] = (parties.guest.registry / "m" / "1").glob("*/weights.npy")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    [error] = findings(parties.guest, "error")
+    assert error.startswith("model m/1: ")
+    assert "is corrupt" in error
+
+
+def test_a_party_that_does_not_know_us(parties: Parties) -> None:
+    parties.host.write("[features.default]\npath = 'users.csv'\n")
+    online_host = parties.host
+    online_host.start()
+    [error] = findings(parties.guest, "error")
+    assert error.startswith("peers.shop: does not take us for a party it knows")
+
+
+def test_a_node_that_is_not_running(parties: Parties) -> None:
+    with socket.create_server(("127.0.0.1", parties.host.party_port)):
+        [error] = findings(parties.host, "error")
+    assert error == f"ports.party: cannot bind 127.0.0.1:{parties.host.party_port}: Address already in use"
+    assert any("is free; no node runs" in one for one in findings(parties.host, "ok"))
+    assert not (parties.host.folder / "state").exists()
+
+
+def test_settings_that_are_wrong(parties: Parties) -> None:
+    parties.guest.write("transprt = 'native'\n[cache]\nurl = 'redis://127.0.0.1:1'\n")
+    errors = findings(parties.guest, "error")
+    assert [one.partition(":")[0] for one in errors] == ["settings"]
+    parties.guest.write("[cache]\nurl = 'redis://127.0.0.1:1'\n")
+    assert "cache.url: does not answer: ConnectionError; L3 is off until it does" in findings(parties.guest, "error")
+
+
+def test_people_read_lines(parties: Parties) -> None:
+    done = CliRunner().invoke(doctor, ["--config", str(parties.guest.config), "--quiet"])
+    assert done.exit_code == 1
+    assert [line.split()[0] for line in done.output.splitlines()] == ["warning", "error"]
