@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from serving.audit import AuditLog
 from serving.cache.counts import Counts
 from serving.cache.keys import node_secret
 from serving.cache.memory import MemoryTier
@@ -65,11 +66,11 @@ async def assemble(settings: Settings) -> Node:
     sources = _sources(settings)
     host = HostSide(pool, sources)
 
-    figures, lag = RequestFigures(), LoopLag()
+    figures, lag, audit = RequestFigures(), LoopLag(), AuditLog(state_dir)
     service, party, operator = _servers(settings)
     inference.register(service, pipeline, figures)
     federation.register(party, host, publishing, settings, partial(caller, settings=settings), figures)
-    admin.register(operator, publishing)
+    admin.register(operator, publishing, audit)
     checks = (partial(model_problems, publishing), partial(cache_problems, shared))
 
     def readiness() -> Readiness:
@@ -77,7 +78,7 @@ async def assemble(settings: Settings) -> Node:
 
     models = Models(publishing.routes, pool)
     repository = Repository(publishing, models, Path(settings.registry))
-    foreign = OipNode(Door(pipeline, models), repository, readiness, settings.limits.max_batch_rows)
+    foreign = OipNode(Door(pipeline, models), repository, readiness, settings.limits.max_batch_rows, audit)
     oip.register(service, foreign, figures, oip.nobody)
     oip.register(operator, foreign, figures, oip.anybody)
     readings = (

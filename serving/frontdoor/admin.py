@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+
+from serving.audit import AuditLog, who
 from serving.bindings import VariantWeight
 from serving.control import Service, Variant
 from serving.errors import InvalidRequestError
@@ -9,23 +14,28 @@ from serving.frontdoor.answer import answering_method
 from serving.frontdoor.federation import replica_message
 from serving.pool import ModelId
 from serving.publishing import ModelStatus, Publishing
-from serving.transport import Code, RpcError, Server
+from serving.transport import Code, RpcError, Server, call_of
 from tessera.v1 import admin_pb2 as wire
 from tessera.v1 import admin_pb2_grpc
 
 
-def register(server: Server, publishing: Publishing) -> None:
+def register(server: Server, publishing: Publishing, audit: AuditLog) -> None:
     """Serve the protocol on `server`."""
-    admin_pb2_grpc.add_AdminServicer_to_server(AdminServicer(publishing), server.registry)
+    admin_pb2_grpc.add_AdminServicer_to_server(AdminServicer(publishing, audit), server.registry)
 
 
 class AdminServicer(admin_pb2_grpc.AdminServicer):
-    def __init__(self, publishing: Publishing) -> None:
+    """Every change is in the audit log."""
+
+    def __init__(self, publishing: Publishing, audit: AuditLog) -> None:
         self._publishing = publishing
+        self._audit = audit
 
     @answering_method
     async def PublishLoad(self, request: wire.PublishLoadRequest, context: object) -> wire.PublishLoadReply:
-        outcomes, digest = await self._publishing.load(_model(request.model, request.version))
+        model = _model(request.model, request.version)
+        async with self._changing(context, "PublishLoad", str(model), self._model_state):
+            outcomes, digest = await self._publishing.load(model)
         return wire.PublishLoadReply(
             replicas=[replica_message(outcome) for outcome in outcomes], binding_digest=bytes.fromhex(digest)
         )
@@ -33,25 +43,32 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
     @answering_method
     async def PublishOnline(self, request: wire.PublishOnlineRequest, context: object) -> wire.PublishOnlineReply:
         weights = [VariantWeight(_model(item.model, item.version), item.weight) for item in request.variants]
-        bound = await self._publishing.online(
-            request.service, request.revision, weights, request.app, request.app_parameters
-        )
+        async with self._changing(context, "PublishOnline", request.service, self._service_state):
+            bound = await self._publishing.online(
+                request.service, request.revision, weights, request.app, request.app_parameters
+            )
         return _binding(request.service, bound)
 
     @answering_method
     async def Rollback(self, request: wire.RollbackRequest, context: object) -> wire.PublishOnlineReply:
-        return _binding(request.service, await self._publishing.rollback(request.service, request.revision))
+        async with self._changing(context, "Rollback", request.service, self._service_state):
+            bound = await self._publishing.rollback(request.service, request.revision)
+        return _binding(request.service, bound)
 
     @answering_method
     async def Unload(self, request: wire.UnloadRequest, context: object) -> wire.UnloadReply:
-        await self._publishing.unload(_model(request.model, request.version), request.force)
+        model = _model(request.model, request.version)
+        what = "Unload by force" if request.force else "Unload"
+        async with self._changing(context, what, str(model), self._model_state):
+            await self._publishing.unload(model, request.force)
         return wire.UnloadReply()
 
     @answering_method
     async def SetDefaultService(
         self, request: wire.SetDefaultServiceRequest, context: object
     ) -> wire.SetDefaultServiceReply:
-        await self._publishing.set_default_service(request.service)
+        async with self._changing(context, "SetDefaultService", request.service, self._default_service):
+            await self._publishing.set_default_service(request.service)
         return wire.SetDefaultServiceReply()
 
     @answering_method
@@ -75,6 +92,20 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
     @answering_method
     async def Prefetch(self, request: wire.PrefetchRequest, context: object) -> wire.PrefetchReply:
         raise RpcError(Code.UNIMPLEMENTED, "Prefetch is not part of this version")
+
+    def _changing(
+        self, context: object, what: str, subject: str, state: Callable[[str], object]
+    ) -> AbstractAsyncContextManager[None]:
+        return self._audit.change(who(call_of(context)), what, subject, partial(state, subject))
+
+    def _service_state(self, name: str) -> object:
+        return self._publishing.state().services.get(name)
+
+    def _model_state(self, model: str) -> object:
+        return next((one.life.state.value for one in self._publishing.models() if str(one.life.model) == model), "NEW")
+
+    def _default_service(self, _: str) -> object:
+        return self._publishing.state().default_service
 
 
 def _model(model: str, version: str) -> ModelId:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import re
 import shutil
@@ -419,3 +420,24 @@ def test_a_host_without_the_features_does_not_count_as_loaded(own_parties: Parti
     error = refused(own_parties.guest.online, "s", "m", "1")
     assert error.code is Code.FAILED_PRECONDITION
     assert "'shop'" in error.details
+
+
+def test_every_change_is_in_the_audit_log(own_parties: Parties) -> None:
+    own_parties.pair()
+    own_parties.start()
+    guest = own_parties.guest
+    guest.load("m", "1")
+    guest.online("s", "m", "1")
+    assert refused(guest.online, "s", "m", "1", revision=7).code is Code.FAILED_PRECONDITION
+    lines = [json.loads(line) for line in (guest.folder / "state" / "audit.log").read_text().splitlines()]
+    told = [(line["what"], line["subject"], line["event"]) for line in lines]
+    assert told == [
+        ("PublishLoad", "m/1", "asked"),
+        ("PublishLoad", "m/1", "done"),
+        ("PublishOnline", "s", "asked"),
+        ("PublishOnline", "s", "done"),
+        ("PublishOnline", "s", "asked"),
+        ("PublishOnline", "s", "refused"),
+    ]
+    assert lines[3]["state"]["current"]["variants"][0]["version"] == "1"
+    assert all(line["who"].startswith("ipv4:127.0.0.1:") for line in lines)

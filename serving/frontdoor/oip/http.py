@@ -132,12 +132,16 @@ class OipHttp:
     async def _load(self, request: Request) -> Response:
         self.authorise(request)
         parameters = _parsed(_LoadBody, await body_of(request, self.max_request_bytes)).parameters
-        await self.node.repository.load(request.path_params["name"], parameters, parameters.keys())
+        name = request.path_params["name"]
+        async with self.node.audit.change(_client(request), "RepositoryModelLoad", name):
+            await self.node.repository.load(name, parameters, parameters.keys())
         return Response()
 
     async def _unload(self, request: Request) -> Response:
         self.authorise(request)
-        await self.node.repository.unload(request.path_params["name"])
+        name = request.path_params["name"]
+        async with self.node.audit.change(_client(request), "RepositoryModelUnload", name):
+            await self.node.repository.unload(name)
         return Response()
 
 
@@ -145,6 +149,10 @@ def nobody(request: Request) -> None:
     """Model control is not offered on this port."""
     del request
     raise NotAllowedError("model control needs an operator; use the admin port")
+
+
+def _client(request: Request) -> str:
+    return "http" if request.client is None else f"http {request.client.host}:{request.client.port}"
 
 
 def _named(request: Request) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from serving.audit import AuditLog, who
 from serving.errors import NotAllowedError, UnknownNameError, public
 from serving.frontdoor.answer import answering, answering_method
 from serving.frontdoor.oip.control import Repository
@@ -36,6 +37,7 @@ class OipNode:
     repository: Repository
     readiness: Callable[[], Readiness]
     max_rows: int
+    audit: AuditLog
 
 
 def register(server: Server, node: OipNode, figures: RequestFigures, authorise: Authorise) -> None:
@@ -163,7 +165,8 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> wire.RepositoryModelLoadResponse:
         self._authorise(call_of(context))
         texts = {name: one.string_param for name, one in request.parameters.items()}
-        await self._node.repository.load(request.model_name, texts, texts.keys())
+        async with self._node.audit.change(who(call_of(context)), "RepositoryModelLoad", request.model_name):
+            await self._node.repository.load(request.model_name, texts, texts.keys())
         return wire.RepositoryModelLoadResponse()
 
     @answering_method
@@ -171,7 +174,8 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: wire.RepositoryModelUnloadRequest, context: object
     ) -> wire.RepositoryModelUnloadResponse:
         self._authorise(call_of(context))
-        await self._node.repository.unload(request.model_name)
+        async with self._node.audit.change(who(call_of(context)), "RepositoryModelUnload", request.model_name):
+            await self._node.repository.unload(request.model_name)
         return wire.RepositoryModelUnloadResponse()
 
     @answering_method

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from serving.audit import AuditLog
 from serving.control import ControlStore, MemoryControlStore
 from serving.features.memory import MemoryFeatureSource
 from serving.frontdoor import admin, federation
@@ -73,7 +74,7 @@ async def running(
         partial(caller, settings=settings),
         RequestFigures(),
     )
-    admin.register(admin_port, publishing)
+    admin.register(admin_port, publishing, AuditLog(registry))
     address = f"127.0.0.1:{party_port.add_port('127.0.0.1:0')}"
     operator = channel(Transport.GRPCIO, f"127.0.0.1:{admin_port.add_port('127.0.0.1:0')}")
     await asyncio.gather(party_port.start(), admin_port.start())
