@@ -59,7 +59,13 @@ class ConflictError(CallerError):
 
 
 class LimitError(CallerError):
+    """`retry_after_s`: when the same call may pass; None when it never does."""
+
     code = Code.RESOURCE_EXHAUSTED
+
+    def __init__(self, text: str, retry_after_s: float | None = None) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
 
 
 class DeadlineError(TesseraError):

@@ -19,6 +19,7 @@ from loaders.signature import Batch, FeatureError
 from serving.cache.result import ResultCache
 from serving.cache.tier import MISS
 from serving.errors import DeadlineError, InvalidRequestError, LimitError, PeerUnavailableError, UnknownUserError
+from serving.limits import Limiter
 from serving.peers.partials import HostPartials
 from serving.pool import ModelHandle, ModelPool
 from serving.routing import RouteTable, Target
@@ -65,23 +66,29 @@ class Pipeline:
         self._hosts = hosts
         self._results = results
         self._limits = limits
+        self._limiter = Limiter(limits, clock)
         self._clock = clock
 
-    def answer(self, codec: Codec, raw: bytes, remaining_s: float | None) -> bytes | Awaitable[bytes]:
-        """The reply to serialised request bytes; a repeated case is answered at once, without a task."""
+    def answer(self, codec: Codec, raw: bytes, remaining_s: float | None, caller: str = "") -> bytes | Awaitable[bytes]:
+        """The reply to serialised request bytes; a repeated case is answered at once, without a task. `caller`: who
+        asks, for limits."""
         hit = self._results.by_raw(codec.name, raw, self._routes.current.epoch)
         if hit is not MISS:
-            return hit
-        return self._answer(codec, raw, remaining_s)
+            self._limiter.take(self._routes.current.service_name(hit.address), caller, 1)
+            return hit.reply
+        return self._answer(codec, raw, remaining_s, caller)
 
-    async def _answer(self, codec: Codec, raw: bytes, remaining_s: float | None) -> bytes:
+    async def _answer(self, codec: Codec, raw: bytes, remaining_s: float | None, caller: str) -> bytes:
         request = codec.decode(raw)
         routes = self._routes.current
+        service = routes.service_name(request.address)
+        self._limiter.take(service, caller, request.rows)
         epoch = routes.epoch(request.address)
         hit = self._results.by_case(codec.name, request, routes.epoch)
         if hit is not MISS:
-            return hit
-        response = await self.predict(request, remaining_s)
+            return hit.reply
+        with self._limiter.running(service, caller):
+            response = await self.predict(request, remaining_s)
         if request.case_id and response.complete:
             self._results.store(codec.name, raw, request, epoch, codec.encode(response, CacheLevel.L1))
         return codec.encode(response, CacheLevel.NONE)
@@ -112,7 +119,7 @@ class Pipeline:
         return groups
 
     async def _run(self, target: Target, request: Request, deadline: float) -> Response:
-        with self._pool.acquire(target.model) as handle:
+        with self._pool.acquire(target.model) as handle, self._limiter.model(target.model.model, request.rows):
             batch = _preprocess(target.app, request, handle)
             async with AsyncExitStack() as stack:
                 asked = self._ask_hosts(stack, handle, request, deadline)

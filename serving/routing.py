@@ -96,12 +96,16 @@ class Routes:
         variant = route.pick(key)
         return Target(variant.model, route.app, variant.name)
 
+    def service_name(self, address: Address) -> str:
+        """The service that an address leads to; "" for a caller who named a version."""
+        service, model, version = address
+        return "" if version else service or model or self.default_service
+
     def epoch(self, address: Address) -> int:
         """Rises when the answer to a request with this address could change; -1 when nothing answers it now."""
-        service, model, version = address
-        if version:
+        if address[2]:
             return self.explicit_epoch
-        route = self.services.get(service or model or self.default_service)
+        route = self.services.get(self.service_name(address))
         return -1 if route is None else route.epoch
 
     def _known(self, name: str) -> ServiceRoute:

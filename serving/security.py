@@ -51,6 +51,12 @@ def check_binds(settings: Settings) -> list[tuple[str, str]]:
     ]
 
 
+def caller_name(call: Call) -> str:
+    """Who calls on the service port, for limits: the first name of its certificate; "" without one."""
+    identities = call.peer_identities()
+    return identities[0] if identities else ""
+
+
 def caller(call: Call, settings: Settings) -> str:
     """The party that calls on the party port: from its certificate, or the one configured for plaintext."""
     identities = call.peer_identities()

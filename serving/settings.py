@@ -125,8 +125,20 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     shared_timeout_s: Seconds = 0.02
 
 
+class RateLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`per_s` and `burst` in rows (`burst`: those of one second when not given); `concurrent` in calls."""
+
+    per_s: Annotated[float, Meta(gt=0)] | None = None
+    burst: Count | None = None
+    concurrent: Count | None = None
+
+    @property
+    def burst_rows(self) -> float:
+        return float(self.burst or max(1.0, self.per_s or 1.0))
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Bounds on calls and memory."""
+    """Bounds on calls and memory. `services`, `models` and `callers` by name, `default` for names not listed."""
 
     max_request_bytes: Count = 4 << 20
     max_batch_rows: Count = 1_000
@@ -134,6 +146,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     load_timeout_s: Seconds = 60.0
     pool_max_bytes: Count = 4 << 30
     drain_s: Annotated[float, Meta(ge=0, le=3_600)] = 10.0
+    services: dict[str, RateLimit] = {}
+    models: dict[str, RateLimit] = {}
+    callers: dict[str, RateLimit] = {}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -25,7 +25,9 @@ Epoch = Callable[[Address], int]
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class Answer:
+    """A stored reply, and what its caller named."""
+
     address: Address
     epoch: int
     user: bytes
@@ -36,18 +38,18 @@ class ResultCache:
     """Bounded in entries (each case has two keys), absolute TTL. `clock` is monotonic seconds."""
 
     def __init__(self, max_entries: int, ttl_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._answers: TTLCache[bytes, _Answer] = TTLCache(2 * max_entries, ttl_s, timer=clock)
+        self._answers: TTLCache[bytes, Answer] = TTLCache(2 * max_entries, ttl_s, timer=clock)
         self.counts = Counts()
 
     def __len__(self) -> int:
         """Keys, two for each case."""
         return len(self._answers)
 
-    def by_raw(self, method: str, raw: bytes, epoch: Epoch) -> bytes | Miss:
+    def by_raw(self, method: str, raw: bytes, epoch: Epoch) -> Answer | Miss:
         """The stored reply to exactly these bytes."""
         return self._get(_raw_key(method, raw), epoch)
 
-    def by_case(self, method: str, request: Request, epoch: Epoch) -> bytes | Miss:
+    def by_case(self, method: str, request: Request, epoch: Epoch) -> Answer | Miss:
         """The stored reply to the same case with the same content, however it was serialised."""
         return self._get(_case_key(method, request), epoch) if request.case_id else MISS
 
@@ -55,7 +57,7 @@ class ResultCache:
         """`epoch` as it was before the answer was computed; `reply` says that it comes from this cache."""
         if epoch < 0:
             return  # nothing answered this address when the request came in
-        answer = _Answer(request.address, epoch, _user_hash(request.user_ids[0]), reply)
+        answer = Answer(request.address, epoch, _user_hash(request.user_ids[0]), reply)
         self._answers[_raw_key(method, raw)] = answer
         self._answers[_case_key(method, request)] = answer
         self.counts.fills += 1
@@ -68,7 +70,7 @@ class ResultCache:
             self._answers.pop(key, None)
         return len(keys)
 
-    def _get(self, key: bytes, epoch: Epoch) -> bytes | Miss:
+    def _get(self, key: bytes, epoch: Epoch) -> Answer | Miss:
         try:
             answer = self._answers[key]
         except KeyError:
@@ -78,7 +80,7 @@ class ResultCache:
             self.counts.misses += 1
             return MISS
         self.counts.hits += 1
-        return answer.reply
+        return answer
 
 
 def _user_hash(user_id: str) -> bytes:

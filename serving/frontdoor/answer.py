@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from enum import IntEnum
 from functools import wraps
 from typing import Any, TypeVar
 
-from serving.errors import public
+from serving.errors import LimitError, public
 from serving.telemetry.requests import MethodFigures
-from serving.transport import BytesHandler, Call, Code, RpcError
+from serving.transport import BytesHandler, Call, Code, Metadata, RpcError
+
+PUSHBACK = "grpc-retry-pushback-ms"
 
 T = TypeVar("T")
 
@@ -75,4 +78,11 @@ def _status(error: Exception) -> RpcError:
     if isinstance(error, RpcError):
         return error
     code, text = public(error)
-    return RpcError(code, text)
+    return RpcError(code, text, _retry_hint(error))
+
+
+def _retry_hint(error: Exception) -> Metadata:
+    """https://github.com/grpc/proposal/blob/master/A6-client-retries.md, pushback."""
+    if isinstance(error, LimitError) and error.retry_after_s is not None:
+        return ((PUSHBACK, str(math.ceil(1_000 * error.retry_after_s))),)
+    return ()

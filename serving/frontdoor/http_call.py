@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -45,12 +46,18 @@ def answering(answer: Answer, figures: MethodFigures, error_body: ErrorBody) -> 
         except Exception as error:  # noqa: BLE001 - the outermost frame of a call
             code, text = public(error)
             body = msgspec.json.encode(error_body(code, text))
-            response = Response(body, HTTP_STATUS.get(code, 500), media_type=JSON)
+            response = Response(body, HTTP_STATUS.get(code, 500), _retry_header(error), JSON)
         finally:
             figures.finish(began, code)
         return response
 
     return counted
+
+
+def _retry_header(error: Exception) -> dict[str, str]:
+    """RFC 9110, section 10.2.3: whole seconds."""
+    wait_s = error.retry_after_s if isinstance(error, LimitError) else None
+    return {} if wait_s is None else {"retry-after": str(math.ceil(wait_s))}
 
 
 async def body_of(request: Request, max_bytes: int) -> bytes:

@@ -13,6 +13,7 @@ from serving.errors import InvalidRequestError
 from serving.frontdoor.answer import answering, enum_value
 from serving.frontdoor.rows import first_failures
 from serving.pipeline import Codec, Pipeline
+from serving.security import caller_name
 from serving.telemetry.requests import RequestFigures
 from serving.transport import Call, Server
 from tessera.v1 import inference_pb2 as wire
@@ -117,7 +118,7 @@ def register(server: Server, pipeline: Pipeline, figures: RequestFigures) -> Non
 
 def _handler(codec: Codec, pipeline: Pipeline) -> Frontdoor:
     def handle(raw: bytes, call: Call) -> bytes | Awaitable[bytes]:
-        return pipeline.answer(codec, raw, call.time_remaining())
+        return pipeline.answer(codec, raw, call.time_remaining(), caller_name(call))
 
     return handle
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from serving.transport import Code, RpcError
 from tests.e2e.test_two_parties import CASE, USERS, Parties, expected
 from tests.nodes import PartyNode
 
@@ -124,5 +125,27 @@ def test_the_probes_say_what_is_so(tmp_path: Path) -> None:
         assert (answer.status_code, answer.json()["ready"]) == (200, True)
         [problem] = answer.json()["problems"]
         assert problem.startswith("model n/1 does not load")
+    finally:
+        both.stop()
+
+
+def test_a_service_has_its_limit_on_every_protocol(tmp_path: Path) -> None:
+    limits = "[limits.services.s]\nper_s = 0.5\nburst = 2\n[limits.models.m]\nconcurrent = 50\n"
+    both = Parties(tmp_path, guest_settings=limits)
+    both.pair()
+    both.start()
+    try:
+        both.guest.load("m", "1")
+        both.guest.online("s", "m", "1")
+        body = {"service": "s", "case_id": "c", "user_id": "0001", "features": CASE}
+        answers = [both.guest.http("POST", "/v1/predict", json=body) for _ in range(3)]
+        assert [one.status_code for one in answers] == [200, 200, 429]
+        assert answers[2].json()["error"]["message"] == "service 's' is limited to 0.5 rows a second"
+        assert int(answers[2].headers["retry-after"]) in {1, 2}
+        with pytest.raises(RpcError) as caught:
+            both.guest.predict(service="s", user_id="0001", numbers=CASE)
+        assert caught.value.code is Code.RESOURCE_EXHAUSTED
+        assert 0 < int(dict(caught.value.trailing_metadata)["grpc-retry-pushback-ms"]) <= 2000
+        assert both.guest.predict(model="m", version="1", user_id="0001", numbers=CASE).complete
     finally:
         both.stop()

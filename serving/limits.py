@@ -1,0 +1,120 @@
+"""How much one service, model or caller may ask: a rate and a number of calls at once.
+
+Rates are token buckets: `per_s` tokens come in a second, up to `burst`; a call of n rows takes n and is let in while
+there is any left, so that a batch larger than the burst passes and is paid for afterwards.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from cachetools import LRUCache
+
+from serving.errors import LimitError
+from serving.settings import Limits, RateLimit
+
+DEFAULT = "default"
+"""The entry for names without one of their own; each such name has its own count."""
+MAX_NAMES = 10_000
+"""Names that come from callers are counted apart up to so many; the longest silent is forgotten first."""
+BUSY_RETRY_S = 0.05
+
+
+class Gate:
+    """One name's count. `clock` is monotonic seconds."""
+
+    __slots__ = ("_at_s", "_clock", "_limit", "_running", "_subject", "_tokens")
+
+    def __init__(self, subject: str, limit: RateLimit, clock: Callable[[], float]) -> None:
+        self._subject = subject
+        self._limit = limit
+        self._clock = clock
+        self._tokens = limit.burst_rows
+        self._at_s = clock()
+        self._running = 0
+
+    def take(self, rows: int) -> None:
+        """Raises LimitError with the time after which a call passes again."""
+        per_s = self._limit.per_s
+        if per_s is None:
+            return
+        now_s = self._clock()
+        self._tokens = min(self._limit.burst_rows, self._tokens + (now_s - self._at_s) * per_s)
+        self._at_s = now_s
+        if self._tokens < 1:
+            wait_s = (1 - self._tokens) / per_s
+            raise LimitError(f"{self._subject} is limited to {per_s:g} rows a second", wait_s)
+        self._tokens -= rows
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Raises LimitError when there are as many calls as may be."""
+        concurrent = self._limit.concurrent
+        if concurrent is not None and self._running >= concurrent:
+            raise LimitError(f"{self._subject} is limited to {concurrent} calls at once", BUSY_RETRY_S)
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+
+
+class Gates:
+    """The gates of one kind of name."""
+
+    def __init__(self, kind: str, limits: Mapping[str, RateLimit], clock: Callable[[], float]) -> None:
+        self._kind = kind
+        self._limits = limits
+        self._clock = clock
+        self._gates: LRUCache[str, Gate] = LRUCache(MAX_NAMES)
+
+    def of(self, name: str) -> Gate | None:
+        """None when nothing limits this name."""
+        if not self._limits or not name:
+            return None
+        gate = self._gates.get(name)
+        if gate is None:
+            limit = self._limits.get(name) or self._limits.get(DEFAULT)
+            if limit is None:
+                return None
+            gate = self._gates[name] = Gate(f"{self._kind} {name!r}", limit, self._clock)
+        return gate
+
+
+class Limiter:
+    """All limits of a node. Names without a limit cost one look-up."""
+
+    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        self._services = Gates("service", limits.services, clock)
+        self._models = Gates("model", limits.models, clock)
+        self._callers = Gates("caller", limits.callers, clock)
+
+    def take(self, service: str, caller: str, rows: int) -> None:
+        """Count a call before anything is looked up for it; either name may be "". Raises LimitError."""
+        for gate in (self._callers.of(caller), self._services.of(service)):
+            if gate is not None:
+                gate.take(rows)
+
+    @contextmanager
+    def running(self, service: str, caller: str) -> Iterator[None]:
+        """Around the execution of a call. Raises LimitError."""
+        with _running(self._callers.of(caller)), _running(self._services.of(service)):
+            yield
+
+    @contextmanager
+    def model(self, model: str, rows: int) -> Iterator[None]:
+        """Around the execution of a model. Raises LimitError."""
+        gate = self._models.of(model)
+        if gate is not None:
+            gate.take(rows)
+        with _running(gate):
+            yield
+
+
+def _running(gate: Gate | None) -> AbstractContextManager[None]:
+    return _UNLIMITED if gate is None else gate.running()
+
+
+_UNLIMITED = nullcontext()
