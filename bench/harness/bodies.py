@@ -21,6 +21,7 @@ Body = Callable[[int], bytes]
 Check = Callable[[bytes, bytes], bool]
 
 _TOLERANCE = 1e-9
+_LOCAL_TOLERANCE = 1e-4  # float32 in a deep network
 _CASE_TAG, _USER_TAG, _BATCH_USER_TAG = b"\x22", b"\x2a", bytes((0x22, USER_BYTES))
 _LENGTH = bytes((USER_BYTES,))
 
@@ -82,5 +83,15 @@ def batch_check(hosts: int, rows: int) -> Check:
         first = int(request[len(request) - size + len(_BATCH_USER_TAG) + 1 :][: USER_BYTES - 1])
         expected = scores[(first + np.arange(rows)) % PATTERNS]
         return reply.statuses == bytes(rows) and bool(np.abs(np.array(reply.scores) - expected).max() < _TOLERANCE)
+
+    return right
+
+
+def score_check(score: float) -> Check:
+    """A local model's score, which is the same for every call."""
+
+    def right(request: bytes, raw: bytes) -> bool:
+        reply = wire.PredictReply.FromString(raw)
+        return reply.complete and len(reply.score) == 1 and abs(reply.score[0] - score) < _LOCAL_TOLERANCE
 
     return right

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import msgspec
 
 from bench.harness.meter import Usage
 from bench.load import LoadResult
+
+NO_NOTES: Mapping[str, float] = MappingProxyType({})
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +36,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """What else this scenario is about, with units in the names."""
 
 
-def row(where: Mapping[str, str], load: str, result: LoadResult, usage: Usage, rows: int = 1, **notes: float) -> Row:
+def row(
+    where: Mapping[str, str],
+    load: str,
+    result: LoadResult,
+    usage: Usage,
+    rows: int = 1,
+    notes: Mapping[str, float] = NO_NOTES,
+) -> Row:
     """`where` names scenario, case and transport. `rows` that each call brings."""
     answered = max(1, rows * sum(part.ok + part.failed for part in result.slices))
     latency = result.latency_ms
@@ -52,5 +62,5 @@ def row(where: Mapping[str, str], load: str, result: LoadResult, usage: Usage, r
         cpu_us=cpu_us,
         rss_mb={name: round(used / 1e6, 1) for name, used in usage.rss_bytes.items()},
         processes=len(usage.rss_bytes),
-        notes=notes,
+        notes=dict(notes),
     )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from bench.harness.figures import Row, row
+from bench.harness.figures import NO_NOTES, Row, row
 from bench.harness.meter import Meter
 from bench.harness.parties import Parties, running
 from bench.load import LoadResult, Plan, load_now
@@ -64,9 +64,11 @@ class Case:
         meter = Meter(self.parties.processes())
         return load_now(plan, processes), meter
 
-    def row(self, plan: Plan, result: LoadResult, meter: Meter, rows: int = 1, **notes: float) -> Row:
+    def row(
+        self, plan: Plan, result: LoadResult, meter: Meter, rows: int = 1, notes: Mapping[str, float] = NO_NOTES
+    ) -> Row:
         where = {"scenario": self.scenario, "case": self.name, "transport": self.stage.transport.value}
-        return row(where, named(plan), result, meter.read(), rows, **notes)
+        return row(where, named(plan), result, meter.read(), rows, notes)
 
     def usual(self, plan_from: Callable[[int], Plan]) -> Iterator[Row]:
         """Saturated, one at a time, and in an open loop at half of what it can do. `plan_from` is told how many calls
