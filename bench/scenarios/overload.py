@@ -20,17 +20,19 @@ _SLOW_S = 0.005
 def play(stage: Stage) -> Iterator[Row]:
     with stage.parties() as parties:
         plans = new_users(stage, parties, anywhere=True)
-        yield from _overload(Case(stage, "overload", "two-party miss", parties), plans)
+        yield from _overload(Case(stage, "overload", "two-party miss", parties), plans, 32)
     with stage.parties(hosts=0) as parties:
         service = local.slow(parties, _SLOW_S)
         plans = again(service.plan(stage, parties))
-        yield from _overload(Case(stage, "overload", "local model of 5 ms", parties), plans)
+        yield from _overload(Case(stage, "overload", "local model of 5 ms", parties), plans, 4)
 
 
-def _overload(case: Case, plan_from: Callable[[int], Plan]) -> Iterator[Row]:
-    peak_plan = closed(plan_from(0), 4, 32)
+def _overload(case: Case, plan_from: Callable[[int], Plan], streams: int) -> Iterator[Row]:
+    peak_plan = closed(plan_from(0), 4, streams)
     peak, meter = case.run(peak_plan)
     yield case.row(peak_plan, peak, meter)
+    if not peak.ok_per_s:
+        return
     asked = sum(part.ok + part.failed for part in peak.slices)
     plan = opened(msgspec.structs.replace(plan_from(asked), deadline_s=_DEADLINE_S), _TIMES * peak.ok_per_s)
     result, meter = case.run(plan)

@@ -73,5 +73,5 @@ def test_callers_do_not_notice_that_redis_stalls_or_dies() -> None:
 
 @pytest.mark.soak
 def test_overload_says_what_was_answered_and_what_refused() -> None:
-    rows = list(played("overload"))
+    rows = list(scenarios()["overload"](Stage(Transport.NATIVE, 1.0, 20_000)))
     assert [("goodput_share" in row.notes) for row in rows] == [False, True, False, True]
