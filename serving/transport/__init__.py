@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from serving.transport.context import call_of
 from serving.transport.port import (
@@ -10,6 +11,8 @@ from serving.transport.port import (
     Call,
     Channel,
     ChannelOptions,
+    Compression,
+    Interceptor,
     Server,
     ServerOptions,
     Transport,
@@ -24,6 +27,8 @@ __all__ = [
     "Channel",
     "ChannelOptions",
     "Code",
+    "Compression",
+    "Interceptor",
     "Metadata",
     "RpcError",
     "Server",
@@ -35,17 +40,17 @@ __all__ = [
 ]
 
 
-def server(kind: Transport, options: ServerOptions | None = None) -> Server:
+def server(kind: Transport, options: ServerOptions | None = None, interceptors: Sequence[Interceptor] = ()) -> Server:
     """A server of this implementation. Call it on the running event loop."""
     match kind:
         case Transport.GRPCIO:
             from serving.transport.grpcio import GrpcioServer  # noqa: PLC0415 - grpc loads only where it is used
 
-            return GrpcioServer(options or ServerOptions())
+            return GrpcioServer(options or ServerOptions(), interceptors)
         case Transport.NATIVE:
             from serving.transport.native_server import NativeServer  # noqa: PLC0415 - loads only where it is used
 
-            return NativeServer(options or ServerOptions())
+            return NativeServer(options or ServerOptions(), interceptors)
 
 
 def channel(kind: Transport, target: str, options: ChannelOptions | None = None) -> Channel:

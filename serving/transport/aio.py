@@ -1,39 +1,41 @@
-"""The surface of grpc.aio's servicer contexts, and the running of servicer methods of all four cardinalities."""
+"""Calls of servicers' methods, of all four cardinalities, with or without interceptors."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
-from typing import Any, NoReturn
+from typing import Any
 
-from serving.transport.call import Head, frame_message, too_large
+from serving.transport.call import Head, frame_message, response_head, too_large
+from serving.transport.compression import GZIP_FIELD, accepts_gzip, frame_squeezed
 from serving.transport.frames import ErrorCode
-from serving.transport.methods import Method
-from serving.transport.server_call import Host, ServerCall, verdict
+from serving.transport.interception import CallDetails, metadata_of
+from serving.transport.methods import Method, Registry, method_of
+from serving.transport.port import Compression
+from serving.transport.server_call import Host, ServerCall, unknown_method, verdict
+from serving.transport.servicer_context import Context, ThreadedContext, code_of
 from serving.transport.status import Code, Metadata, RpcError
 from serving.transport.streams import Stream
 
 
-class _AbortError(RpcError):
-    """Raised by `abort`; a servicer lets it pass."""
-
-
-def _code(status: Any) -> Code:
-    """Our code for ours or for grpc's."""
-    return status if isinstance(status, Code) else Code(status.value[0])
+def one_request_needed() -> RpcError:
+    return RpcError(Code.INTERNAL, "a unary request needs exactly one message")
 
 
 class ServicerCall(ServerCall):
     """A call of a servicer's method. Requests wait in `_requests` with their bytes unacknowledged: back-pressure."""
 
-    __slots__ = ("_ended", "_held_bytes", "_method", "_requests", "_wakers", "code", "details")
+    __slots__ = ("_ended", "_held_bytes", "_method", "_requests", "_wakers", "compress_next", "compression", "details",
+        "status")  # fmt: skip
 
     def __init__(self, host: Host, stream: Stream, head: Head, method: Method) -> None:
         super().__init__(host, stream, head)
-        self.code = Code.OK
+        self.status: Any = None
         self.details = ""
+        self.compression = host.options.compression
+        self.compress_next = True
         self._method = method
         self._requests: deque[bytes] = deque()
         self._held_bytes = 0
@@ -43,22 +45,27 @@ class ServicerCall(ServerCall):
             self.start(self._serve(None))
 
     def received_messages(self, messages: list[bytes], count: int, end: bool) -> None:
+        self._queue(messages, count, end)
+        if self._method.request_streaming:
+            self._wake()
+        elif len(self._requests) > 1 or (end and not self._requests):
+            self.fail(one_request_needed())
+        elif end and not self.done:
+            self.start(self._serve(self._requests.popleft()))
+
+    def _queue(self, messages: list[bytes], count: int, end: bool) -> None:
         self._requests.extend(messages)
         self._held_bytes += count
         self._ended = end
         if not self._requests or not self._method.request_streaming:
             self._give_back()
-        if self._method.request_streaming:
-            self._wake()
-        elif len(self._requests) > 1 or (end and not self._requests):
-            self.fail(RpcError(Code.INTERNAL, "a unary request needs exactly one message"))
-        elif end and not self.done:
-            self.start(self._serve(self._requests.popleft()))
 
     def writable(self) -> None:
         self._wake()
 
     def closed(self, code: ErrorCode) -> None:
+        if not self.done:
+            self.status = Code.CANCELLED
         super().closed(code)
         self._wake()
 
@@ -78,8 +85,7 @@ class ServicerCall(ServerCall):
         self._wakers.append(waker)
         await waker
 
-    async def next_request(self) -> Any:
-        """The next message; None at the end of the stream."""
+    async def _next_message(self) -> bytes | None:
         while not self._requests:
             if self._ended or self.done:
                 return None
@@ -87,21 +93,46 @@ class ServicerCall(ServerCall):
         message = self._requests.popleft()
         if not self._requests:
             self._give_back()
-        return self._method.deserialize(message)
+        return message
+
+    async def next_request(self) -> Any:
+        """The next message; None at the end of the stream."""
+        message = await self._next_message()
+        return None if message is None else self._method.deserialize(message)
 
     async def requests(self) -> AsyncIterator[Any]:
         while (request := await self.next_request()) is not None:
             yield request
 
+    def send_head(self, metadata: Metadata = ()) -> None:
+        if self.head_sent or self.done:
+            return
+        if self.compression is Compression.GZIP and not accepts_gzip(self.head):
+            self.compression = Compression.IDENTITY
+        self.head_sent = True
+        block = response_head(metadata)
+        self.host.connection.send_head(self.stream, block + GZIP_FIELD if self._squeezes else block)
+
+    @property
+    def _squeezes(self) -> bool:
+        return self.compression is Compression.GZIP
+
+    async def _framed(self, payload: bytes) -> bytes:
+        squeezes, self.compress_next = self._squeezes and self.compress_next, True
+        return await frame_squeezed(payload) if squeezes else frame_message(payload)
+
     async def send(self, message: Any) -> None:
-        """Send one message, and wait while the peer is slow to read."""
-        payload = self._method.serialize(message)
+        """Send one message, and wait while the peer is slow to read. Raises RpcError once the call has ended."""
+        await self._send(self._method.serialize(message))
+
+    async def _send(self, payload: bytes) -> None:
         if len(payload) > self.host.options.max_send_bytes:
             raise too_large(len(payload), self.host.options.max_send_bytes)
-        if self.done:
-            return
         self.send_head()
-        self.host.connection.send_data(self.stream, frame_message(payload))
+        framed = await self._framed(payload)
+        if self.done:
+            raise RpcError(Code.CANCELLED, "the call has ended")
+        self.host.connection.send_data(self.stream, framed)
         while self.stream.pending is not None and not self.done:
             await self._progress()
 
@@ -112,39 +143,44 @@ class ServicerCall(ServerCall):
             self.fail(RpcError(Code.CANCELLED, "cancelled"))
             raise
         except Exception as error:  # noqa: BLE001 - the outermost frame of a call
-            self.fail(self._left_out() if isinstance(error, NotImplementedError) else verdict(error))
-
-    def _left_out(self) -> RpcError:
-        """For the body that generated servicers have."""
-        return RpcError(Code.UNIMPLEMENTED, "method not implemented")
+            left_out = self._method.threaded and isinstance(error, NotImplementedError)  # what generated servicers do
+            self.fail(RpcError(Code.UNIMPLEMENTED, "method not implemented") if left_out else verdict(error))
 
     async def _answer(self, request: bytes | None) -> None:
         method = self._method
         context = Context(self)
-        argument = self.requests() if request is None else method.deserialize(request)
-        if method.threaded:
-            argument = ThreadedRequests(self) if request is None else argument
-            result = await self.host.loop.run_in_executor(None, method.behaviour, argument, context)
-        else:
-            result = method.behaviour(argument, context)
+        result = await self._behave(context, request)
         if not method.response_streaming:
-            await self._unary(result if method.threaded else await result)
+            await self._unary(result)
         elif method.threaded:
             await self._from_iterator(iter(result))
         elif hasattr(result, "__aiter__"):
             await self._from_generator(result)
         else:
             await result
-        self.finish(self.code, self.details, self.trailing)
+        self.finish(code_of(self.status), self.details, self.trailing)
+
+    async def _behave(self, context: Context, request: bytes | None) -> Any:
+        """What the servicer's method returned, awaited if that is its one reply."""
+        method = self._method
+        if method.threaded:
+            threaded = ThreadedContext(context, self.host.loop)
+            argument = threaded.requests() if request is None else method.deserialize(request)
+            return await self.host.loop.run_in_executor(None, method.behaviour, argument, threaded)
+        result = method.behaviour(self.requests() if request is None else method.deserialize(request), context)
+        return result if method.response_streaming else await result
 
     async def _unary(self, reply: Any) -> None:
-        if self.code is not Code.OK or self.done:
+        if self.done or code_of(self.status) is not Code.OK:
             return
         payload = self._method.serialize(reply)
-        if self.head_sent:
-            await self.send(reply)
-        else:
+        if self.head_sent or self._squeezes:
+            await self._send(payload)
+        elif self.status is None and not self.details:
             self.succeed(payload)
+        else:
+            self.send_head()
+            await self._send(payload)
 
     async def _from_generator(self, messages: Any) -> None:
         async with aclosing(messages):
@@ -159,6 +195,34 @@ class ServicerCall(ServerCall):
             await self.send(batch[0])
 
 
+class InterceptedCall(ServicerCall):
+    """A call whose method is known once the interceptors have seen it. Its requests wait meanwhile."""
+
+    __slots__ = ("_registry",)
+
+    def __init__(self, host: Host, stream: Stream, head: Head, registry: Registry) -> None:
+        self._registry = registry
+        super().__init__(host, stream, head, _UNDECIDED)
+
+    def received_messages(self, messages: list[bytes], count: int, end: bool) -> None:
+        self._queue(messages, count, end)
+        self._wake()
+
+    async def _answer(self, request: bytes | None) -> None:
+        details = CallDetails(self.head.path, metadata_of(self.metadata()))
+        handler = await self._registry.intercepted(details)
+        if handler is None:
+            raise unknown_method(self.head.path)
+        self._method = method_of(handler)
+        await super()._answer(None if self._method.request_streaming else await self._only_request())
+
+    async def _only_request(self) -> bytes:
+        message = await self._next_message()
+        if message is None or await self._next_message() is not None:
+            raise one_request_needed()
+        return message
+
+
 def _next(messages: Iterator[Any]) -> tuple[Any, ...]:
     """The next message alone, or nothing: StopIteration cannot cross a future."""
     for message in messages:
@@ -166,99 +230,8 @@ def _next(messages: Iterator[Any]) -> tuple[Any, ...]:
     return ()
 
 
-class ThreadedRequests:
-    """The request stream for a method that runs in a thread."""
-
-    def __init__(self, call: ServicerCall) -> None:
-        self._call = call
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        request = asyncio.run_coroutine_threadsafe(self._call.next_request(), self._call.host.loop).result()
-        if request is None:
-            raise StopIteration
-        return request
+async def _undecided(requests: Any, context: Any) -> None:
+    """Stands in until the interceptors have chosen."""
 
 
-class Context:
-    """What servicers see. Codes may be grpc's or ours; `abort` may be awaited or called from a thread."""
-
-    def __init__(self, call: ServicerCall) -> None:
-        self._call = call
-
-    def abort(self, code: Any, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
-        """End the call with this status, which must not be OK."""
-        known = _code(code)
-        if known is Code.OK:
-            raise ValueError("abort with OK")
-        raise _AbortError(known, details, tuple(trailing_metadata))
-
-    def abort_with_status(self, status: Any) -> NoReturn:
-        self.abort(status.code, status.details, status.trailing_metadata or ())
-
-    async def read(self) -> Any:
-        """The next request; None at the end of the stream."""
-        return await self._call.next_request()
-
-    async def write(self, message: Any) -> None:
-        await self._call.send(message)
-
-    async def send_initial_metadata(self, initial_metadata: Metadata) -> None:
-        self._call.send_head(tuple(initial_metadata))
-
-    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
-        self._call.set_trailing_metadata(tuple(trailing_metadata))
-
-    def trailing_metadata(self) -> Metadata:
-        return self._call.trailing
-
-    def invocation_metadata(self) -> Metadata:
-        return self._call.metadata()
-
-    def set_code(self, code: Any) -> None:
-        self._call.code = _code(code)
-
-    def set_details(self, details: str) -> None:
-        self._call.details = details
-
-    def code(self) -> Code:
-        return self._call.code
-
-    def details(self) -> str:
-        return self._call.details
-
-    def peer(self) -> str:
-        return self._call.peer()
-
-    def peer_identities(self) -> tuple[bytes, ...]:
-        return tuple(name.encode() for name in self._call.peer_identities())
-
-    def peer_identity_key(self) -> str | None:
-        return None
-
-    def auth_context(self) -> dict[str, Any]:
-        return {}
-
-    def time_remaining(self) -> float | None:
-        return self._call.time_remaining()
-
-    def is_active(self) -> bool:
-        return not self._call.done
-
-    def cancelled(self) -> bool:
-        return self._call.task is not None and self._call.task.cancelled()
-
-    def done(self) -> bool:
-        return self._call.done
-
-    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        callbacks = self._call.callbacks = self._call.callbacks or []
-        callbacks.append(lambda: callback(self))
-
-    def set_compression(self, compression: Any) -> None:
-        """Replies are never compressed, which every peer must accept."""
-
-    def disable_next_message_compression(self) -> None:
-        """Replies are never compressed."""
+_UNDECIDED = Method(_undecided, True, False, bytes, bytes, False)

@@ -18,7 +18,7 @@ from serving.transport.status import Code, Metadata, RpcError
 _UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _PLAIN = frozenset(range(0x20, 0x7F)) - {0x25}
-_RESERVED = frozenset((b"content-type", b"te", b"user-agent", b"grpc-timeout", b"grpc-encoding",
+_RESERVED = frozenset((b"content-type", b"te", b"grpc-timeout", b"grpc-encoding",
     b"grpc-accept-encoding", b"grpc-message", b"grpc-status"))  # fmt: skip
 _KEY = re.compile(r"[0-9a-z_.-]+")
 _CONNECTION_FIELDS = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))

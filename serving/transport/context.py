@@ -1,10 +1,11 @@
-"""A `Call` over a servicer context with the surface of grpc.aio's."""
+"""A `Call` over a servicer context with the surface of grpc.aio's, and bytes handlers served through one."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from serving.transport.port import Call
+from serving.transport.port import BytesHandler, Call
 from serving.transport.status import Metadata
 
 
@@ -36,3 +37,13 @@ class ContextCall:
 def call_of(context: Any) -> Call:
     """What a generated servicer's context says about its call."""
     return ContextCall(context)
+
+
+def bytes_behaviour(handler: BytesHandler) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    """The behaviour of a unary method without serialisation that a bytes handler serves."""
+
+    async def behave(request: bytes, context: Any) -> bytes:
+        reply = handler(request, ContextCall(context))
+        return reply if isinstance(reply, bytes) else await reply
+
+    return behave

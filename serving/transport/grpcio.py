@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import functools
 import socket
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from serving.transport.context import ContextCall
-from serving.transport.grpcio_guard import GuardedHandlers, guarded
-from serving.transport.port import BytesHandler, Channel, ChannelOptions, Server, ServerOptions
+from serving.transport.aio_server import AioServer, happened
+from serving.transport.context import bytes_behaviour
+from serving.transport.grpcio_guard import GuardedChain, GuardedHandlers
+from serving.transport.port import (
+    BytesHandler,
+    Channel,
+    ChannelOptions,
+    Compression,
+    Interceptor,
+    Server,
+    ServerOptions,
+)
 from serving.transport.status import Code, Metadata, RpcError
 
 _CODES = {status.value[0]: Code(status.value[0]) for status in grpc.StatusCode}
@@ -57,26 +67,37 @@ def _channel_options(options: ChannelOptions) -> list[tuple[str, int]]:
     ]
 
 
-class _Registry:
+_COMPRESSIONS = {Compression.IDENTITY: grpc.Compression.NoCompression, Compression.GZIP: grpc.Compression.Gzip}
+
+
+class _Registry(AioServer):
     """What generated code registers its servicers with: the server, with a guard around every handler."""
 
-    def __init__(self, server: grpc.aio.Server) -> None:
-        self._server = server
+    def __init__(self, server: Server, aio: grpc.aio.Server, guards: bool) -> None:
+        super().__init__(server)
+        self._aio = aio
+        self._guards = guards
 
-    def add_generic_rpc_handlers(self, handlers: tuple[grpc.GenericRpcHandler, ...]) -> None:
-        self._server.add_generic_rpc_handlers(tuple(GuardedHandlers(handler) for handler in handlers))
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Interceptors get bare handlers: the guard goes around what they make of them."""
+        self._aio.add_generic_rpc_handlers([GuardedHandlers(item) if self._guards else item for item in handlers])
 
-    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Generated code names every handler a second time here; the generic ones serve."""
 
 
 class GrpcioServer(Server):
-    def __init__(self, options: ServerOptions) -> None:
+    def __init__(self, options: ServerOptions, interceptors: Sequence[Interceptor] = ()) -> None:
         _keep_engine()
+        chain: list[Any] = [GuardedChain(interceptors)] if interceptors else []
         self._server = grpc.aio.server(
-            options=_server_options(options), maximum_concurrent_rpcs=options.max_concurrent_calls
+            interceptors=chain,
+            options=_server_options(options),
+            maximum_concurrent_rpcs=options.max_concurrent_calls,
+            compression=_COMPRESSIONS[options.compression],
         )
-        self._registry = _Registry(self._server)
+        self._stopped = asyncio.Event()
+        self._registry = _Registry(self, self._server, guards=not interceptors)
 
     @property
     def registry(self) -> Any:
@@ -84,8 +105,8 @@ class GrpcioServer(Server):
 
     def add_bytes_handler(self, path: str, handler: BytesHandler) -> None:
         _, service, method = path.split("/")
-        rpc: Any = grpc.unary_unary_rpc_method_handler(_behaviour(handler))
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: guarded(rpc)}),))
+        rpc: Any = grpc.unary_unary_rpc_method_handler(bytes_behaviour(handler))
+        self._registry.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {method: rpc})])
 
     def add_port(self, address: str) -> int:
         try:
@@ -98,14 +119,10 @@ class GrpcioServer(Server):
 
     async def stop(self, grace_s: float) -> None:
         await self._server.stop(grace_s)
+        self._stopped.set()
 
-
-def _behaviour(handler: BytesHandler) -> Any:
-    async def behave(request: bytes, context: Any) -> bytes:
-        reply = handler(request, ContextCall(context))
-        return reply if isinstance(reply, bytes) else await reply
-
-    return behave
+    async def wait_for_termination(self, timeout_s: float | None = None) -> bool:
+        return await happened(self._stopped, timeout_s)
 
 
 def _bind_error(address: str) -> OSError:

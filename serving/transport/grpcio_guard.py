@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import grpc
 import grpc.aio
 
+from serving.transport.interception import intercepted
+from serving.transport.port import Interceptor
 from serving.transport.status import RpcError
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,29 @@ class GuardedHandlers(grpc.GenericRpcHandler):
                 return None
             self._guarded[path] = guarded(handler)
         return self._guarded[path]
+
+
+class GuardedChain(grpc.aio.ServerInterceptor):
+    """All interceptors as one, with a guard around them and around the handler they settle on."""
+
+    def __init__(self, interceptors: Sequence[Interceptor]) -> None:
+        self._interceptors = tuple(interceptors)
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        try:
+            handler = await intercepted(self._interceptors, continuation, handler_call_details)
+        except Exception as error:  # noqa: BLE001 - the outermost frame of a call
+            return _refusal(error)
+        return None if handler is None else guarded(handler)
+
+
+def _refusal(error: Exception) -> Any:
+    """A handler, right for every cardinality, that ends the call with this error."""
+
+    async def refuse(requests: Any, context: Any) -> None:
+        await context.abort(*_verdict(error, context))
+
+    return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 def guarded(handler: Any) -> Any:
@@ -71,7 +96,7 @@ def _async_generator(behaviour: Any) -> Any:
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - the outermost frame of a call
-            await context.abort(*_verdict(error))
+            await context.abort(*_verdict(error, context))
 
     return call
 
@@ -83,7 +108,7 @@ def _coroutine(behaviour: Any) -> Any:
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - the outermost frame of a call
-            await context.abort(*_verdict(error))
+            await context.abort(*_verdict(error, context))
 
     return call
 
@@ -95,7 +120,7 @@ def _generator(behaviour: Any) -> Any:
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - the outermost frame of a call
-            context.abort(*_verdict(error))
+            context.abort(*_verdict(error, context))
 
     return call
 
@@ -109,14 +134,15 @@ def _function(behaviour: Any) -> Any:
         except NotImplementedError:  # the body that generated servicers have
             return context.abort(grpc.StatusCode.UNIMPLEMENTED, "method not implemented")
         except Exception as error:  # noqa: BLE001 - the outermost frame of a call
-            return context.abort(*_verdict(error))
+            return context.abort(*_verdict(error, context))
 
     return call
 
 
-def _verdict(error: Exception) -> tuple[grpc.StatusCode, str, tuple[Any, ...]]:
-    """Status, text and trailing metadata for the caller."""
+def _verdict(error: Exception, context: Any) -> tuple[grpc.StatusCode, str, tuple[Any, ...]]:
+    """Status, text and trailing metadata for the caller. In threads grpc does not tell what metadata was set before."""
+    before = context.trailing_metadata() if hasattr(context, "trailing_metadata") else ()
     if isinstance(error, RpcError):
-        return _STATUSES[error.code], error.details, tuple(error.trailing_metadata)
+        return _STATUSES[error.code], error.details, (*before, *error.trailing_metadata)
     logger.error("a handler failed", exc_info=error)
-    return grpc.StatusCode.INTERNAL, "internal error", ()
+    return grpc.StatusCode.INTERNAL, "internal error", tuple(before)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from serving.transport.port import BytesHandler
+import grpc
+
+from serving.transport.aio_server import AioServer
+from serving.transport.context import bytes_behaviour
+from serving.transport.interception import CallDetails, intercepted
+from serving.transport.port import BytesHandler, Interceptor, Server
+
+_MAX_REMEMBERED = 1024  # a generic handler may serve any path a caller makes up
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,40 +30,51 @@ class Method:
     """A plain function or generator, which may block."""
 
 
-class _Details(NamedTuple):
-    """What a generic handler is asked with."""
+class Registry(AioServer):
+    """The server that generated `add_XServicer_to_server` functions see, and what they registered."""
 
-    method: str
-    invocation_metadata: tuple[tuple[str, str | bytes], ...]
-
-
-class Registry:
-    """The server that generated `add_XServicer_to_server` functions see."""
-
-    def __init__(self) -> None:
-        self._generic: list[Any] = []
-        self._methods: dict[str, Method] = {}
+    def __init__(self, server: Server, interceptors: Sequence[Interceptor]) -> None:
+        super().__init__(server)
+        self.interceptors = tuple(interceptors)
         self.bytes_handlers: dict[str, BytesHandler] = {}
+        self._generic: list[Any] = []
+        self._handlers: dict[str, Any] = {}
+        self._methods: dict[str, Method] = {}
 
-    def add_generic_rpc_handlers(self, handlers: tuple[Any, ...]) -> None:
+    def add_generic_rpc_handlers(self, handlers: Iterable[Any]) -> None:
         self._generic.extend(handlers)
 
-    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
-        for name, handler in handlers.items():
-            self._methods[f"/{service}/{name}"] = _method(handler)
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        self._handlers.update({f"/{service}/{name}": handler for name, handler in handlers.items()})
+
+    def add_bytes_handler(self, path: str, handler: BytesHandler) -> None:
+        """Once more as a method, for interceptors and for replies that are compressed."""
+        self.bytes_handlers[path] = handler
+        self._handlers[path] = grpc.unary_unary_rpc_method_handler(bytes_behaviour(handler))
 
     def find(self, path: str) -> Method | None:
         known = self._methods.get(path)
+        if known is None and (handler := self._handler(CallDetails(path, ()))) is not None:
+            known = method_of(handler)
+            if path in self._handlers or len(self._methods) < _MAX_REMEMBERED:
+                self._methods[path] = known
+        return known
+
+    async def intercepted(self, details: CallDetails) -> Any:
+        async def registered(asked: CallDetails) -> Any:
+            return self._handler(asked)
+
+        return await intercepted(self.interceptors, registered, details)
+
+    def _handler(self, details: Any) -> Any:
+        known = self._handlers.get(details.method)
         if known is not None:
             return known
-        for handlers in self._generic:
-            handler = handlers.service(_Details(path, ()))
-            if handler is not None:
-                return self._methods.setdefault(path, _method(handler))
-        return None
+        found = (handlers.service(details) for handlers in self._generic)
+        return next((handler for handler in found if handler is not None), None)
 
 
-def _method(handler: Any) -> Method:
+def method_of(handler: Any) -> Method:
     kinds = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
     behaviour = getattr(handler, kinds[2 * handler.request_streaming + handler.response_streaming])
     threaded = not (inspect.iscoroutinefunction(behaviour) or inspect.isasyncgenfunction(behaviour))

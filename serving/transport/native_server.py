@@ -6,16 +6,18 @@ import asyncio
 import errno
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any, cast
 
-from serving.transport.aio import ServicerCall
+from serving.transport.aio import InterceptedCall, ServicerCall
+from serving.transport.aio_server import happened
 from serving.transport.call import Head
 from serving.transport.connection import Connection
 from serving.transport.frames import ErrorCode, StreamFault
 from serving.transport.hpack import encode
 from serving.transport.methods import Registry
-from serving.transport.port import BytesHandler, Server, ServerOptions
-from serving.transport.server_call import BytesCall, ServerCall, unserved
+from serving.transport.port import BytesHandler, Compression, Interceptor, Server, ServerOptions
+from serving.transport.server_call import BytesCall, ServerCall, unknown_method, unserved
 from serving.transport.status import Code, RpcError
 from serving.transport.streams import ConnectionLimits, Stream
 
@@ -120,8 +122,7 @@ class ServerProtocol(asyncio.Protocol):
         refusal = head.problem or self.server.refusal(self)
         call = None if refusal else self._call(stream, head)
         if call is None:
-            unknown = RpcError(Code.UNIMPLEMENTED, f"unknown method {head.path}")
-            unserved(self, stream, head, refusal or unknown)
+            unserved(self, stream, head, refusal or unknown_method(head.path))
             return
         stream.owner = call
         self.server.calls.add(call)
@@ -129,10 +130,13 @@ class ServerProtocol(asyncio.Protocol):
             call.received_data(b"", True)
 
     def _call(self, stream: Stream, head: Head) -> ServerCall | None:
-        handler = self.server.methods.bytes_handlers.get(head.path)
-        if handler is not None:
+        methods = self.server.methods
+        if methods.interceptors:
+            return InterceptedCall(self, stream, head, methods)
+        handler = methods.bytes_handlers.get(head.path)
+        if handler is not None and self.options.compression is Compression.IDENTITY:
             return BytesCall(self, stream, head, handler)
-        method = self.server.methods.find(head.path)
+        method = methods.find(head.path)
         return None if method is None else ServicerCall(self, stream, head, method)
 
     def head_too_large(self, stream: Stream) -> None:
@@ -151,9 +155,9 @@ class ServerProtocol(asyncio.Protocol):
 class NativeServer(Server):
     """HTTP/2 and gRPC on this event loop. `closed_for` counts why connections were closed from this side."""
 
-    def __init__(self, options: ServerOptions) -> None:
+    def __init__(self, options: ServerOptions, interceptors: Sequence[Interceptor] = ()) -> None:
         self.options = options
-        self.methods = Registry()
+        self.methods = Registry(self, interceptors)
         self.calls: set[ServerCall] = set()
         self.closed_for: dict[str, int] = {}
         self._sockets: list[socket.socket] = []
@@ -161,6 +165,7 @@ class NativeServer(Server):
         self._connections: set[ServerProtocol] = set()
         self._ticking: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
+        self._stopped = asyncio.Event()
         self._stopping = False
 
     @property
@@ -168,7 +173,7 @@ class NativeServer(Server):
         return self.methods
 
     def add_bytes_handler(self, path: str, handler: BytesHandler) -> None:
-        self.methods.bytes_handlers[path] = handler
+        self.methods.add_bytes_handler(path, handler)
 
     def add_port(self, address: str) -> int:
         host, _, port = address.rpartition(":")
@@ -208,6 +213,10 @@ class NativeServer(Server):
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
         self._close_connections()
+        self._stopped.set()
+
+    async def wait_for_termination(self, timeout_s: float | None = None) -> bool:
+        return await happened(self._stopped, timeout_s)
 
     async def _until_idle(self, grace_s: float) -> None:
         if not self.calls or grace_s <= 0:

@@ -22,6 +22,13 @@ class Transport(Enum):
     NATIVE = "native"
 
 
+class Compression(Enum):
+    """How messages that leave are compressed; those that arrive may always be gzip."""
+
+    IDENTITY = "identity"
+    GZIP = "gzip"
+
+
 class Call(Protocol):
     """What a bytes handler may ask about its call."""
 
@@ -43,15 +50,25 @@ class Call(Protocol):
 BytesHandler = Callable[[bytes, Call], bytes | Awaitable[bytes]]
 
 
+class Interceptor(Protocol):
+    """What grpc.aio calls a ServerInterceptor. Interceptors see every call, the first outermost."""
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """The method handler to use: that of `await continuation(handler_call_details)`, perhaps with another
+        behaviour.
+        None, or an RpcError raised, refuses the call."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """Limits of one server. Sizes in bytes."""
+    """Limits of one server. Sizes in bytes. `compression` is for replies to callers that accept it."""
 
     max_receive_bytes: int = 4 << 20
     max_send_bytes: int = 64 << 20
     max_concurrent_calls: int | None = None
     max_connections: int = 10_000
     keepalive_s: float = 20.0
+    compression: Compression = Compression.IDENTITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +87,7 @@ class Server(ABC):
     @property
     @abstractmethod
     def registry(self) -> Any:
-        """What generated `add_XServicer_to_server` functions take as their server."""
+        """What generated `add_XServicer_to_server` functions take as their server: a `grpc.aio.Server`."""
 
     @abstractmethod
     def add_bytes_handler(self, path: str, handler: BytesHandler) -> None:
@@ -87,6 +104,10 @@ class Server(ABC):
     @abstractmethod
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, wait up to `grace_s` for running ones, then cancel them. Does nothing the second time."""
+
+    @abstractmethod
+    async def wait_for_termination(self, timeout_s: float | None = None) -> bool:
+        """Wait until `stop` has done its work; False when `timeout_s` passed first."""
 
 
 class Channel(ABC):

@@ -224,6 +224,10 @@ class BytesCall(ServerCall):
             self.fail(verdict(error))
 
 
+def unknown_method(path: str) -> RpcError:
+    return RpcError(Code.UNIMPLEMENTED, f"unknown method {path}")
+
+
 def unserved(host: Host, stream: Stream, head: Any, error: RpcError) -> None:
     """Answer a call that nobody serves with a status alone."""
     block = RESPONSE_HEAD + trailers(error.code, error.details, error.trailing_metadata)
