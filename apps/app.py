@@ -93,9 +93,23 @@ class PartyOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Merged model output before post-processing: `scores` float64 (rows, width)."""
+    """Model output before post-processing, or the answer after it: `scores` float64 (rows, width), `labels` one per row
+    or none. Before it, `batch` and `signature` are what the local half was given."""
 
     scores: npt.NDArray[np.float64]
+    labels: tuple[str, ...] = ()
+    batch: Batch | None = None
+    signature: Signature | None = None
+
+    def feature(self, name: str) -> npt.NDArray[Any] | None:
+        """One value per row, NaN or None for missing; None when the model has no feature of this name."""
+        if self.batch is None or self.signature is None:
+            return None
+        if name in self.signature.numbers:
+            return self.batch.numbers[:, self.signature.numbers.index(name)]
+        if name in self.signature.texts:
+            return self.batch.texts[:, self.signature.texts.index(name)]
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +135,7 @@ class Example:
 
     score: tuple[float, ...]
     answer: tuple[float, ...]
+    label: str = ""
 
 
 class App(ABC):
@@ -137,13 +152,16 @@ class App(ABC):
     def __init__(self, parameters: Any) -> None:
         self.parameters = parameters
 
+    def check(self, signature: Signature) -> None:  # noqa: B027 - most apps read no feature by name
+        """Called when the app is bound to a model. Raises ValueError saying why the two do not go together."""
+
     @abstractmethod
     def preprocess(self, request: Request, signature: Signature) -> Batch:
         """The rows for the local half, checked against its signature. Raises FeatureError (the caller's fault)."""
 
     @abstractmethod
     def postprocess(self, request: Request, result: Result) -> Result:
-        """The scores that the caller gets. Raises AppError."""
+        """The scores, and labels if any, that the caller gets. Raises AppError."""
 
 
 def run_examples(kind: type[App]) -> None:
@@ -153,11 +171,14 @@ def run_examples(kind: type[App]) -> None:
         raise AppError(f"app {kind.name!r} has no examples")
     for example in kind.examples:
         try:
-            answer = kind(kind.Parameters()).postprocess(request, Result(np.array([example.score]))).scores
+            result = kind(kind.Parameters()).postprocess(request, Result(np.array([example.score])))
         except Exception as error:
             raise AppError(f"app {kind.name!r} fails its own example {example}: {error}") from error
-        if answer.shape != (1, len(example.answer)) or not np.allclose(answer, [example.answer], rtol=0, atol=1e-9):
-            raise AppError(f"app {kind.name!r} makes {answer.tolist()} of its own example {example}")
+        answer, label = result.scores, "".join(result.labels)
+        close = answer.shape == (1, len(example.answer)) and np.allclose(answer, [example.answer], rtol=0, atol=1e-9)
+        if not close or label != example.label:
+            made = f"{answer.tolist()} {label!r}" if label else f"{answer.tolist()}"
+            raise AppError(f"app {kind.name!r} makes {made} of its own example {example}")
 
 
 def features_of(request: Request, signature: Signature, ignore_unknown: bool = False) -> Batch:

@@ -11,7 +11,7 @@ import msgspec
 
 from apps.app import App, run_examples
 
-_CONTRACTS = frozenset({"__init__", "app", "catalog"})
+_CONTRACTS = frozenset({"__init__", "app", "catalog", "expression"})
 
 
 class UnknownAppError(LookupError):

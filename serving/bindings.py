@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from apps.app import App
 from apps.catalog import AppParametersError, UnknownAppError, make_app
+from loaders.signature import Signature
 from serving import buckets
 from serving.control import Service, State, Variant, WantedModel
 from serving.errors import InvalidRequestError
@@ -33,11 +34,17 @@ def check_weights(service: str, weights: Sequence[VariantWeight]) -> None:
         raise InvalidRequestError("a version stands twice among the variants")
 
 
-def check_app(name: str, parameters: str) -> None:
+def check_app(name: str, parameters: str, signatures: Iterable[Signature] = ()) -> None:
+    """Raises InvalidRequestError when there is no such app, or it does not go with one of these models."""
     try:
-        make_app(name, parameters)
+        app = make_app(name, parameters)
     except (UnknownAppError, AppParametersError) as error:
         raise InvalidRequestError(str(error)) from None
+    for signature in signatures:
+        try:
+            app.check(signature)
+        except ValueError as error:
+            raise InvalidRequestError(f"app {name!r}: {error}") from None
 
 
 def variants(current: Service | None, weights: Sequence[VariantWeight]) -> tuple[Variant, ...]:

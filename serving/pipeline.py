@@ -128,8 +128,8 @@ class Pipeline:
             if remote:
                 _refuse_failed(remote)
             merged = handle.merge([local, *(part.values for part in remote)])
-            scores = _postprocess(target.app, request, merged)
-        return _response(target, scores, remote)
+            result = _postprocess(target.app, request, Result(merged, (), batch, handle.servable.signature))
+        return _response(target, result, remote)
 
     def _ask_hosts(
         self, stack: AsyncExitStack, handle: ModelHandle, request: Request, deadline: float
@@ -165,9 +165,9 @@ def _preprocess(app: App, request: Request, handle: ModelHandle) -> Batch:
         raise AppError(f"app {app.name!r} failed in preprocess") from error
 
 
-def _postprocess(app: App, request: Request, scores: Scores) -> Scores:
+def _postprocess(app: App, request: Request, result: Result) -> Result:
     try:
-        return app.postprocess(request, Result(scores)).scores
+        return app.postprocess(request, result)
     except Exception as error:
         raise AppError(f"app {app.name!r} failed in postprocess") from error
 
@@ -187,8 +187,8 @@ def _refuse_failed(remote: Sequence[HostPartials]) -> None:
             raise PeerUnavailableError(f"party {part.party!r}: {worst.name.lower()}{reason}")
 
 
-def _response(target: Target, scores: Scores, remote: Sequence[HostPartials]) -> Response:
-    complete = True
+def _response(target: Target, result: Result, remote: Sequence[HostPartials]) -> Response:
+    complete, scores = True, result.scores
     for part in remote:
         if not part.complete:
             complete = False
@@ -200,19 +200,21 @@ def _response(target: Target, scores: Scores, remote: Sequence[HostPartials]) ->
         variants=(target.variant,) if target.variant else (),
         complete=complete,
         parties=tuple(PartyOutcome(part.party, tuple(part.statuses), tuple(part.levels)) for part in remote),
+        labels=result.labels,
     )
 
 
 def _interleave(rows: int, groups: Sequence[Sequence[int]], parts: Sequence[Response]) -> Response:
     """One response in request order. A party that a variant does not need counts as OK for its rows."""
     scores = np.empty((rows, parts[0].scores.shape[1]))
-    variants = [""] * rows
+    variants, labels = [""] * rows, [""] * rows
     statuses = {outcome.party: [PartyStatus.OK] * rows for part in parts for outcome in part.parties}
     levels = {party: [CacheLevel.NONE] * rows for party in statuses}
     for indices, part in zip(groups, parts, strict=True):
         scores[indices] = part.scores
         for position, row in enumerate(indices):
             variants[row] = part.variants[0]
+            labels[row] = part.labels[position] if part.labels else ""
             for outcome in part.parties:
                 statuses[outcome.party][row] = outcome.statuses[position]
                 levels[outcome.party][row] = outcome.levels[position]
@@ -223,4 +225,5 @@ def _interleave(rows: int, groups: Sequence[Sequence[int]], parts: Sequence[Resp
         variants=tuple(variants),
         complete=all(part.complete for part in parts),
         parties=tuple(PartyOutcome(party, tuple(statuses[party]), tuple(levels[party])) for party in statuses),
+        labels=tuple(labels) if any(labels) else (),
     )

@@ -137,8 +137,10 @@ class Publishing:
         revision or a version that some party does not hold, InvalidRequestError for wrong weights or app."""
         bindings.check_weights(service, weights)
         models = [weight.model for weight in weights]
-        chosen = app or self._ready(models[0]).artifact.manifest.app or "passthrough"
-        await asyncio.to_thread(bindings.check_app, chosen, app_parameters)  # imports the app
+        handles = [self._ready(model) for model in models]
+        chosen = app or handles[0].artifact.manifest.app or "passthrough"
+        signatures = [handle.servable.signature for handle in handles]
+        await asyncio.to_thread(bindings.check_app, chosen, app_parameters, signatures)  # imports the app
 
         def rules(current: Service | None) -> Binding:
             return Binding(variants=bindings.variants(current, weights), app=chosen, app_parameters=app_parameters)

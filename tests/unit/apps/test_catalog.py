@@ -9,12 +9,12 @@ from apps.passthrough import PassThrough
 
 
 def test_apps_are_the_files_of_the_folder() -> None:
-    assert names() == ["passthrough", "scorecard"]
+    assert names() == ["passthrough", "rules", "scorecard", "threshold"]
 
 
 @pytest.mark.parametrize("name", ["", "nobody", "app", "catalog", "os", "../serving"])
 def test_an_unknown_app_names_those_that_there_are(name: str) -> None:
-    with pytest.raises(UnknownAppError, match="passthrough, scorecard"):
+    with pytest.raises(UnknownAppError, match="passthrough, rules, scorecard, threshold"):
         make_app(name)
 
 
