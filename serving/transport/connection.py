@@ -85,10 +85,18 @@ class Connection(Sender):
         self.emit(frames.frame(frames.PING, 0, 0, b"tessera\x00"))
 
     def drain(self) -> None:
+        """Announce the end (RFC 9113, section 6.8). Streams that cross the announcement are still taken: the last call
+        comes when the peer has answered the ping that follows it."""
+        if not self.draining:
+            self.emit(frames.goaway(frames.MAX_STREAM_ID, ErrorCode.NO_ERROR))
+            self.emit(frames.frame(frames.PING, 0, 0, _LAST_CALL))
+
+    def last_call(self) -> None:
         """Take no new streams; running ones go on."""
         if not self.draining:
             self.draining = True
             self.emit(frames.goaway(self._last_peer_stream, ErrorCode.NO_ERROR))
+            self._endpoint.going_away()
 
     def close(self, code: ErrorCode, reason: str) -> None:
         """Say why, and end every stream. Idempotent."""
@@ -330,6 +338,8 @@ class Connection(Sender):
             raise ConnectionFault(code, "a malformed PING")
         if flags & frames.ACK:
             self.pings_unanswered = 0
+            if payload == _LAST_CALL and not self._client:
+                self.last_call()
         else:
             self._patience.spend()
             self.emit(frames.frame(frames.PING, frames.ACK, 0, payload))
@@ -380,3 +390,4 @@ class Connection(Sender):
 
 
 _ERROR_CODES = frozenset(ErrorCode)
+_LAST_CALL = b"lastcall"

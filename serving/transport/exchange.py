@@ -25,11 +25,19 @@ _BY_HTTP_STATUS = {
 }
 
 
-class Exchange:
-    """Lives from the moment of the call; gets its stream once there is a connection. A stream's owner."""
+_MAX_REPLAY_BYTES = 4 << 20
 
-    __slots__ = ("_held_bytes", "_messages", "_reader", "_timer", "_wakers", "connection", "deadline", "done", "error",
-        "head", "loop", "on_done", "options", "stream", "trailing")  # fmt: skip
+
+class Exchange:
+    """Lives from the moment of the call; gets its stream once there is a connection. A stream's owner.
+
+    A peer that refuses the stream before it did anything (RFC 9113, section 8.7) does not end the call: `retry` is
+    called, once, and what was sent goes out again. That holds until a response begins or `_MAX_REPLAY_BYTES` were sent.
+    """
+
+    __slots__ = ("_block", "_held_bytes", "_messages", "_reader", "_replay", "_replay_bytes", "_timer", "_wakers",
+        "connection", "deadline", "done", "error", "head", "loop", "on_done", "options", "retry", "stream",
+        "trailing")  # fmt: skip
 
     def __init__(self, options: ChannelOptions, timeout_s: float | None) -> None:
         self.loop = asyncio.get_running_loop()
@@ -42,6 +50,10 @@ class Exchange:
         self.done = False
         self.on_done: list[Callable[[], None]] = []
         self.deadline = None if timeout_s is None else self.loop.time() + timeout_s
+        self.retry: Callable[[Exchange, bytes], None] | None = None
+        self._block = b""
+        self._replay: list[tuple[bytes, bool]] = []
+        self._replay_bytes = 0
         self._messages: deque[bytes] = deque()
         self._held_bytes = 0
         self._reader: MessageReader | None = None
@@ -51,21 +63,44 @@ class Exchange:
     # --- the caller's side ---
 
     def begin(self, connection: Connection, block: bytes) -> None:
-        if not self.done:
-            self.connection = connection
-            self.stream = connection.open(block, self)
+        if self.done:
+            return
+        self.connection = connection
+        self.stream = connection.open(block, self)
+        self._block = block
+        for framed, end in self._replay:
+            connection.send_data(self.stream, framed, end)
 
     def send(self, message: bytes, end: bool) -> None:
         """Raises the call's error once it ended."""
-        if len(message) > self.options.max_send_bytes:
-            self.abandon(too_large(len(message), self.options.max_send_bytes))
-        if self.done or self.connection is None or self.stream is None:
+        self.send_framed(frame_message(message), end)
+
+    def send_framed(self, framed: bytes, end: bool) -> None:
+        size = len(framed) - 5
+        if size > self.options.max_send_bytes:
+            self.abandon(too_large(size, self.options.max_send_bytes))
+        if self.done:
             raise self.error or RpcError(Code.INTERNAL, "the call has ended")
-        self.connection.send_data(self.stream, frame_message(message), end)
+        self._send(framed, end)
 
     def half_close(self) -> None:
-        if not self.done and self.connection is not None and self.stream is not None:
-            self.connection.send_data(self.stream, b"", end=True)
+        if not self.done:
+            self._send(b"", end=True)
+
+    def _send(self, framed: bytes, end: bool) -> None:
+        """Without a stream, while a refused call waits for another, the replay will send it."""
+        if self.retry is not None or self.stream is None:
+            self._replay.append((framed, end))
+            self._replay_bytes += len(framed)
+            if self._replay_bytes > _MAX_REPLAY_BYTES and self.stream is not None:
+                self._settle()
+        if self.connection is not None and self.stream is not None:
+            self.connection.send_data(self.stream, framed, end)
+
+    def _settle(self) -> None:
+        """From here on a refusal ends the call."""
+        self.retry = None
+        self._replay.clear()
 
     async def drained(self) -> None:
         """Wait until the peer's windows took all that was sent."""
@@ -116,6 +151,7 @@ class Exchange:
             return
         self.done = True
         self.error = error
+        self._settle()
         if error is not None:
             self.trailing = error.trailing_metadata
         if self._timer is not None:
@@ -151,6 +187,7 @@ class Exchange:
             return
         if self.head is None:
             self.head = head
+            self._settle()
             if not self._is_grpc(head, status):
                 return
         if end:
@@ -188,7 +225,11 @@ class Exchange:
         self._wake()
 
     def closed(self, code: ErrorCode) -> None:
-        if self.connection is not None and self.connection.closed_reason is not None:
+        if code is ErrorCode.REFUSED_STREAM and self.retry is not None:
+            retry, self.retry = self.retry, None
+            self.stream = self.connection = None
+            retry(self, self._block)
+        elif self.connection is not None and self.connection.closed_reason is not None:
             self.finish(RpcError(Code.UNAVAILABLE, f"connection lost: {self.connection.closed_reason}"))
         else:
             self.finish(RpcError(reset_code(code), f"the peer reset the call with {code.name}"))

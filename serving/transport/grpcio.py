@@ -225,5 +225,5 @@ class GrpcioChannel(Channel):
             reply: bytes = await invoke(request, timeout=timeout_s, metadata=tuple(metadata))
         return reply
 
-    async def close(self) -> None:
-        await self._channel.close(None)
+    async def close(self, grace_s: float = 0.0) -> None:
+        await self._channel.close(grace_s or None)

@@ -73,12 +73,15 @@ class ServerOptions:
 
 @dataclass(frozen=True, slots=True)
 class ChannelOptions:
-    """Limits of one channel. `backoff_max_s` bounds the pause between attempts to reconnect."""
+    """Limits of one channel. `backoff_max_s` bounds the pause between attempts to reconnect; calls go to the least busy
+    of up to `connections`; `compression` is for requests."""
 
     max_receive_bytes: int = 64 << 20
     max_send_bytes: int = 64 << 20
     keepalive_s: float = 20.0
     backoff_max_s: float = 2.0
+    connections: int = 1
+    compression: Compression = Compression.IDENTITY
 
 
 class Server(ABC):
@@ -124,4 +127,5 @@ class Channel(ABC):
         """Call a unary method with serialised messages. Raises RpcError."""
 
     @abstractmethod
-    async def close(self) -> None: ...
+    async def close(self, grace_s: float = 0.0) -> None:
+        """Refuse new calls, wait up to `grace_s` for running ones, then cancel them."""

@@ -47,7 +47,7 @@ class Endpoint(Protocol):
     def head_too_large(self, stream: Stream) -> None: ...
 
     def going_away(self) -> None:
-        """The peer takes no new streams."""
+        """No new streams from here on: the peer said so, or was told so."""
 
 
 class Stream:

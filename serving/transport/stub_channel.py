@@ -7,8 +7,10 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, I
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from serving.transport.call import frame_message
+from serving.transport.compression import GZIP_FIELD, compression_of, frame_squeezed
 from serving.transport.exchange import Exchange
-from serving.transport.port import ChannelOptions
+from serving.transport.port import ChannelOptions, Compression
 from serving.transport.status import Code, Metadata, RpcError
 
 
@@ -19,11 +21,32 @@ class Caller(Protocol):
 
     def request_block(self, path: str, timeout_s: float | None, metadata: Metadata) -> bytes: ...
 
-    async def begin(self, exchange: Exchange, block: bytes) -> None: ...
+    async def begin(self, exchange: Exchange, block: bytes, waits: bool) -> None: ...
 
 
 def _same(message: Any) -> Any:
     return message
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """How one call is made."""
+
+    timeout_s: float | None
+    metadata: Metadata
+    waits: bool
+    squeezes: bool
+
+    @classmethod
+    def of(cls, how: dict[str, Any], options: ChannelOptions) -> CallOptions:
+        chosen = how.get("compression")
+        compression = options.compression if chosen is None else compression_of(chosen)
+        return cls(
+            how.get("timeout"),
+            tuple(how.get("metadata") or ()),
+            bool(how.get("wait_for_ready")),
+            compression is Compression.GZIP,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +59,9 @@ class StubMethod:
     deserialize: Callable[[bytes], Any]
     request_streaming: bool
 
-    def __call__(self, request: Any = None, *, timeout: float | None = None, metadata: Any = (), **_: Any) -> StubCall:
-        return StubCall(self, request, timeout, tuple(metadata or ()))
+    def __call__(self, request: Any = None, **how: Any) -> StubCall:
+        """Keywords are grpc's: timeout, metadata, wait_for_ready, compression. Others have no meaning here."""
+        return StubCall(self, request, CallOptions.of(how, self.caller.options))
 
 
 class StubChannel:
@@ -64,19 +88,20 @@ class StubChannel:
 class StubCall:
     """A running call with the surface of grpc.aio's: awaited for a single reply, iterated or read for a stream."""
 
-    def __init__(self, method: StubMethod, request: Any, timeout_s: float | None, metadata: Metadata) -> None:
+    def __init__(self, method: StubMethod, request: Any, how: CallOptions) -> None:
         self._method = method
-        self._exchange = Exchange(method.caller.options, timeout_s)
-        block = method.caller.request_block(method.path, timeout_s, metadata)
-        self._begun = asyncio.ensure_future(self._begin(block))
+        self._squeezes = how.squeezes
+        self._exchange = Exchange(method.caller.options, how.timeout_s)
+        block = method.caller.request_block(method.path, how.timeout_s, how.metadata)
+        self._begun = asyncio.ensure_future(self._begin(block + GZIP_FIELD if how.squeezes else block, how.waits))
         self._sending = asyncio.ensure_future(self._send(request))
         self._exchange.on_done.append(self._stop_sending)
 
     # --- requests ---
 
-    async def _begin(self, block: bytes) -> None:
+    async def _begin(self, block: bytes, waits: bool) -> None:
         try:
-            await self._method.caller.begin(self._exchange, block)
+            await self._method.caller.begin(self._exchange, block, waits)
         except RpcError as error:
             self._exchange.finish(error)
 
@@ -85,13 +110,17 @@ class StubCall:
         await self._begun
         try:
             if not self._method.request_streaming:
-                self._exchange.send(self._method.serialize(request), end=True)
+                await self._send_one(request, end=True)
             elif request is not None:
                 await self._send_all(request)
         except RpcError as error:
             self._exchange.abandon(error)
         except Exception as error:  # noqa: BLE001 - the caller's iterator failed: so does the call
             self._exchange.abandon(RpcError(Code.CANCELLED, f"the requests failed: {type(error).__name__}"))
+
+    async def _send_one(self, request: Any, end: bool) -> None:
+        payload = self._method.serialize(request)
+        self._exchange.send_framed(await frame_squeezed(payload) if self._squeezes else frame_message(payload), end)
 
     async def _send_all(self, requests: AsyncIterable[Any] | Iterable[Any]) -> None:
         if isinstance(requests, AsyncIterable):
@@ -110,7 +139,7 @@ class StubCall:
     async def write(self, request: Any) -> None:
         """Send one request, and wait while the peer is slow to read. Raises RpcError."""
         await self.wait_for_connection()
-        self._exchange.send(self._method.serialize(request), end=False)
+        await self._send_one(request, end=False)
         await self._exchange.drained()
 
     async def done_writing(self) -> None:

@@ -204,7 +204,7 @@ async def test_a_deadline_passes_while_a_connection_is_full():
     async with serving() as (_, port):
         client = channel(Transport.NATIVE, f"127.0.0.1:{port}")
         await slowest_s(client, 1)
-        client._protocol.connection.peer_max_streams = 0
+        client._links[0].protocol.connection.peer_max_streams = 0
         with pytest.raises(RpcError) as caught:
             await client.unary(ECHO, b"", 0.05)
         assert caught.value.code is Code.DEADLINE_EXCEEDED

@@ -164,16 +164,28 @@ def test_windows_are_given_back_in_large_steps():
     assert [(item[0], item[2]) for item in output(made)] == [(frames.WINDOW_UPDATE, 0), (frames.WINDOW_UPDATE, 1)]
 
 
-def test_a_drain_refuses_new_streams_and_keeps_old_ones():
+def test_a_drain_takes_streams_that_cross_it_until_the_peer_knows_and_keeps_old_ones():
     made, sink = greeted()
     made.receive(request(1))
     made.drain()
-    made.receive(request(3))
-    sent = output(made)
-    assert [item[0] for item in sent] == [frames.GOAWAY, frames.RST_STREAM]
-    assert frames.word(sent[1][3]) == ErrorCode.REFUSED_STREAM
+    first, ping = output(made)
+    assert (first[0], frames.word(first[3])) == (frames.GOAWAY, frames.MAX_STREAM_ID)
+    made.receive(request(3))  # sent before the peer had heard
+    made.receive(frames.frame(frames.PING, frames.ACK, 0, ping[3]))
+    made.receive(request(5))
+    second, refusal = output(made)
+    assert (second[0], frames.word(second[3])) == (frames.GOAWAY, 3)
+    assert (refusal[0], refusal[2], frames.word(refusal[3])) == (frames.RST_STREAM, 5, ErrorCode.REFUSED_STREAM)
+    assert [stream.id for stream in sink.streams] == [1, 3]
     made.reply(sink.streams[0], b"h", b"m", b"l")
     assert made.closed_reason is None
+
+
+def test_another_ping_is_no_answer_to_the_announcement():
+    made, _ = greeted()
+    made.drain()
+    made.receive(frames.frame(frames.PING, frames.ACK, 0, b"tessera\x00"))
+    assert not made.draining
 
 
 def test_a_goaway_ends_only_the_streams_the_server_never_saw():

@@ -1,0 +1,144 @@
+"""A client's connection on its socket: output in one write per turn, keepalive, calls that wait for room."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import cast
+
+from serving.transport.call import Head
+from serving.transport.connection import Connection
+from serving.transport.exchange import Exchange
+from serving.transport.frames import ErrorCode
+from serving.transport.status import Code, RpcError
+from serving.transport.streams import ConnectionLimits, Stream
+
+
+class ClientProtocol(asyncio.Protocol):
+    """One connection to the target; all calls of one turn of the loop leave in one write. `lost` once it is gone."""
+
+    def __init__(self, keepalive_s: float) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.connection = Connection(self, Head, ConnectionLimits(), self.loop.time, client=True)
+        self.waiting: deque[asyncio.Future[None]] = deque()
+        self.lost = asyncio.Event()
+        self._keepalive_s = keepalive_s
+        self._transport: asyncio.Transport | None = None
+        self._heard_at = self.loop.time()
+        self._ticking: asyncio.TimerHandle | None = None
+
+    @property
+    def usable(self) -> bool:
+        connection = self.connection
+        lost = self._transport is None or connection.closed_reason is not None
+        return not (lost or connection.draining or connection.exhausted)
+
+    @property
+    def full(self) -> bool:
+        return len(self.connection.streams) >= self.connection.peer_max_streams
+
+    @property
+    def load(self) -> int:
+        """Calls that run or wait for room."""
+        return len(self.connection.streams) + len(self.waiting)
+
+    # --- asyncio.Protocol ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._heard_at = self.loop.time()
+        self._ticking = self.loop.call_later(self._keepalive_s, self._tick)
+        self.flush()
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_at = self.loop.time()
+        self.connection.receive(data)
+        self.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self._ticking is not None:
+            self._ticking.cancel()
+        self.connection.lost("the peer closed the connection")
+        self._admit_waiting(len(self.waiting))
+        self.lost.set()
+
+    def flush(self) -> None:
+        output = self.connection.take_output()
+        if self._transport is None:
+            return
+        if output:
+            self._transport.write(output)
+        drained = self.connection.draining and not self.connection.streams
+        if drained or self.connection.closed_reason is not None:
+            self._transport.close()
+
+    # --- its end ---
+
+    def drain(self) -> None:
+        """Take no more calls; close when those that run have ended."""
+        self.connection.draining = True
+        self._admit_waiting(len(self.waiting))
+        self.flush()
+
+    def close(self) -> None:
+        """End every call, and say goodbye."""
+        for stream in list(self.connection.streams.values()):
+            if isinstance(stream.owner, Exchange):
+                stream.owner.abandon(RpcError(Code.CANCELLED, "the channel is closed"))
+        self.connection.close(ErrorCode.NO_ERROR, "the channel was closed")
+        self.flush()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- calls ---
+
+    async def room(self) -> None:
+        """Wait until a call has ended, or none can be taken any more."""
+        waiter = self.loop.create_future()
+        self.waiting.append(waiter)
+        await waiter
+
+    def call_ended(self) -> None:
+        if self.waiting:
+            self._admit_waiting(1)
+        if self.connection.draining:
+            self.loop.call_soon(self.flush)
+
+    def _admit_waiting(self, count: int) -> None:
+        while self.waiting and count:
+            waiter = self.waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                count -= 1
+
+    def _tick(self) -> None:
+        self._ticking = self.loop.call_later(self._keepalive_s, self._tick)
+        self.tick(self.loop.time())
+
+    def tick(self, now: float) -> None:
+        """Ask a silent peer whether it is there; give up one that does not answer."""
+        if now - self._heard_at < self._keepalive_s:
+            return
+        if self.connection.pings_unanswered:
+            self.connection.lost("the peer does not answer")
+            self.abort()
+        else:
+            self.connection.ping()
+
+    # --- streams.Endpoint ---
+
+    def wake(self) -> None:
+        self.loop.call_soon(self.flush)
+
+    def opened(self, stream: Stream, head: Head, end: bool) -> None:
+        """Servers open no streams towards a client that forbids pushes."""
+
+    def head_too_large(self, stream: Stream) -> None:
+        if isinstance(stream.owner, Exchange):
+            stream.owner.abandon(RpcError(Code.RESOURCE_EXHAUSTED, "response headers too large"))
+
+    def going_away(self) -> None:
+        self._admit_waiting(len(self.waiting))

@@ -1,0 +1,111 @@
+"""One place in a channel's pool: a connection made when needed, made again when lost, left alone while it rests."""
+
+from __future__ import annotations
+
+import asyncio
+
+from serving.transport.backoff import Backoff
+from serving.transport.client_socket import ClientProtocol
+from serving.transport.port import ChannelOptions
+from serving.transport.status import Code, RpcError
+
+_CONNECT_S = 20.0
+_CLOSE_S = 1.0
+
+
+class Link:
+    """Calls that come while it rests after a failure get the reason of the failure, as UNAVAILABLE."""
+
+    def __init__(self, target: str, options: ChannelOptions) -> None:
+        self.protocol: ClientProtocol | None = None
+        self._target = target
+        self._keepalive_s = options.keepalive_s
+        self._backoff = Backoff(options.backoff_max_s, asyncio.get_running_loop().time)
+        self._waiting = 0
+        self._connecting: asyncio.Task[ClientProtocol] | None = None
+        self._reason = ""
+
+    @property
+    def load(self) -> int:
+        """Calls that run, wait for room or wait for the connection."""
+        return self._waiting + (self.protocol.load if self.protocol is not None else 0)
+
+    @property
+    def rest_s(self) -> float:
+        """How long no attempt to connect is made."""
+        return 0.0 if self.protocol is not None and self.protocol.usable else self._backoff.left_s()
+
+    async def free(self) -> ClientProtocol:
+        """A usable connection with room for one more stream. Raises RpcError."""
+        while True:
+            protocol = await self._connected()
+            if not protocol.full:
+                return protocol
+            await protocol.room()
+
+    async def _connected(self) -> ClientProtocol:
+        if self.protocol is not None and self.protocol.usable:
+            return self.protocol
+        if self._backoff.left_s():
+            raise RpcError(Code.UNAVAILABLE, self._reason)
+        if self._connecting is None:
+            self._connecting = asyncio.ensure_future(self._connect())
+            self._connecting.add_done_callback(self._connect_ended)
+        self._waiting += 1
+        try:
+            return await self._shared(self._connecting)
+        finally:
+            self._waiting -= 1
+
+    async def _shared(self, connecting: asyncio.Task[ClientProtocol]) -> ClientProtocol:
+        """The outcome of an attempt that others wait for too."""
+        await asyncio.wait((connecting,))
+        if connecting.cancelled():
+            raise RpcError(Code.CANCELLED, "the channel is closed")
+        return connecting.result()
+
+    def _connect_ended(self, task: asyncio.Task[ClientProtocol]) -> None:
+        self._connecting = None
+        if not task.cancelled():
+            task.exception()  # seen here too: its waiters may all be gone
+
+    async def _connect(self) -> ClientProtocol:
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                protocol = await self._open()
+        except OSError as error:
+            self._backoff.failed()
+            why = error.strerror or type(error).__name__
+            self._reason = f"failed to connect to {self._target}: {why}"
+            raise RpcError(Code.UNAVAILABLE, self._reason) from None
+        self._backoff.succeeded()
+        self.protocol = protocol
+        return protocol
+
+    async def _open(self) -> ClientProtocol:
+        host, _, port = self._target.rpartition(":")
+        loop = asyncio.get_running_loop()
+        _, protocol = await loop.create_connection(
+            lambda: ClientProtocol(self._keepalive_s), host.strip("[]"), int(port)
+        )
+        return protocol
+
+    async def close(self, grace_s: float) -> None:
+        """Let running calls end for this long, then end them."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self.protocol is None:
+            return
+        self.protocol.drain()
+        if not await _gone(self.protocol, grace_s):
+            self.protocol.close()
+            if not await _gone(self.protocol, _CLOSE_S):
+                self.protocol.abort()
+
+
+async def _gone(protocol: ClientProtocol, within_s: float) -> bool:
+    try:
+        async with asyncio.timeout(within_s):
+            return await protocol.lost.wait()
+    except TimeoutError:
+        return False

@@ -1,0 +1,166 @@
+"""A server's connection on its socket: its calls, its patience with silence, all replies of one read in one write."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol, cast
+
+from serving.transport.aio import InterceptedCall, ServicerCall
+from serving.transport.call import Head
+from serving.transport.connection import Connection
+from serving.transport.frames import ErrorCode, StreamFault
+from serving.transport.hpack import encode
+from serving.transport.methods import Registry
+from serving.transport.port import Compression, ServerOptions
+from serving.transport.server_call import BytesCall, ServerCall, unknown_method, unserved
+from serving.transport.status import Code, RpcError
+from serving.transport.streams import ConnectionLimits, Stream
+
+_HANDSHAKE_S = 10.0
+_STALL_S = 60.0
+_NOT_GRPC = encode(((b":status", b"415"),))
+_HEAD_TOO_LARGE = RpcError(Code.RESOURCE_EXHAUSTED, "request headers too large")
+
+
+class Owner(Protocol):
+    """The server that a connection belongs to."""
+
+    options: ServerOptions
+    methods: Registry
+    calls: set[ServerCall]
+
+    def admit(self, protocol: ServerProtocol) -> bool: ...
+
+    def lost(self, protocol: ServerProtocol) -> None: ...
+
+    def count(self, reason: str) -> None: ...
+
+    def refusal(self, protocol: ServerProtocol) -> RpcError | None: ...
+
+    def finished(self, call: ServerCall) -> None: ...
+
+    def progressed(self) -> None: ...
+
+
+class ServerProtocol(asyncio.Protocol):
+    """One connection: its socket, its calls, its patience with silence."""
+
+    def __init__(self, server: Owner) -> None:
+        self.server = server
+        self.options = server.options
+        self.loop = asyncio.get_running_loop()
+        self.peer = ""
+        self.connection = Connection(self, Head, ConnectionLimits(), self.loop.time, client=False)
+        self._transport: asyncio.Transport | None = None
+        self._heard_at = self._progress_at = self._opened_at = self.loop.time()
+        self._pending_bytes = 0
+
+    # --- asyncio.Protocol ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        address = transport.get_extra_info("peername")
+        self.peer = f"ipv4:{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix:"
+        if not self.server.admit(self):
+            self._transport.abort()
+            return
+        self.flush()
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_at = self.loop.time()
+        self.connection.receive(data)
+        self.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self.server.lost(self)
+        self.connection.lost("the peer closed the connection")
+
+    def pause_writing(self) -> None:
+        """A peer that does not read is not read either."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def flush(self) -> None:
+        output = self.connection.take_output()
+        if self._transport is None:
+            return
+        if output:
+            self._transport.write(output)
+        drained = self.connection.draining and not self.connection.streams
+        if drained or self.connection.closed_reason is not None:
+            self.close()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def tick(self, now: float) -> None:
+        """Close what is silent, stalled or never began."""
+        connection = self.connection
+        silent_s = now - self._heard_at
+        if connection.pending_bytes != self._pending_bytes or not connection.pending_bytes:
+            self._pending_bytes, self._progress_at = connection.pending_bytes, now
+        late = not connection.settled and now - self._opened_at > _HANDSHAKE_S
+        slow = connection.inside_block and silent_s > _HANDSHAKE_S
+        if late or slow or now - self._progress_at > _STALL_S or silent_s > 2 * self.options.keepalive_s:
+            self.server.count(
+                ("handshake timeout" if late else "slow headers") if late or slow else "silent or stalled"
+            )
+            self.abort()
+        elif silent_s > self.options.keepalive_s and not connection.pings_unanswered:
+            connection.ping()
+
+    # --- streams.Endpoint ---
+
+    def wake(self) -> None:
+        self.loop.call_soon(self.flush)
+
+    def opened(self, stream: Stream, head: Head, end: bool) -> None:
+        if head.malformed_request:
+            raise StreamFault(stream.id, ErrorCode.PROTOCOL_ERROR, "a malformed request head")
+        if not head.is_grpc:
+            self.connection.send_head(stream, _NOT_GRPC, end=True)
+            return
+        refusal = head.problem or self.server.refusal(self)
+        call = None if refusal else self._call(stream, head)
+        if call is None:
+            unserved(self, stream, head, refusal or unknown_method(head.path))
+            return
+        stream.owner = call
+        self.server.calls.add(call)
+        if end:
+            call.received_data(b"", True)
+
+    def _call(self, stream: Stream, head: Head) -> ServerCall | None:
+        methods = self.server.methods
+        if methods.interceptors:
+            return InterceptedCall(self, stream, head, methods)
+        handler = methods.bytes_handlers.get(head.path)
+        if handler is not None and self.options.compression is Compression.IDENTITY:
+            return BytesCall(self, stream, head, handler)
+        method = methods.find(head.path)
+        return None if method is None else ServicerCall(self, stream, head, method)
+
+    def head_too_large(self, stream: Stream) -> None:
+        if stream.owner is None:
+            unserved(self, stream, None, _HEAD_TOO_LARGE)
+        else:
+            raise StreamFault(stream.id, ErrorCode.ENHANCE_YOUR_CALM, "trailers too large")
+
+    def going_away(self) -> None:
+        """No more streams are opened; the connection closes when those that run have ended."""
+        self.server.progressed()
+
+    def finished(self, call: ServerCall) -> None:
+        self.server.finished(call)
+        if self.connection.draining:
+            self.loop.call_soon(self.flush)
