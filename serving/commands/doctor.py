@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from serving.commands.output import show_json
-from serving.settings import Settings
-from serving.settings_file import SettingsError, load
-from serving.transport import Channel
+
+if TYPE_CHECKING:
+    from serving.settings import Settings
+    from serving.transport import Channel
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 
@@ -26,6 +28,7 @@ def doctor(config: Path, as_json: bool, quiet: bool) -> None:
     Each finding says its cause in one line. Exit status 1 when there is an error.
     """
     from serving.doctor import Finding, Level, examine  # noqa: PLC0415 - keeps `tessera --help` quick
+    from serving.settings_file import SettingsError, load  # noqa: PLC0415
     from serving.transport import channel  # noqa: PLC0415
 
     async def findings(settings: Settings) -> list[Finding]:

@@ -89,7 +89,11 @@ def test_a_full_disk_refuses_the_change_and_the_node_serves_on(bank: PartyNode) 
 def test_holds_outlive_restarts_on_both_sides(tmp_path: Path) -> None:
     port = free_port()
     cache = "[cache]\nembedded = false\n"
-    shop = PartyNode(tmp_path, "shop", f"plaintext_caller = 'bank'\n[peers.bank]\nmay_load = ['m']\n{cache}", port)
+    features = tmp_path / "features.csv"
+    features.write_text("id,x\nu1,1.0\n")
+    source = f"[features.m]\npath = '{features}'\n"
+    allows = "plaintext_caller = 'bank'\n[peers.bank]\nmay_load = ['m']\n"
+    shop = PartyNode(tmp_path, "shop", f"{allows}{source}{cache}", port)
     bank = PartyNode(tmp_path, "bank", f"[peers.shop]\naddress = '127.0.0.1:{port}'\n{cache}")
     publish({"bank": bank.registry, "shop": shop.registry}, V1)
     unload = wire.UnloadRequest(model="m", version="1")
