@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 from serving.transport.context import call_of
+from serving.transport.credentials import ChannelCredentials, ClientCertificates, CredentialsError, ServerCredentials
 from serving.transport.port import (
     BytesHandler,
     Call,
@@ -25,13 +26,17 @@ __all__ = [
     "BytesHandler",
     "Call",
     "Channel",
+    "ChannelCredentials",
     "ChannelOptions",
+    "ClientCertificates",
     "Code",
     "Compression",
+    "CredentialsError",
     "Interceptor",
     "Metadata",
     "RpcError",
     "Server",
+    "ServerCredentials",
     "ServerOptions",
     "Transport",
     "call_of",

@@ -8,6 +8,7 @@ from typing import cast
 
 from serving.transport.call import Head
 from serving.transport.connection import Connection
+from serving.transport.credentials import HTTP2
 from serving.transport.exchange import Exchange
 from serving.transport.frames import ErrorCode
 from serving.transport.status import Code, RpcError
@@ -41,6 +42,12 @@ class ClientProtocol(asyncio.Protocol):
     def load(self) -> int:
         """Calls that run or wait for room."""
         return len(self.connection.streams) + len(self.waiting)
+
+    @property
+    def speaks_http2(self) -> bool:
+        """Without TLS by prior knowledge, with TLS by ALPN (RFC 9113, section 3.2)."""
+        secured = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
+        return secured is None or secured.selected_alpn_protocol() == HTTP2
 
     # --- asyncio.Protocol ---
 

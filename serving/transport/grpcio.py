@@ -15,7 +15,9 @@ import grpc.aio
 
 from serving.transport.aio_server import AioServer, happened
 from serving.transport.context import bytes_behaviour
+from serving.transport.credentials import ClientCertificates, CredentialsError, ServerCredentials
 from serving.transport.grpcio_guard import GuardedChain, GuardedHandlers
+from serving.transport.listening import UNIX, check_free, listen
 from serving.transport.port import (
     BytesHandler,
     Channel,
@@ -108,11 +110,21 @@ class GrpcioServer(Server):
         rpc: Any = grpc.unary_unary_rpc_method_handler(bytes_behaviour(handler))
         self._registry.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {method: rpc})])
 
-    def add_port(self, address: str) -> int:
+    def add_port(self, address: str, credentials: ServerCredentials | None = None) -> int:
+        if address.startswith(UNIX):
+            check_free(address)  # grpc takes paths away from others
         try:
-            return int(self._server.add_insecure_port(address))
+            if credentials is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, _server_credentials(credentials))
         except RuntimeError:
             raise _bind_error(address) from None
+        return 0 if address.startswith(UNIX) else int(port)
+
+    def add_socket(self, listening: socket.socket, credentials: ServerCredentials | None = None) -> None:
+        listening.close()
+        raise OSError(errno.ENOTSUP, "grpcio takes no sockets that listen already; use the transport native")
 
     async def start(self) -> None:
         await self._server.start()
@@ -127,15 +139,29 @@ class GrpcioServer(Server):
 
 def _bind_error(address: str) -> OSError:
     """grpc does not say why it could not bind; the system does when asked the same."""
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        socket.create_server((host, int(port)), family=family, reuse_port=False).close()
+        listen(address).close()
     except OSError as error:
-        reason = str(error.strerror).partition(" (while")[0]
-        return OSError(error.errno, f"cannot bind {address}: {reason}")
+        return error
     return OSError(errno.EADDRINUSE, f"cannot bind {address}")
+
+
+def _server_credentials(credentials: ServerCredentials) -> grpc.ServerCredentials:
+    """grpc asks at every handshake, on a thread of its own. Raises CredentialsError."""
+    if credentials.clients is ClientCertificates.OPTIONAL:
+        raise CredentialsError("grpcio asks clients for no certificate or requires one; use the transport native")
+
+    def newest() -> Any:
+        return _configuration(credentials) if credentials.refresh() else None
+
+    required = credentials.clients is ClientCertificates.REQUIRED
+    return grpc.dynamic_ssl_server_credentials(_configuration(credentials), newest, required)
+
+
+def _configuration(credentials: ServerCredentials) -> grpc.ServerCertificateConfiguration:
+    loaded = credentials.loaded
+    pairs = [(loaded.key, loaded.certificate)]
+    return grpc.ssl_server_certificate_configuration(pairs, loaded.authority or None)
 
 
 @contextlib.contextmanager
@@ -206,10 +232,21 @@ class _StubChannel:
         return multicallable
 
 
+def _channel(target: str, options: ChannelOptions) -> grpc.aio.Channel:
+    secure = options.credentials
+    if secure is None:
+        return grpc.aio.insecure_channel(target, options=_channel_options(options))
+    expected = secure.server_name or ("localhost" if target.startswith(UNIX) else "")
+    name = [("grpc.ssl_target_name_override", expected)] if expected else []
+    loaded = secure.loaded
+    credentials = grpc.ssl_channel_credentials(loaded.authority or None, loaded.key or None, loaded.certificate or None)
+    return grpc.aio.secure_channel(target, credentials, options=[*_channel_options(options), *name])
+
+
 class GrpcioChannel(Channel):
     def __init__(self, target: str, options: ChannelOptions) -> None:
         _keep_engine()
-        self._channel = grpc.aio.insecure_channel(target, options=_channel_options(options))
+        self._channel = _channel(target, options)
         self._stub_channel = _StubChannel(self._channel)
         self._unary: dict[str, Any] = {}
 

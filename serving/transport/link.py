@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+from typing import Any
 
 from serving.transport.backoff import Backoff
 from serving.transport.client_socket import ClientProtocol
+from serving.transport.listening import UNIX
 from serving.transport.port import ChannelOptions
 from serving.transport.status import Code, RpcError
 
@@ -20,6 +23,7 @@ class Link:
         self.protocol: ClientProtocol | None = None
         self._target = target
         self._keepalive_s = options.keepalive_s
+        self._credentials = options.credentials
         self._backoff = Backoff(options.backoff_max_s, asyncio.get_running_loop().time)
         self._waiting = 0
         self._connecting: asyncio.Task[ClientProtocol] | None = None
@@ -75,7 +79,7 @@ class Link:
                 protocol = await self._open()
         except OSError as error:
             self._backoff.failed()
-            why = error.strerror or type(error).__name__
+            why = getattr(error, "verify_message", "") or error.strerror or type(error).__name__
             self._reason = f"failed to connect to {self._target}: {why}"
             raise RpcError(Code.UNAVAILABLE, self._reason) from None
         self._backoff.succeeded()
@@ -83,12 +87,29 @@ class Link:
         return protocol
 
     async def _open(self) -> ClientProtocol:
-        host, _, port = self._target.rpartition(":")
+        """Raises OSError."""
         loop = asyncio.get_running_loop()
-        _, protocol = await loop.create_connection(
-            lambda: ClientProtocol(self._keepalive_s), host.strip("[]"), int(port)
-        )
+        if self._target.startswith(UNIX):
+            path = self._target.removeprefix(UNIX)
+            _, protocol = await loop.create_unix_connection(self._protocol, path, **await self._tls("localhost"))
+        else:
+            host, _, port = self._target.rpartition(":")
+            host = host.strip("[]")
+            _, protocol = await loop.create_connection(self._protocol, host, int(port), **await self._tls(host))
+        if not protocol.speaks_http2:
+            protocol.abort()
+            raise OSError(errno.EPROTO, "the server does not agree on HTTP/2 (ALPN h2)")
         return protocol
+
+    def _protocol(self) -> ClientProtocol:
+        return ClientProtocol(self._keepalive_s)
+
+    async def _tls(self, host: str) -> dict[str, Any]:
+        credentials = self._credentials
+        if credentials is None:
+            return {}
+        await asyncio.to_thread(credentials.refresh)
+        return {"ssl": credentials.loaded.context, "server_hostname": credentials.server_name or host}
 
     async def close(self, grace_s: float) -> None:
         """Let running calls end for this long, then end them."""

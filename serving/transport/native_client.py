@@ -12,6 +12,7 @@ from serving.transport.compression import GZIP_FIELD, frame_squeezed
 from serving.transport.exchange import Exchange
 from serving.transport.hpack import encode
 from serving.transport.link import Link
+from serving.transport.listening import UNIX
 from serving.transport.port import Channel, ChannelOptions, Compression
 from serving.transport.status import Code, Metadata, RpcError
 from serving.transport.stub_channel import StubChannel
@@ -27,7 +28,9 @@ class NativeChannel(Channel):
 
     def __init__(self, target: str, options: ChannelOptions) -> None:
         self.options = options
-        self._target = target
+        secure = options.credentials
+        self._scheme = b"http" if secure is None else b"https"
+        self._authority = (secure and secure.server_name) or ("localhost" if target.startswith(UNIX) else target)
         self._links = [Link(target, options) for _ in range(options.connections)]
         self._prefixes: dict[str, bytes] = {}
         self._closed = False
@@ -60,7 +63,7 @@ class NativeChannel(Channel):
     def request_block(self, path: str, timeout_s: float | None, metadata: Metadata) -> bytes:
         block = self._prefixes.get(path)
         if block is None:
-            block = self._prefixes[path] = request_prefix(path, self._target)
+            block = self._prefixes[path] = request_prefix(path, self._authority, self._scheme)
         if timeout_s is not None:
             block += _timeout_field(timeout_s)
         return block + encode(encode_metadata(metadata)) if metadata else block

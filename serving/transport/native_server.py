@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import os
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from serving.transport.aio_server import happened
+from serving.transport.credentials import ServerCredentials
+from serving.transport.listening import bound_port, listen, remove_path
 from serving.transport.methods import Registry
 from serving.transport.port import BytesHandler, Interceptor, Server, ServerOptions
 from serving.transport.server_call import ServerCall
-from serving.transport.server_socket import ServerProtocol
+from serving.transport.server_socket import HANDSHAKE_S, ServerProtocol
 from serving.transport.status import Code, RpcError
 
 _TICK_S = 1.0
@@ -33,8 +33,10 @@ class NativeServer(Server):
         self.methods = Registry(self, interceptors)
         self.calls: set[ServerCall] = set()
         self.closed_for: dict[str, int] = {}
-        self._sockets: list[socket.socket] = []
+        self._sockets: list[tuple[socket.socket, ServerCredentials | None]] = []
         self._listeners: list[asyncio.Server] = []
+        self._handshakes: dict[ServerProtocol, float] = {}
+        self._refreshing: asyncio.Task[None] | None = None
         self._connections: set[ServerProtocol] = set()
         self._ticking: asyncio.TimerHandle | None = None
         self._progress = asyncio.Event()
@@ -48,35 +50,46 @@ class NativeServer(Server):
     def add_bytes_handler(self, path: str, handler: BytesHandler) -> None:
         self.methods.add_bytes_handler(path, handler)
 
-    def add_port(self, address: str) -> int:
-        host, _, port = address.rpartition(":")
-        host = host.strip("[]")
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((host, int(port)))
-            listener.listen(1024)  # now, so that a second server on the port fails here
-        except OSError as error:
-            listener.close()
-            raise OSError(error.errno, f"cannot bind {address}: {os.strerror(error.errno or errno.EIO)}") from None
-        self._sockets.append(listener)
-        return int(listener.getsockname()[1])
+    def add_port(self, address: str, credentials: ServerCredentials | None = None) -> int:
+        listening = listen(address)
+        self.add_socket(listening, credentials)
+        return bound_port(listening)
+
+    def add_socket(self, listening: socket.socket, credentials: ServerCredentials | None = None) -> None:
+        self._sockets.append((listening, credentials))
 
     async def start(self) -> None:
-        loop = asyncio.get_running_loop()
-        for listener in self._sockets:
-            self._listeners.append(await loop.create_server(lambda: ServerProtocol(self), sock=listener, backlog=1024))
+        for listening, credentials in self._sockets:
+            self._listeners.append(await self._serve(listening, credentials))
         self._tick()
+
+    async def _serve(self, listening: socket.socket, credentials: ServerCredentials | None) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        create: Any = loop.create_unix_server if listening.family == socket.AF_UNIX else loop.create_server
+        tls = {} if credentials is None else {"ssl": credentials.context, "ssl_handshake_timeout": HANDSHAKE_S}
+        accepts = self._accepts if tls else self._accepts_at_once
+        server: asyncio.Server = await create(accepts, sock=listening, backlog=1024, **tls)
+        return server
+
+    def _accepts_at_once(self) -> ServerProtocol:
+        return ServerProtocol(self)
+
+    def _accepts(self) -> ServerProtocol:
+        """What comes of the handshake is seen by `admit`, or else by `tick`."""
+        protocol = ServerProtocol(self)
+        self._handshakes[protocol] = asyncio.get_running_loop().time()
+        return protocol
 
     async def stop(self, grace_s: float) -> None:
         if self._stopping:
             return
         self._stopping = True
+        for listening, _ in self._sockets:
+            remove_path(listening)
         for listener in self._listeners:
             listener.close()
-        for bound in self._sockets:
-            bound.close()
+        for listening, _ in self._sockets:
+            listening.close()
         await self._drain(grace_s)
         tasks = [call.task for call in self.calls if call.task is not None]
         for call in list(self.calls):
@@ -122,18 +135,29 @@ class NativeServer(Server):
         loop = asyncio.get_running_loop()
         now = loop.time()
         self.tick(now)
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.ensure_future(self._refresh())
         self._ticking = loop.call_later(_TICK_S, self._tick)
 
     def tick(self, now: float) -> None:
         """Let connections grow old, and end calls whose request is still arriving after their deadline."""
         for protocol in list(self._connections):
             protocol.tick(now)
+        for protocol in [one for one, since in self._handshakes.items() if now - since > HANDSHAKE_S + _TICK_S]:
+            del self._handshakes[protocol]
+            self.count("TLS handshake failed or slow")
         for call in [call for call in self.calls if call.task is None and now > (call.deadline or now)]:
             call.fail(_TOO_LATE)
+
+    async def _refresh(self) -> None:
+        """New handshakes see new certificates; connections keep theirs."""
+        for credentials in {found for _, found in self._sockets if found is not None}:
+            await asyncio.to_thread(credentials.refresh)
 
     # --- for its connections ---
 
     def admit(self, protocol: ServerProtocol) -> bool:
+        self._handshakes.pop(protocol, None)
         if self._stopping or len(self._connections) >= self.options.max_connections:
             self.count("too many connections")
             return False

@@ -6,12 +6,14 @@ bytes handler that sees the serialised request and returns the serialised reply.
 
 from __future__ import annotations
 
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
+from serving.transport.credentials import ChannelCredentials, ServerCredentials
 from serving.transport.status import Metadata
 
 
@@ -74,7 +76,7 @@ class ServerOptions:
 @dataclass(frozen=True, slots=True)
 class ChannelOptions:
     """Limits of one channel. `backoff_max_s` bounds the pause between attempts to reconnect; calls go to the least busy
-    of up to `connections`; `compression` is for requests."""
+    of up to `connections`; `compression` is for requests; without `credentials` there is no TLS."""
 
     max_receive_bytes: int = 64 << 20
     max_send_bytes: int = 64 << 20
@@ -82,6 +84,7 @@ class ChannelOptions:
     backoff_max_s: float = 2.0
     connections: int = 1
     compression: Compression = Compression.IDENTITY
+    credentials: ChannelCredentials | None = None
 
 
 class Server(ABC):
@@ -98,8 +101,14 @@ class Server(ABC):
         other exception becomes INTERNAL without text. Cancellation and the deadline reach it as CancelledError."""
 
     @abstractmethod
-    def add_port(self, address: str) -> int:
-        """Bind `host:port` (0 = any) without TLS; returns the port. Raises OSError naming the address when taken."""
+    def add_port(self, address: str, credentials: ServerCredentials | None = None) -> int:
+        """Bind `host:port` (0 = any) or `unix:PATH`; returns the port, 0 for a path. No TLS without `credentials`.
+        Raises OSError naming the address when taken."""
+
+    @abstractmethod
+    def add_socket(self, listening: socket.socket, credentials: ServerCredentials | None = None) -> None:
+        """Take calls from a socket that listens already, and own it. Raises OSError where the
+        implementation binds only by itself."""
 
     @abstractmethod
     async def start(self) -> None: ...
@@ -114,7 +123,7 @@ class Server(ABC):
 
 
 class Channel(ABC):
-    """A client connection to one target, `host:port`. Concurrent calls share it; it reconnects by itself."""
+    """A client of one target, `host:port` or `unix:PATH`. Concurrent calls share it; it reconnects by itself."""
 
     @property
     @abstractmethod

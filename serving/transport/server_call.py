@@ -18,6 +18,7 @@ from serving.transport.call import (
     trailers,
 )
 from serving.transport.connection import Connection
+from serving.transport.credentials import PeerIdentity
 from serving.transport.frames import ErrorCode
 from serving.transport.port import BytesHandler, ServerOptions
 from serving.transport.status import Code, Metadata, RpcError
@@ -33,6 +34,7 @@ class Host(Protocol):
     loop: asyncio.AbstractEventLoop
     options: ServerOptions
     peer: str
+    identity: PeerIdentity
 
     def finished(self, call: ServerCall) -> None: ...
 
@@ -76,7 +78,10 @@ class ServerCall:
         return self.host.peer
 
     def peer_identities(self) -> tuple[str, ...]:
-        return ()
+        return self.host.identity.names
+
+    def identity(self) -> PeerIdentity:
+        return self.host.identity
 
     def set_trailing_metadata(self, metadata: Metadata) -> None:
         self.trailing = metadata

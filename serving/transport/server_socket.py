@@ -8,6 +8,7 @@ from typing import Protocol, cast
 from serving.transport.aio import InterceptedCall, ServicerCall
 from serving.transport.call import Head
 from serving.transport.connection import Connection
+from serving.transport.credentials import HTTP2, NOBODY, identity_of
 from serving.transport.frames import ErrorCode, StreamFault
 from serving.transport.hpack import encode
 from serving.transport.methods import Registry
@@ -16,7 +17,7 @@ from serving.transport.server_call import BytesCall, ServerCall, unknown_method,
 from serving.transport.status import Code, RpcError
 from serving.transport.streams import ConnectionLimits, Stream
 
-_HANDSHAKE_S = 10.0
+HANDSHAKE_S = 10.0
 _STALL_S = 60.0
 _NOT_GRPC = encode(((b":status", b"415"),))
 _HEAD_TOO_LARGE = RpcError(Code.RESOURCE_EXHAUSTED, "request headers too large")
@@ -50,6 +51,7 @@ class ServerProtocol(asyncio.Protocol):
         self.options = server.options
         self.loop = asyncio.get_running_loop()
         self.peer = ""
+        self.identity = NOBODY
         self.connection = Connection(self, Head, ConnectionLimits(), self.loop.time, client=False)
         self._transport: asyncio.Transport | None = None
         self._heard_at = self._progress_at = self._opened_at = self.loop.time()
@@ -61,10 +63,16 @@ class ServerProtocol(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         address = transport.get_extra_info("peername")
         self.peer = f"ipv4:{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix:"
+        secured = transport.get_extra_info("ssl_object")
         if not self.server.admit(self):
             self._transport.abort()
-            return
-        self.flush()
+        elif secured is not None and secured.selected_alpn_protocol() != HTTP2:
+            self.server.count("TLS without ALPN h2")
+            self._transport.abort()
+        else:
+            if secured is not None:
+                self.identity = identity_of(secured)
+            self.flush()
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self.loop.time()
@@ -109,8 +117,8 @@ class ServerProtocol(asyncio.Protocol):
         silent_s = now - self._heard_at
         if connection.pending_bytes != self._pending_bytes or not connection.pending_bytes:
             self._pending_bytes, self._progress_at = connection.pending_bytes, now
-        late = not connection.settled and now - self._opened_at > _HANDSHAKE_S
-        slow = connection.inside_block and silent_s > _HANDSHAKE_S
+        late = not connection.settled and now - self._opened_at > HANDSHAKE_S
+        slow = connection.inside_block and silent_s > HANDSHAKE_S
         if late or slow or now - self._progress_at > _STALL_S or silent_s > 2 * self.options.keepalive_s:
             self.server.count(
                 ("handshake timeout" if late else "slow headers") if late or slow else "silent or stalled"

@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 
 from serving.transport.compression import compression_of
+from serving.transport.credentials import PeerIdentity
 from serving.transport.interception import Metadatum, metadata_of
 from serving.transport.port import Compression
 from serving.transport.server_call import Host
@@ -40,6 +41,8 @@ class ContextOwner(Protocol):
     def peer(self) -> str: ...
 
     def peer_identities(self) -> tuple[str, ...]: ...
+
+    def identity(self) -> PeerIdentity: ...
 
     def time_remaining(self) -> float | None: ...
 
@@ -131,10 +134,10 @@ class Context:
         return tuple(name.encode() for name in self._call.peer_identities())
 
     def peer_identity_key(self) -> str | None:
-        return None
+        return self._call.identity().key or None
 
     def auth_context(self) -> dict[str, Any]:
-        return {}
+        return dict(self._call.identity().properties)
 
     # --- the life of the call ---
 
