@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,10 +19,54 @@ from loaders.signature import Batch, Signature
 
 Outputs = Mapping[str, npt.NDArray[Any]]
 Scores = npt.NDArray[np.float64]
+Partial = npt.NDArray[Any]
+"""A half's first output for a batch: rows first, in the dtype and width of its `PartialSpec`."""
 
 
 class LoadError(Exception):
     """An artifact cannot become a servable; the text names the file and the reason. The artifact's fault."""
+
+
+class PartialError(ValueError):
+    """A host's partial names something that the guest's half does not have. The host's fault."""
+
+
+class PartialForm(Enum):
+    """What travels between parties, by the dtype of one item."""
+
+    NUMBERS = "<f8"
+    DIRECTIONS = "|u1"
+    """Bits, least significant first, each row filled up to whole bytes."""
+    LEAVES = "<u4"
+
+
+NO_LEAF = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class PartialSpec:
+    """The partials of one half: `width` numbers, direction bits or leaf ids per row."""
+
+    form: PartialForm
+    width: int
+
+    @property
+    def columns(self) -> int:
+        """Of the array that holds them."""
+        return -(-self.width // 8) if self.form is PartialForm.DIRECTIONS else self.width
+
+    @property
+    def row_bytes(self) -> int:
+        return self.columns * np.dtype(self.form.value).itemsize
+
+    def blank(self, rows: int) -> Partial:
+        """Stands in for what a host did not answer: zeros, and for leaves no leaf at all."""
+        fill = NO_LEAF if self.form is PartialForm.LEAVES else 0
+        return np.full((rows, self.columns), fill, dtype=self.form.value)
+
+    def unpack(self, raw: bytes, rows: int) -> Partial:
+        """Partials from the bytes of all rows; read-only. `raw` must hold `rows` times `row_bytes`."""
+        return np.frombuffer(raw, dtype=self.form.value).reshape(rows, self.columns)
 
 
 class Servable(ABC):
@@ -28,10 +74,25 @@ class Servable(ABC):
 
     signature: Signature
 
+    @property
+    def partial(self) -> PartialSpec:
+        """What a host's half sends. Other than numbers only where a half says so."""
+        return PartialSpec(PartialForm.NUMBERS, self.signature.outputs[0].width)
+
+    @property
+    def score_width(self) -> int:
+        """Scores per row, after the merge."""
+        return self.signature.outputs[0].width
+
+    def wanted(self, host: int) -> PartialSpec:
+        """What a guest's half takes from the host at this place (from 0) among the hosts of the binding."""
+        return PartialSpec(PartialForm.NUMBERS, self.signature.outputs[0].width)
+
     @abstractmethod
     def predict(self, batch: Batch) -> Outputs:
         """Outputs by declared name, rows first. The first declared output is the partial or the score, float64
-        (rows, width). One row costs microseconds, a thousand rows are vectorised. Raises FeatureError for bad input."""
+        (rows, width) unless `partial` says otherwise. One row costs microseconds, a thousand rows are vectorised.
+        Raises FeatureError for bad input."""
 
 
 class Loader(ABC):

@@ -7,14 +7,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from loaders.artifact import Link, Merge, MergeKind
-from loaders.loader import LoadError, Scores
+from loaders.loader import LoadError, Partial, PartialForm, Scores, Servable
+from loaders.servables.trees import TreeGuest
 
-MergeRule = Callable[[Sequence[Scores]], Scores]
-"""From partials (rows, width), the guest's first, to scores (rows, width), all float64."""
+MergeRule = Callable[[Sequence[Partial]], Scores]
+"""From partials, the guest's first, to scores float64 (rows, width). Raises PartialError."""
 
 
-def merge_rule(merge: Merge) -> MergeRule:
-    """Raises LoadError for a rule that this version does not know."""
+def merge_rule(merge: Merge, servable: Servable) -> MergeRule:
+    """The rule of the guest's half `servable`; a host's half merges nothing, and its rule is never called. Raises
+    LoadError for a rule that is not for this kind of half."""
     link = _LINKS[merge.link]
     match merge.kind:
         case MergeKind.SUM:
@@ -22,7 +24,15 @@ def merge_rule(merge: Merge) -> MergeRule:
         case MergeKind.NONE:
             return lambda partials: link(partials[0])
         case MergeKind.TREE_WALK:
-            raise LoadError("merge kind 'tree_walk' needs a tree model; this version serves linear and local models")
+            return _tree_walk(servable, link)
+
+
+def _tree_walk(servable: Servable, link: Callable[[Scores], Scores]) -> MergeRule:
+    if isinstance(servable, TreeGuest):
+        return lambda partials: link(servable.walk(partials))
+    if servable.partial.form is PartialForm.NUMBERS:
+        raise LoadError("merge kind 'tree_walk' is for halves of trees; this one gives numbers")
+    return lambda partials: link(partials[0])
 
 
 def _added(partials: Sequence[Scores]) -> Scores:

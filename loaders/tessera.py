@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from loaders.loader import Loader, LoadError, Servable
+from loaders.servables.arrays import read_numbers
 from loaders.servables.linear import LinearServable
 from loaders.servables.preprocess import PreprocessError, compile_steps
 from loaders.signature import FeatureError, Missing, Numbers, Signature
@@ -77,13 +78,4 @@ class TesseraLoader(Loader):
                 raise LoadError(f"input {spec.name!r} is to be imputed, but no impute step says with what")
 
     def _array(self, name: str) -> Numbers:
-        if name not in self.artifact.files:
-            raise LoadError(f"{name} is not among the artifact's files")
-        try:
-            with (self.artifact.path / name).open("rb") as file:
-                values = np.lib.format.read_array(file, allow_pickle=False)
-        except (ValueError, OSError, EOFError, MemoryError) as error:  # memory: its header promises too much
-            raise LoadError(f"{name} is not a .npy array: {error}") from None
-        if values.dtype != np.float64 or not np.isfinite(values).all():
-            raise LoadError(f"{name} must hold finite float64 numbers")
-        return np.asarray(values)
+        return read_numbers(self.artifact, name)

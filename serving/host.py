@@ -11,7 +11,7 @@ from enum import IntEnum
 import numpy as np
 
 from apps.app import PartyStatus
-from loaders.loader import Scores
+from loaders.loader import Partial, PartialSpec
 from serving.errors import ConflictError, InternalError, NotAllowedError
 from serving.features.source import FeatureRows, FeatureSource, FeatureSourceError
 from serving.pool import ModelHandle, ModelId, ModelPool
@@ -21,9 +21,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Partials:
-    """`values` float64 (rows, width), 0 where the status is not OK. `max_age_ms` is every row's, None = no limit."""
+    """`values` of the kind `spec`, 0 where the status is not OK. `max_age_ms` is every row's, None = no limit."""
 
-    values: Scores
+    spec: PartialSpec
+    values: Partial
     statuses: Sequence[PartyStatus]
     max_age_ms: int | None
 
@@ -99,7 +100,8 @@ def _is_guest(handle: ModelHandle, caller: str) -> bool:
 def _partials(handle: ModelHandle, rows: FeatureRows) -> Partials:
     signature = handle.servable.signature
     usable = rows.found & signature.usable(rows.batch)
-    values = np.zeros((rows.batch.rows, signature.outputs[0].width))
+    spec = handle.servable.partial
+    values = np.zeros((rows.batch.rows, spec.columns), dtype=spec.form.value)
     if usable.any():
         batch = rows.batch if usable.all() else rows.batch.take(np.flatnonzero(usable))
         values[usable] = handle.servable.predict(batch)[signature.outputs[0].name]
@@ -107,7 +109,7 @@ def _partials(handle: ModelHandle, rows: FeatureRows) -> Partials:
     if unusable:
         logger.warning("model %s: %d users lack a feature that must not be missing", handle.id, unusable)
     statuses = np.where(usable, PartyStatus.OK, np.where(rows.found, PartyStatus.INTERNAL, PartyStatus.NOT_FOUND))
-    return Partials(values, [PartyStatus(status) for status in statuses.tolist()], _max_age_ms(handle, rows))
+    return Partials(spec, values, [PartyStatus(status) for status in statuses.tolist()], _max_age_ms(handle, rows))
 
 
 def _max_age_ms(handle: ModelHandle, rows: FeatureRows) -> int | None:

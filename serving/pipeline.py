@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from apps.app import App, AppError, CacheLevel, PartyOutcome, PartyStatus, Request, Response, Result
-from loaders.loader import Scores
+from loaders.loader import Partial, PartialError, Scores
 from loaders.signature import Batch, FeatureError
 from serving.cache.result import ResultCache
 from serving.cache.tier import MISS
@@ -127,7 +127,7 @@ class Pipeline:
                 remote = [part if isinstance(part, HostPartials) else await part for part in asked]
             if remote:
                 _refuse_failed(remote)
-            merged = handle.merge([local, *(part.values for part in remote)])
+            merged = _merge(handle, local, remote)
             result = _postprocess(target.app, request, Result(merged, (), batch, handle.servable.signature))
         return _response(target, result, remote)
 
@@ -150,10 +150,17 @@ class Pipeline:
         return asked
 
 
-def _local(handle: ModelHandle, batch: Batch) -> Scores:
+def _local(handle: ModelHandle, batch: Batch) -> Partial:
     outputs = handle.servable.predict(batch)
-    score: Scores = outputs[handle.servable.signature.outputs[0].name]
+    score: Partial = outputs[handle.servable.signature.outputs[0].name]
     return score
+
+
+def _merge(handle: ModelHandle, local: Partial, remote: Sequence[HostPartials]) -> Scores:
+    try:
+        return handle.merge([local, *(part.values for part in remote)])
+    except PartialError as error:
+        raise PeerUnavailableError(f"a host of {handle.id} sent what its guest's half cannot use: {error}") from None
 
 
 def _preprocess(app: App, request: Request, handle: ModelHandle) -> Batch:

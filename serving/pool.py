@@ -10,7 +10,7 @@ from types import TracebackType
 import msgspec
 
 from loaders.artifact import Artifact
-from loaders.loader import Servable
+from loaders.loader import PartialSpec, Servable
 from loaders.merge import MergeRule
 from serving.errors import ConflictError, LimitError, UnknownNameError
 
@@ -28,9 +28,9 @@ class ModelId(msgspec.Struct, frozen=True, order=True, cache_hash=True):
 
 class ModelHandle:
     """One loaded half. Pinned from `with` to its end; unload waits for that. `hosts` are the parties to ask, in the
-    order of the binding; a host's own half asks nobody."""
+    order of the binding, `wanted` what each is to send; a host's own half asks nobody."""
 
-    __slots__ = ("_idle", "_pins", "artifact", "bytes", "hosts", "id", "merge", "servable")
+    __slots__ = ("_idle", "_pins", "artifact", "bytes", "hosts", "id", "merge", "servable", "wanted")
 
     def __init__(self, artifact: Artifact, servable: Servable, merge: MergeRule, bytes_: int) -> None:
         manifest = artifact.manifest
@@ -41,6 +41,9 @@ class ModelHandle:
         self.bytes = bytes_
         others = manifest.binding or [] if manifest.role == "guest" else []
         self.hosts = tuple(half.party for half in others if half.role == "host")
+        self.wanted: Mapping[str, PartialSpec] = {
+            party: servable.wanted(place) for place, party in enumerate(self.hosts)
+        }
         self._pins = 0
         self._idle: asyncio.Event | None = None
 

@@ -292,7 +292,7 @@ class Publishing:
 
 def _check_widths(handles: Sequence[ModelHandle]) -> None:
     """Users of one batch may meet any variant, so all must answer with as many values."""
-    widths = {handle.servable.signature.outputs[0].width: handle.id for handle in handles}
+    widths = {handle.servable.score_width: handle.id for handle in handles}
     if len(widths) > 1:
         shown = ", ".join(f"{model} gives {width}" for width, model in sorted(widths.items()))
         raise ConflictError(f"the versions of one service must give equally many scores: {shown}")

@@ -117,7 +117,7 @@ class Reconciler:
             loader = await asyncio.to_thread(self._open, model)
             with self._pool.reserve(model, loader.estimate()):
                 servable = await asyncio.to_thread(load_servable, loader)
-                rule = merge_rule(loader.artifact.manifest.merge)
+                rule = merge_rule(loader.artifact.manifest.merge, servable)
                 self._pool.put(ModelHandle(loader.artifact, servable, rule, loader.estimate()))
         except REFUSALS as error:
             logger.warning("model %s does not load: %s", model, error)

@@ -25,9 +25,9 @@ class Pair:
     binding_digest: str
 
 
-def npy(values: object) -> bytes:
+def npy(values: object, dtype: type[np.generic] = np.float64) -> bytes:
     buffer = io.BytesIO()
-    np.save(buffer, np.asarray(values, dtype=np.float64))
+    np.save(buffer, np.asarray(values, dtype=dtype))
     return buffer.getvalue()
 
 

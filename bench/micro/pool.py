@@ -31,7 +31,7 @@ def handle(model: ModelId) -> ModelHandle:
         outputs=(),
         merge=merge,
     )
-    return ModelHandle(Artifact(Path(), half, "", ""), Idle(), merge_rule(merge), 1)
+    return ModelHandle(Artifact(Path(), half, "", ""), Idle(), merge_rule(merge, Idle()), 1)
 
 
 def pool_acquire() -> Callable[[], None]:

@@ -12,7 +12,7 @@ from serving.errors import ConflictError, InvalidRequestError, LimitError, NotAl
 from serving.frontdoor.answer import answering, answering_method, enum_value
 from serving.host import HostSide
 from serving.lifecycle import LoadState, ReplicaOutcome
-from serving.peers.peer import PROTOCOL
+from serving.peers.peer import FIELDS, PROTOCOL
 from serving.pool import ModelId
 from serving.publishing import REPLICA, Publishing
 from serving.settings import Settings
@@ -70,15 +70,15 @@ class FederationDoor:
 
     async def _infer(self, model: ModelId, request: wire.InferRequest) -> bytes:
         partials = await self._host.infer(model, request.binding_digest.hex(), request.user_ids)
-        rows, width = partials.values.shape
+        rows = len(partials.statuses)
         reply = wire.InferReply(
             protocol=PROTOCOL,
             binding_digest=request.binding_digest,
-            width=width,
-            partials=partials.values.astype("<f8", copy=False).tobytes(),
+            width=partials.spec.width,
             statuses=bytes(partials.statuses),
             max_age_ms=[] if partials.max_age_ms is None else [partials.max_age_ms] * rows,
         )
+        setattr(reply, FIELDS[partials.spec.form], partials.values.tobytes())
         return reply.SerializeToString()
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from apps.app import CacheLevel, PartyStatus
 from serving.errors import TesseraError
 from serving.features.source import FeatureSourceError
@@ -39,6 +37,5 @@ class LocalHosts:
 
 
 def _failed(party: str, handle: ModelHandle, user_ids: Sequence[str], status: PartyStatus) -> HostPartials:
-    width = handle.servable.signature.outputs[0].width
     rows = len(user_ids)
-    return HostPartials(party, np.zeros((rows, width)), [status] * rows, [CacheLevel.NONE] * rows)
+    return HostPartials(party, handle.wanted[party].blank(rows), [status] * rows, [CacheLevel.NONE] * rows)

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from apps.app import CacheLevel, PartyStatus
+from loaders.loader import Partial
 
 
 @dataclass(frozen=True, slots=True)
 class HostPartials:
-    """One host's answer for a batch, in the order asked: `values` float64 (rows, width), 0 where the status is not OK;
-    one status and one level per row. `reason` is the public text of a failure of the whole call."""
+    """One host's answer for a batch, in the order asked: `values` as the guest wants them, blank where the status is
+    not OK; one status and one level per row. `reason` is the public text of a failure of the whole call."""
 
     party: str
-    values: npt.NDArray[np.float64]
+    values: Partial
     statuses: Sequence[PartyStatus]
     levels: Sequence[CacheLevel]
     reason: str = ""

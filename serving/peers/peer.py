@@ -11,7 +11,7 @@ import numpy as np
 from google.protobuf.message import DecodeError, Message
 
 from apps.app import PartyStatus
-from loaders.loader import Scores
+from loaders.loader import Partial, PartialForm, PartialSpec
 from serving.errors import PeerUnavailableError
 from serving.lifecycle import LoadState, ReplicaOutcome
 from serving.pool import ModelId
@@ -21,6 +21,9 @@ from tessera.v1 import federation_pb2 as wire
 PROTOCOL = wire.Protocol(major=1, minor=0)
 
 _SERVICE = "/tessera.v1.Federation"
+
+FIELDS = {PartialForm.NUMBERS: "partials", PartialForm.DIRECTIONS: "directions", PartialForm.LEAVES: "leaves"}
+"""Where a reply carries partials of each form."""
 
 HOLD_TIMEOUT_S = 5.0
 LATE = "no answer within the deadline"
@@ -42,10 +45,11 @@ _OWN_TEXT = {PartyStatus.TIMEOUT: LATE, PartyStatus.UNREACHABLE: "unreachable"}
 
 @dataclass(frozen=True, slots=True)
 class PeerAnswer:
-    """Partials of a batch as the peer sent them: `values` float64 (rows, width), one status per row, `max_age_ms` per
-    row or None for no limit. A call that failed has its status in every row, and `reason` says why."""
+    """Partials of a batch as the peer sent them: `values` as wanted, blank where the status is not OK, one status per
+    row, `max_age_ms` per row or None for no limit. A call that failed has its status in every row, and `reason` says
+    why."""
 
-    values: Scores
+    values: Partial
     statuses: Sequence[PartyStatus]
     max_age_ms: Sequence[int] | None
     reason: str = ""
@@ -60,7 +64,7 @@ class Peer:
         self._clock = clock
 
     async def infer(
-        self, model: ModelId, binding_digest: str, user_ids: Sequence[str], width: int, deadline: float
+        self, model: ModelId, binding_digest: str, user_ids: Sequence[str], wanted: PartialSpec, deadline: float
     ) -> PeerAnswer:
         """This peer's partials. Never raises for what the peer or the network does."""
         request = wire.InferRequest(
@@ -73,15 +77,15 @@ class Peer:
         )
         left_s = deadline - self._clock()
         if left_s <= 0:
-            return _failed(PartyStatus.TIMEOUT, len(user_ids), width, LATE)
+            return _failed(PartyStatus.TIMEOUT, len(user_ids), wanted, LATE)
         try:
             raw = await self._channel.unary(f"{_SERVICE}/Infer", request.SerializeToString(), left_s)
-            return _answer(wire.InferReply.FromString(raw), request, width)
+            return _answer(wire.InferReply.FromString(raw), request, wanted)
         except RpcError as error:
             status = _STATUS.get(error.code, PartyStatus.INTERNAL)
-            return _failed(status, len(user_ids), width, _reason(error))
+            return _failed(status, len(user_ids), wanted, _reason(error))
         except (DecodeError, _ReplyError) as error:
-            return _failed(PartyStatus.MISMATCH, len(user_ids), width, f"its reply cannot be used: {error}")
+            return _failed(PartyStatus.MISMATCH, len(user_ids), wanted, f"its reply cannot be used: {error}")
 
     async def load(self, model: ModelId, binding_digest: str, timeout_s: float) -> list[ReplicaOutcome]:
         request = wire.LoadRequest(
@@ -123,29 +127,30 @@ class _ReplyError(Exception):
     """A reply that does not keep to the protocol."""
 
 
-def _answer(reply: wire.InferReply, request: wire.InferRequest, width: int) -> PeerAnswer:
+def _answer(reply: wire.InferReply, request: wire.InferRequest, wanted: PartialSpec) -> PeerAnswer:
     rows = len(request.user_ids)
     if reply.protocol.major != PROTOCOL.major:
         raise _ReplyError(f"protocol {reply.protocol.major}, ours is {PROTOCOL.major}")
     if reply.binding_digest != request.binding_digest:
         raise _ReplyError(f"binding {reply.binding_digest.hex()}, ours is {request.binding_digest.hex()}")
-    if reply.width != width or len(reply.partials) != 8 * rows * width or len(reply.statuses) != rows:
-        raise _ReplyError(f"width {reply.width} and {len(reply.partials)} bytes for {rows} rows of width {width}")
+    raw: bytes = getattr(reply, FIELDS[wanted.form])
+    if sum(bool(getattr(reply, field)) for field in FIELDS.values()) > 1 or (reply.width and wanted.width and not raw):
+        raise _ReplyError(f"it carries no {wanted.form.name.lower()}, or not only these")
+    if reply.width != wanted.width or len(raw) != rows * wanted.row_bytes or len(reply.statuses) != rows:
+        raise _ReplyError(f"width {reply.width} and {len(raw)} bytes for {rows} rows of width {wanted.width}")
     if len(reply.max_age_ms) not in {0, rows} or max(reply.statuses, default=0) > max(PartyStatus):
         raise _ReplyError("ages or statuses that cannot be")
-    if reply.directions or reply.leaves:
-        raise _ReplyError("partials of a kind that this version does not know")
-    values = np.frombuffer(reply.partials, dtype="<f8").reshape(rows, width)
-    if not np.isfinite(values).all():
+    values = wanted.unpack(raw, rows)
+    if wanted.form is PartialForm.NUMBERS and not np.isfinite(values).all():
         raise _ReplyError("numbers that are not finite")
     statuses = np.frombuffer(reply.statuses, dtype=np.uint8)
     if statuses.any():
-        values = np.where(statuses[:, None] == PartyStatus.OK, values, 0.0)
+        values = np.where(statuses[:, None] == PartyStatus.OK, values, wanted.blank(1))
     return PeerAnswer(values, [PartyStatus(status) for status in reply.statuses], list(reply.max_age_ms) or None)
 
 
-def _failed(status: PartyStatus, rows: int, width: int, reason: str) -> PeerAnswer:
-    return PeerAnswer(np.zeros((rows, width)), [status] * rows, None, reason)
+def _failed(status: PartyStatus, rows: int, wanted: PartialSpec, reason: str) -> PeerAnswer:
+    return PeerAnswer(wanted.blank(rows), [status] * rows, None, reason)
 
 
 def _reason(error: RpcError) -> str:

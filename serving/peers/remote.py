@@ -6,10 +6,10 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 from cachetools import LRUCache
 
 from apps.app import CacheLevel, PartyStatus
+from loaders.loader import PartialSpec
 from serving.cache.keys import KeyMaker
 from serving.cache.tier import Entry, Miss
 from serving.cache.tiered import TieredCache
@@ -50,7 +50,7 @@ class RemotePartials:
         entries = [entry for entry in found if not isinstance(entry, Miss)]
         if len(entries) < len(found):
             return None
-        return _partials(party, _width(handle), [(entry, CacheLevel.L2) for entry in entries], "")
+        return _partials(party, handle.wanted[party], [(entry, CacheLevel.L2) for entry in entries], "")
 
     async def fetch(self, party: str, handle: ModelHandle, user_ids: Sequence[str], deadline: float) -> HostPartials:
         """The host's partials in the order asked; never raises for what the host does. `deadline`: loop time."""
@@ -62,7 +62,7 @@ class RemotePartials:
 
         async def load(positions: Sequence[int]) -> Mapping[int, Entry]:
             asked = [user_ids[position] for position in positions]
-            answer = await peer.infer(handle.id, handle.artifact.binding_digest, asked, _width(handle), deadline)
+            answer = await peer.infer(handle.id, handle.artifact.binding_digest, asked, handle.wanted[party], deadline)
             reasons.append(answer.reason)
             return dict(zip(positions, self._entries(answer), strict=True))
 
@@ -72,19 +72,19 @@ class RemotePartials:
                 found = await self._cache.fetch(keys, load)
         except TimeoutError:
             return self._late(party, handle, keys)
-        return _partials(party, _width(handle), found, "".join(reasons))
+        return _partials(party, handle.wanted[party], found, "".join(reasons))
 
     def _late(self, party: str, handle: ModelHandle, keys: Sequence[bytes]) -> HostPartials:
         """What arrived in time; the other rows are TIMEOUT."""
         late = (Entry(PartyStatus.TIMEOUT, 0.0, 0.0, b""), CacheLevel.NONE)
         found = [late if isinstance(entry, Miss) else (entry, CacheLevel.L2) for entry in self._cache.peek(keys)]
-        return _partials(party, _width(handle), found, LATE)
+        return _partials(party, handle.wanted[party], found, LATE)
 
     def _failed(
         self, party: str, handle: ModelHandle, user_ids: Sequence[str], status: PartyStatus, reason: str
     ) -> HostPartials:
         failed = (Entry(status, 0.0, 0.0, b""), CacheLevel.NONE)
-        return _partials(party, _width(handle), [failed] * len(user_ids), reason)
+        return _partials(party, handle.wanted[party], [failed] * len(user_ids), reason)
 
     def _keys(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> list[bytes]:
         return list(map(self._maker(party, handle).key, user_ids))
@@ -114,14 +114,10 @@ class RemotePartials:
         return Entry(status, now_s + ttl_s, now_s + ttl_s, payload)
 
 
-def _partials(party: str, width: int, found: Sequence[tuple[Entry, CacheLevel]], reason: str) -> HostPartials:
-    empty, size = bytes(8 * width), 8 * width
+def _partials(party: str, wanted: PartialSpec, found: Sequence[tuple[Entry, CacheLevel]], reason: str) -> HostPartials:
+    blank, size = wanted.blank(1).tobytes(), wanted.row_bytes
     # The shared level is outside this process: an entry of another width is no partial of this model.
     found = [(_NO_PARTIAL, level) if len(entry.payload) not in {0, size} else (entry, level) for entry, level in found]
-    values = np.frombuffer(b"".join(entry.payload or empty for entry, _ in found), dtype="<f8").reshape(-1, width)
+    values = wanted.unpack(b"".join(entry.payload or blank for entry, _ in found), len(found))
     statuses = [entry.status for entry, _ in found]
     return HostPartials(party, values, statuses, [level for _, level in found], reason)
-
-
-def _width(handle: ModelHandle) -> int:
-    return handle.servable.signature.outputs[0].width

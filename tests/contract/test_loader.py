@@ -15,17 +15,23 @@ import pytest
 from loaders.artifact import ArtifactError, Manifest, SelfTest
 from loaders.catalog import formats, load_servable, loader_for
 from loaders.loader import Loader, LoadError, Servable
-from loaders.registry import open_half
+from loaders.registry import half_path, open_half
 from loaders.signature import Batch
+from tests import forests
 from tests.artifacts import make_bound_pair, make_onnx
 from tests.unit.loaders.halves import load
 
+DIRECTIONS = SelfTest(numbers=[[0.0, 0.25], [1.0, None]], outputs={"directions": [[101.0], [0.0]]})
 
-@pytest.fixture(params=["tessera", "onnx"])
+
+@pytest.fixture(params=["tessera", "onnx", "trees"])
 def half(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A bound half of this format, in the registry of `bank`."""
     if request.param == "onnx":
         return make_onnx(tmp_path, model="m", version="1", party="bank")
+    if request.param == "trees":
+        forests.publish({"bank": tmp_path}, forests.grow(7, (2,), 1, 3, full=True), self_test=DIRECTIONS)
+        return half_path(tmp_path, "m", "1", "guest", "bank")
     pair = make_bound_pair(
         tmp_path,
         tmp_path,
@@ -50,7 +56,7 @@ def batch(rows: int) -> Batch:
 
 
 def test_the_suite_runs_over_every_format() -> None:
-    assert formats() == ["onnx", "tessera"], "add the new format to the fixture above"
+    assert formats() == ["onnx", "tessera", "trees"], "add the new format to the fixture above"
 
 
 def test_the_size_is_known_before_the_load(loader: Loader) -> None:
@@ -64,7 +70,8 @@ def test_outputs_are_the_declared_ones(loader: Loader, rows: int) -> None:
     declared = loader.artifact.manifest.outputs
     assert list(outputs) == [spec.name for spec in declared]
     score = outputs[declared[0].name]
-    assert (score.shape, score.dtype) == ((rows, declared[0].width), np.float64)
+    assert (score.shape, score.dtype) == ((rows, servable.partial.columns), servable.partial.form.value)
+    assert declared[0].width == servable.partial.columns
 
 
 def test_threads_share_a_servable(loader: Loader) -> None:

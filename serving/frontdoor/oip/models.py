@@ -56,7 +56,7 @@ class ModelView:
         """A local model's first output appears as itself."""
         declared = self.signature.outputs[0]
         if self.hosts:
-            return TensorView(SCORE, "FP64", (-1, declared.width))
+            return TensorView(SCORE, "FP64", (-1, self.handles[0].servable.score_width))
         return _view(declared)
 
     def inputs(self) -> list[TensorView]:

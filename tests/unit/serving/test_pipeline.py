@@ -119,7 +119,8 @@ class World:
 def loaded(root: Path, version: str, party: str) -> ModelHandle:
     artifact = open_half(root, "m", version, party)
     loader = loader_for(artifact)
-    return ModelHandle(artifact, load_servable(loader), merge_rule(artifact.manifest.merge), loader.estimate())
+    servable = load_servable(loader)
+    return ModelHandle(artifact, servable, merge_rule(artifact.manifest.merge, servable), loader.estimate())
 
 
 def make_world(folder: Path, source: MemoryFeatureSource, limits: Limits) -> World:

@@ -10,7 +10,7 @@ import pytest
 from loaders.artifact import Artifact, HalfRef
 from loaders.loader import Outputs, Servable
 from loaders.merge import merge_rule
-from loaders.signature import Batch
+from loaders.signature import Batch, Signature
 from serving.errors import ConflictError, LimitError, UnknownNameError
 from serving.pool import ModelHandle, ModelId, ModelPool
 from tests.artifacts import linear_half
@@ -19,6 +19,8 @@ V1, V2 = ModelId("m", "1"), ModelId("m", "2")
 
 
 class Nothing(Servable):
+    signature = Signature((), linear_half("m", "1", "guest", "bank", {"x": 0.5})[0].outputs)
+
     def predict(self, batch: Batch) -> Outputs:
         return {}
 
@@ -27,7 +29,7 @@ def handle(model: ModelId = V1, bytes_: int = 10, role: str = "guest") -> ModelH
     half, _ = linear_half(model.model, model.version, role, "bank", {"x": 0.5})
     binding = [HalfRef("guest", "bank", "00"), HalfRef("host", "shop", "11"), HalfRef("host", "telco", "22")]
     half = msgspec.structs.replace(half, binding=binding)
-    return ModelHandle(Artifact(Path(), half, "00", "ab"), Nothing(), merge_rule(half.merge), bytes_)
+    return ModelHandle(Artifact(Path(), half, "00", "ab"), Nothing(), merge_rule(half.merge, Nothing()), bytes_)
 
 
 def test_a_handle_is_what_was_put() -> None:

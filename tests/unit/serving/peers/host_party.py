@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,10 +45,14 @@ class Shop:
 def loaded(root: Path, party: str) -> ModelHandle:
     artifact = open_half(root, "m", "1", party)
     loader = loader_for(artifact)
-    return ModelHandle(artifact, load_servable(loader), merge_rule(artifact.manifest.merge), loader.estimate())
+    servable = load_servable(loader)
+    return ModelHandle(artifact, servable, merge_rule(artifact.manifest.merge, servable), loader.estimate())
 
 
-def halves(folder: Path) -> tuple[ModelHandle, ModelHandle]:
+Halves = tuple[ModelHandle, ModelHandle]
+
+
+def halves(folder: Path) -> Halves:
     make_bound_pair(
         folder / "bank",
         folder / "shop",
@@ -78,9 +82,11 @@ async def served(handler: BytesHandler) -> AsyncIterator[tuple[Channel, Server]]
 
 
 @asynccontextmanager
-async def shop(folder: Path, caller: str = "bank", max_age_s: float | None = None) -> AsyncIterator[Shop]:
-    """Answers `caller`, who connects as whoever connects does."""
-    guest, host = await asyncio.to_thread(halves, folder)
+async def shop(
+    folder: Path, caller: str = "bank", max_age_s: float | None = None, made: Callable[[Path], Halves] = halves
+) -> AsyncIterator[Shop]:
+    """Answers `caller`, who connects as whoever connects does. `made`: the halves of guest and host."""
+    guest, host = await asyncio.to_thread(made, folder)
     pool = ModelPool(1 << 20)
     pool.put(host)
     features = dict(USERS)

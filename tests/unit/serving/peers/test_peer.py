@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from apps.app import PartyStatus
+from loaders.loader import PartialForm, PartialSpec
 from serving.errors import PeerUnavailableError
 from serving.peers.peer import LATE, PROTOCOL, Peer
 from serving.pool import ModelId
@@ -13,6 +14,7 @@ from tests.unit.serving.peers.host_party import partial, served, shop
 
 MODEL = ModelId("m", "1")
 DIGEST = "ab" * 32
+ONE = PartialSpec(PartialForm.NUMBERS, 1)
 OK, NOT_FOUND, TIMEOUT, REJECTED, UNREACHABLE, MISMATCH, INTERNAL = PartyStatus
 
 
@@ -40,13 +42,13 @@ async def told(reply, deadline_s=5.0):
         return reply
 
     async with served(handle) as (link, _):
-        return await Peer("shop", link).infer(MODEL, DIGEST, ["u1", "u2"], 1, soon(deadline_s))
+        return await Peer("shop", link).infer(MODEL, DIGEST, ["u1", "u2"], ONE, soon(deadline_s))
 
 
 async def test_partials_come_in_the_order_asked(tmp_path):
     async with shop(tmp_path) as host:
         digest = host.handle.artifact.binding_digest
-        answer = await host.peer.infer(MODEL, digest, ["u2", "nobody", "u1", "broken"], 1, soon())
+        answer = await host.peer.infer(MODEL, digest, ["u2", "nobody", "u1", "broken"], ONE, soon())
     assert answer.statuses == [OK, NOT_FOUND, OK, INTERNAL]
     assert answer.values.tolist() == [[partial("u2")], [0.0], [partial("u1")], [0.0]]
     assert answer.max_age_ms is None
@@ -54,13 +56,13 @@ async def test_partials_come_in_the_order_asked(tmp_path):
 
 async def test_the_host_says_for_how_long(tmp_path):
     async with shop(tmp_path, max_age_s=1.5) as host:
-        answer = await host.peer.infer(MODEL, host.handle.artifact.binding_digest, ["u1", "u2"], 1, soon())
+        answer = await host.peer.infer(MODEL, host.handle.artifact.binding_digest, ["u1", "u2"], ONE, soon())
     assert answer.max_age_ms == [1500, 1500]
 
 
 async def test_another_binding_is_a_mismatch_that_names_both(tmp_path):
     async with shop(tmp_path) as host:
-        answer = await host.peer.infer(MODEL, DIGEST, ["u1"], 1, soon())
+        answer = await host.peer.infer(MODEL, DIGEST, ["u1"], ONE, soon())
         assert answer.statuses == [MISMATCH]
         assert DIGEST in answer.reason
         assert host.handle.artifact.binding_digest in answer.reason
@@ -69,14 +71,14 @@ async def test_another_binding_is_a_mismatch_that_names_both(tmp_path):
 
 async def test_a_model_that_is_not_loaded_there_is_named(tmp_path):
     async with shop(tmp_path) as host:
-        answer = await host.peer.infer(ModelId("m", "2"), DIGEST, ["u1"], 1, soon())
+        answer = await host.peer.infer(ModelId("m", "2"), DIGEST, ["u1"], ONE, soon())
     assert answer.statuses == [REJECTED]
     assert "m/2 is not loaded at this party" in answer.reason
 
 
 async def test_only_the_guest_of_a_model_is_answered(tmp_path):
     async with shop(tmp_path, caller="thief") as host:
-        answer = await host.peer.infer(MODEL, host.handle.artifact.binding_digest, ["u1"], 1, soon())
+        answer = await host.peer.infer(MODEL, host.handle.artifact.binding_digest, ["u1"], ONE, soon())
         assert answer.statuses == [REJECTED]
         assert "'thief' is not the guest of model m/1" in answer.reason
         assert host.asked == []
@@ -84,7 +86,7 @@ async def test_only_the_guest_of_a_model_is_answered(tmp_path):
 
 async def test_too_many_users_in_one_call_are_refused(tmp_path):
     async with shop(tmp_path) as host:
-        answer = await host.peer.infer(MODEL, host.handle.artifact.binding_digest, ["u1"] * 51, 1, soon())
+        answer = await host.peer.infer(MODEL, host.handle.artifact.binding_digest, ["u1"] * 51, ONE, soon())
     assert answer.statuses == [REJECTED] * 51
     assert "51 users in one call, this party answers 1 to 50" in answer.reason
 
@@ -112,14 +114,14 @@ async def test_every_code_becomes_a_status(code, status):
 
 async def test_nobody_there_is_unreachable_and_no_address_gets_out():
     link = channel(Transport.GRPCIO, "127.0.0.1:1")
-    answer = await Peer("shop", link).infer(MODEL, DIGEST, ["u1"], 1, soon())
+    answer = await Peer("shop", link).infer(MODEL, DIGEST, ["u1"], ONE, soon())
     await link.close()
     assert (answer.statuses, answer.reason) == ([UNREACHABLE], "unreachable")
 
 
 async def test_a_spent_deadline_makes_no_call(tmp_path):
     async with shop(tmp_path) as host:
-        answer = await host.peer.infer(MODEL, host.handle.artifact.binding_digest, ["u1"], 1, soon(0))
+        answer = await host.peer.infer(MODEL, host.handle.artifact.binding_digest, ["u1"], ONE, soon(0))
         assert (answer.statuses, answer.reason) == ([TIMEOUT], LATE)
         assert host.asked == []
 
@@ -129,7 +131,7 @@ async def test_a_host_that_does_not_answer_in_time():
         await asyncio.Event().wait()
 
     async with served(handle) as (link, _):
-        answer = await Peer("shop", link).infer(MODEL, DIGEST, ["u1"], 1, soon(0.05))
+        answer = await Peer("shop", link).infer(MODEL, DIGEST, ["u1"], ONE, soon(0.05))
     assert (answer.statuses, answer.reason) == ([TIMEOUT], LATE)
 
 
@@ -159,7 +161,8 @@ async def test_values_of_rows_that_failed_do_not_count():
         (good_reply(max_age_ms=[1]), "ages"),
         (good_reply(partials=np.array([1.0, np.nan]).tobytes()), "not finite"),
         (good_reply(partials=np.array([np.inf, 1.0]).tobytes()), "not finite"),
-        (good_reply(leaves=bytes(8)), "of a kind that this version does not know"),
+        (good_reply(leaves=bytes(8)), "not only these"),
+        (good_reply(partials=b"", directions=bytes(2)), "carries no numbers"),
     ],
 )
 async def test_a_reply_that_breaks_the_protocol_is_a_mismatch(reply, said):

@@ -31,9 +31,9 @@ class Guest:
         self.cache = TieredCache(near, self.shared, self.clock)
         self.remote = RemotePartials("bank", {"shop": self.host.peer}, self.cache, bytes(32), SETTINGS, self.clock)
 
-    async def fetch(self, *users, timeout_s=5.0, party="shop"):
+    async def fetch(self, *users, timeout_s=5.0):
         deadline = asyncio.get_running_loop().time() + timeout_s
-        return await self.remote.fetch(party, self.host.handle, users, deadline)
+        return await self.remote.fetch("shop", self.host.handle, users, deadline)
 
     def cached(self, *users):
         return self.remote.cached("shop", self.host.handle, users)
@@ -139,8 +139,9 @@ async def test_a_host_that_is_down_leaves_the_cached_rows(guest):
 
 
 async def test_a_party_without_an_address(guest):
-    found = await guest.fetch("u1", party="bakery")
-    assert (found.party, found.statuses) == ("bakery", [UNREACHABLE])
+    guest.remote = RemotePartials("bank", {}, guest.cache, bytes(32), SETTINGS, guest.clock)
+    found = await guest.fetch("u1")
+    assert (found.party, found.statuses) == ("shop", [UNREACHABLE])
     assert found.reason == "the settings give it no address"
 
 
