@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from serving.access import Access
 from serving.audit import AuditLog
 from serving.cache.counts import Counts
 from serving.cache.keys import node_secret
@@ -19,7 +20,6 @@ from serving.features.catalog import make_source
 from serving.features.source import FeatureSource
 from serving.frontdoor import admin, federation, inference
 from serving.frontdoor.http import HttpDoor
-from serving.frontdoor.oip import http as oip_http
 from serving.frontdoor.oip import service as oip
 from serving.frontdoor.oip.control import Repository
 from serving.frontdoor.oip.door import Door
@@ -29,7 +29,7 @@ from serving.frontdoor.oip.service import OipNode
 from serving.holds import HoldUpkeep
 from serving.host import HostSide
 from serving.http_port import HttpServer
-from serving.node import Node, NodeState, Part, Port
+from serving.node import Listener, Node, NodeState, Part, Port
 from serving.peers.peer import Peer
 from serving.peers.remote import RemotePartials
 from serving.pipeline import Pipeline
@@ -38,12 +38,12 @@ from serving.publishing import Publishing
 from serving.readiness import Readiness, cache_problems, model_problems, report
 from serving.readings import cache_metrics, lag_metrics, model_metrics
 from serving.reconciler import Reconciler
-from serving.security import caller
-from serving.settings import Settings
+from serving.security import own_credentials, port_credentials
+from serving.settings import Role, Settings
 from serving.telemetry.exposition import Exposition, request_metrics
 from serving.telemetry.lag import LoopLag
 from serving.telemetry.requests import RequestFigures
-from serving.transport import Server, ServerOptions, channel, server
+from serving.transport import ChannelOptions, Server, ServerOptions, channel, server
 
 
 async def assemble(settings: Settings) -> Node:
@@ -54,7 +54,7 @@ async def assemble(settings: Settings) -> Node:
 
     pool = ModelPool(settings.limits.pool_max_bytes)
     reconciler = Reconciler(Path(settings.registry), settings.party, pool)
-    peers = _peers(settings)
+    peers = await _peers(settings)
     publishing = Publishing(settings.party, store, reconciler, pool, peers, settings.limits.load_timeout_s)
     upkeep = HoldUpkeep(publishing.keep_holds)
 
@@ -66,11 +66,11 @@ async def assemble(settings: Settings) -> Node:
     sources = _sources(settings)
     host = HostSide(pool, sources)
 
-    figures, lag, audit = RequestFigures(), LoopLag(), AuditLog(state_dir)
+    figures, lag, audit, access = RequestFigures(), LoopLag(), AuditLog(state_dir), Access(settings)
     service, party, operator = _servers(settings)
-    inference.register(service, pipeline, figures)
-    federation.register(party, host, publishing, settings, partial(caller, settings=settings), figures)
-    admin.register(operator, publishing, audit)
+    inference.register(service, pipeline, figures, access)
+    federation.register(party, host, publishing, settings, access.party, figures)
+    admin.register(operator, publishing, audit, access)
     checks = (partial(model_problems, publishing), partial(cache_problems, shared))
 
     def readiness() -> Readiness:
@@ -78,9 +78,9 @@ async def assemble(settings: Settings) -> Node:
 
     models = Models(publishing.routes, pool)
     repository = Repository(publishing, models, Path(settings.registry))
-    foreign = OipNode(Door(pipeline, models), repository, readiness, settings.limits.max_batch_rows, audit)
-    oip.register(service, foreign, figures, oip.nobody)
-    oip.register(operator, foreign, figures, oip.anybody)
+    foreign = OipNode(Door(pipeline, models), repository, readiness, settings.limits.max_batch_rows, audit, access)
+    oip.register(service, foreign, figures, access.operator)
+    oip.register(operator, foreign, figures, partial(access.admin, role=Role.OPERATOR))
     readings = (
         partial(request_metrics, figures),
         partial(lag_metrics, lag),
@@ -88,8 +88,8 @@ async def assemble(settings: Settings) -> Node:
         partial(model_metrics, publishing, pool),
     )
     max_bytes = settings.limits.max_request_bytes
-    protocols = OipHttp(foreign, figures, max_bytes, oip_http.nobody).routes()
-    http = HttpDoor(pipeline, Exposition(readings), readiness, figures, max_bytes, protocols)
+    protocols = OipHttp(foreign, figures, max_bytes).routes()
+    http = HttpDoor(pipeline, Exposition(readings), readiness, figures, max_bytes, access, protocols)
 
     parts = (
         Part(lag.start, lag.stop),
@@ -105,7 +105,8 @@ async def assemble(settings: Settings) -> Node:
         await reconciler.all_settled()
         upkeep.start()
 
-    return (node := Node(settings, _ports(settings, (service, party, operator), http), parts, ready))
+    ports = await asyncio.to_thread(_ports, settings, (service, party, operator), http)
+    return (node := Node(settings, ports, parts, ready))
 
 
 def _servers(settings: Settings) -> tuple[Server, Server, Server]:
@@ -117,17 +118,26 @@ def _servers(settings: Settings) -> tuple[Server, Server, Server]:
 
 def _ports(settings: Settings, servers: tuple[Server, Server, Server], http: HttpDoor) -> tuple[Port, ...]:
     service, party, operator = servers
-    return (
-        Port("service", service, settings.ports.service, ("tessera.v1.Inference", oip.SERVICE)),
-        Port("party", party, settings.ports.party, ("tessera.v1.Federation",)),
-        Port("admin", operator, settings.ports.admin, ("tessera.v1.Admin", oip.SERVICE)),
-        Port("http", HttpServer(http.application()), settings.ports.http),
+    listeners: tuple[tuple[str, Listener, str, tuple[str, ...]], ...] = (
+        ("service", service, settings.ports.service, ("tessera.v1.Inference", oip.SERVICE)),
+        ("party", party, settings.ports.party, ("tessera.v1.Federation",)),
+        ("admin", operator, settings.ports.admin, ("tessera.v1.Admin", oip.SERVICE)),
+        ("http", HttpServer(http.application()), settings.ports.http, ()),
+    )
+    return tuple(
+        Port(name, server, address, services, port_credentials(settings, name))
+        for name, server, address, services in listeners
     )
 
 
-def _peers(settings: Settings) -> dict[str, Peer]:
+async def _peers(settings: Settings) -> dict[str, Peer]:
+    """A peer's certificate must name the party."""
+
+    def options(party: str) -> ChannelOptions:
+        return ChannelOptions(credentials=own_credentials(settings, "party", party))
+
     return {
-        party: Peer(party, channel(settings.transport, peer.address))
+        party: Peer(party, channel(settings.transport, peer.address, await asyncio.to_thread(options, party)))
         for party, peer in settings.peers.items()
         if peer.address
     }

@@ -21,7 +21,6 @@ from typing import Any
 import msgspec
 
 from serving.errors import ConflictError
-from serving.transport import Call
 
 logger = logging.getLogger(__name__)
 
@@ -47,11 +46,6 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     subject: str
     state: Any = None
     reason: str = ""
-
-
-def who(call: Call) -> str:
-    """The caller as the log names it: from the certificate, else the address."""
-    return " ".join(call.peer_identities()) or call.peer()
 
 
 class AuditLog:

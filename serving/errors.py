@@ -4,6 +4,7 @@ TesseraError
 ├── CallerError                 the request or the admin call is wrong
 │   ├── InvalidRequestError     INVALID_ARGUMENT
 │   ├── UnknownNameError        NOT_FOUND
+│   ├── UnauthenticatedError    UNAUTHENTICATED: nobody we know
 │   ├── NotAllowedError         PERMISSION_DENIED
 │   ├── ConflictError           FAILED_PRECONDITION (stale revision, digest mismatch, bound or held)
 │   └── LimitError              RESOURCE_EXHAUSTED
@@ -48,6 +49,10 @@ class InvalidRequestError(CallerError):
 
 class UnknownNameError(CallerError):
     code = Code.NOT_FOUND
+
+
+class UnauthenticatedError(CallerError):
+    code = Code.UNAUTHENTICATED
 
 
 class NotAllowedError(CallerError):

@@ -10,12 +10,25 @@ from typing import Any
 
 import uvicorn
 
+from serving.transport import ServerCredentials
+from serving.transport.listening import bound_port, listen
+
+_TICKS = 10
+"""Between looks at the certificates; uvicorn ticks ten times a second."""
+
 
 class _Server(uvicorn.Server):
+    credentials: ServerCredentials | None = None
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """The node listens for signals, not the port."""
         yield
+
+    async def on_tick(self, counter: int) -> bool:
+        if self.credentials is not None and counter % _TICKS == 0:
+            await asyncio.to_thread(self.credentials.refresh)
+        return await super().on_tick(counter)
 
 
 class HttpServer:
@@ -28,17 +41,14 @@ class HttpServer:
         self._socket: socket.socket | None = None
         self._running: asyncio.Task[None] | None = None
 
-    def add_port(self, address: str) -> int:
+    def add_port(self, address: str, credentials: ServerCredentials | None = None) -> int:
         """Bind `host:port` (0 = any); returns the port. Raises OSError naming the address when taken."""
-        host, _, port = address.rpartition(":")
-        host = host.strip("[]")
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            self._socket = socket.create_server((host, int(port)), family=family, backlog=1024)
-        except OSError as error:
-            reason = str(error.strerror).partition(" (while")[0]
-            raise OSError(error.errno, f"cannot bind {address}: {reason}") from None
-        return int(self._socket.getsockname()[1])
+        self._socket = listen(address)
+        if credentials is not None:
+            self._config.load()
+            self._config.ssl = credentials.context
+            self._server.credentials = credentials
+        return bound_port(self._socket)
 
     async def start(self) -> None:
         if self._socket is not None:

@@ -14,7 +14,7 @@ from typing import Protocol
 from serving import ports_file
 from serving.health import Health
 from serving.settings import Settings
-from serving.transport import Server
+from serving.transport import Server, ServerCredentials
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ _NEXT: dict[NodeState, frozenset[NodeState]] = {
 class Listener(Protocol):
     """A server of any protocol."""
 
-    def add_port(self, address: str) -> int: ...
+    def add_port(self, address: str, credentials: ServerCredentials | None = None) -> int: ...
 
     async def start(self) -> None: ...
 
@@ -58,6 +58,7 @@ class Port:
     server: Listener
     address: str
     services: tuple[str, ...] = ()
+    credentials: ServerCredentials | None = None
 
 
 async def _nothing() -> None: ...
@@ -114,7 +115,7 @@ class Node:
     async def _bind(self, stack: AsyncExitStack) -> None:
         for port in self._ports:
             stack.push_async_callback(port.server.stop, 0)
-            bound = port.server.add_port(port.address)
+            bound = port.server.add_port(port.address, port.credentials)
             self.addresses[port.name] = f"{port.address.rpartition(':')[0]}:{bound}"
         await self._health.register(self._grpc_servers)
 

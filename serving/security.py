@@ -1,14 +1,15 @@
-"""Who may listen where, and who is calling."""
+"""Who may listen where, and with which certificates."""
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 
-from serving.errors import NotAllowedError
 from serving.settings import Settings
-from serving.transport import Call
+from serving.transport import ChannelCredentials, ClientCertificates, ServerCredentials, Transport
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -35,36 +36,57 @@ def is_loopback(address: str) -> bool:
         return False
 
 
-def check_binds(settings: Settings) -> list[tuple[str, str]]:
-    """(key, reason) of every port that would let anyone on the network in without TLS."""
+def check_binds(settings: Settings) -> Iterator[tuple[str, str]]:
+    """(key, reason) of every port that would let anyone on the network in, and every peer that could be anyone."""
     if settings.insecure:
-        return []
-    ports = settings.ports
-    reason = "is reachable from other machines without TLS; bind 127.0.0.1 or set insecure = true"
-    return [
-        (
-            f"ports.{name}",
-            f"{address} {reason}",
-        )
-        for name, address in msgspec.structs.asdict(ports).items()
-        if not is_loopback(address)
-    ]
+        return
+    for name, address in msgspec.structs.asdict(settings.ports).items():
+        if is_loopback(address):
+            continue
+        if settings.tls_of(name) is None:
+            reason = "is reachable from other machines without TLS; set tls, bind 127.0.0.1 or set insecure = true"
+            yield f"ports.{name}", f"{address} {reason}"
+        elif name == "admin" and not settings.principals:
+            reason = "is reachable from other machines by everybody; name principals or bind 127.0.0.1"
+            yield "ports.admin", f"{address} {reason}"
+    for party, peer in settings.peers.items():
+        if peer.address and not is_loopback(peer.address) and settings.tls_of("party") is None:
+            reason = "is called without TLS; set tls.party or insecure = true"
+            yield f"peers.{party}.address", f"{peer.address} {reason}"
 
 
-def caller_name(call: Call) -> str:
-    """Who calls on the service port, for limits: the first name of its certificate; "" without one."""
-    identities = call.peer_identities()
-    return identities[0] if identities else ""
+def check_tls(settings: Settings) -> Iterator[tuple[str, str]]:
+    """(key, reason) of what does not fit together."""
+    for name, tls in settings.tls.items():
+        if bool(tls.certificate) != bool(tls.key):
+            yield f"tls.{name}", "certificate and key come together"
+        if tls.clients is not ClientCertificates.NONE and not tls.authority:
+            yield f"tls.{name}.authority", "is missing; it signs the certificates that clients show"
+        if tls.clients is ClientCertificates.OPTIONAL and settings.transport is not Transport.NATIVE:
+            yield f"tls.{name}.clients", "'optional' needs transport = 'native'"
+    party = settings.tls_of("party")
+    if party is not None and not party.authority:
+        yield "tls.party.authority", "is missing; it signs the other parties' certificates"
+    if party is not None and settings.plaintext_caller:
+        yield "plaintext_caller", "has no use: the party port has TLS"
 
 
-def caller(call: Call, settings: Settings) -> str:
-    """The party that calls on the party port: from its certificate, or the one configured for plaintext."""
-    identities = call.peer_identities()
-    if not identities:
-        if settings.plaintext_caller:
-            return settings.plaintext_caller
-        raise NotAllowedError(f"party {settings.party} takes no calls without a certificate")
-    for identity in identities:
-        if identity in settings.peers:
-            return identity
-    raise NotAllowedError(f"the certificate names no party that {settings.party} knows")
+def port_credentials(settings: Settings, port: str) -> ServerCredentials | None:
+    """Of a port with TLS. Reads files. Raises CredentialsError."""
+    tls = settings.tls_of(port)
+    if tls is None:
+        return None
+    clients = ClientCertificates.REQUIRED if port == "party" else tls.clients
+    authority = Path(tls.authority) if clients is not ClientCertificates.NONE else None
+    protocol = "http/1.1" if port == "http" else "h2"
+    return ServerCredentials(Path(tls.certificate), Path(tls.key), authority, clients, protocol)
+
+
+def own_credentials(settings: Settings, port: str, server_name: str) -> ChannelCredentials | None:
+    """For calls with this node's own certificate to a server that must be `server_name`: a party, or this node on
+    `port`. Reads files. Raises CredentialsError."""
+    tls = settings.tls_of(port)
+    if tls is None:
+        return None
+    authority = Path(tls.authority) if tls.authority else None
+    return ChannelCredentials(authority, Path(tls.certificate), Path(tls.key), server_name)

@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from serving.transport import Transport
+from serving.transport import ClientCertificates, Transport
 
 
 class Text(Enum):
@@ -58,6 +58,42 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     party: Address = "127.0.0.1:8701"
     admin: Address = "127.0.0.1:8702"
     http: Address = "127.0.0.1:8703"
+
+
+PortName = Annotated[
+    str, Meta(pattern="^(default|service|party|admin|http)$", description="default, service, party, admin or http")
+]
+
+
+class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """PEM files of a port, read again when they change; without a certificate the port has no TLS.
+
+    `authority` signs the certificates of those who call. `clients` says whether they must show one; the party port
+    always asks for it. Calls to other parties go out with the party port's certificate.
+    """
+
+    certificate: FilePath = ""
+    key: FilePath = ""
+    authority: FilePath = ""
+    clients: ClientCertificates = ClientCertificates.NONE
+
+
+class Role(Enum):
+    """A caller asks for predictions; a viewer also sees what is loaded and bound; an operator also changes it."""
+
+    CALLER = "caller"
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+
+
+class PrincipalSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Somebody known by a name in its certificate or by a token, as its SHA-256 in hexadecimal."""
+
+    role: Role = Role.CALLER
+    certificate: str = ""
+    token_sha256: Annotated[
+        str, Meta(pattern="^$|^[0-9a-fA-F]{64}$", description="a SHA-256 in hexadecimal; `tessera token` makes one")
+    ] = ""
 
 
 class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -155,7 +191,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Everything a node is told. `party` is this party's id.
 
     `features` maps a model name, or `default`, to its source. `plaintext_caller` is the party that whoever connects to
-    the party port without TLS counts as; without it such callers are refused.
+    the party port without TLS counts as; without it such callers are refused. `principals` are who may use the admin
+    port; while there are none, everybody who reaches it may. `anonymous_callers`: whether the service and HTTP ports
+    take calls of nobody in particular.
     """
 
     party: PartyId
@@ -167,7 +205,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.PLAIN
     ports: Ports = Ports()
+    tls: dict[PortName, TlsSettings] = {}
+    principals: dict[PartyId, PrincipalSettings] = {}
+    anonymous_callers: bool = True
     peers: dict[PartyId, PeerSettings] = {}
     features: dict[str, FeatureSettings] = {}
     cache: CacheSettings = CacheSettings()
     limits: Limits = Limits()
+
+    def tls_of(self, port: str) -> TlsSettings | None:
+        """None for a port without TLS."""
+        found = self.tls.get(port) or self.tls.get("default")
+        return found if found is not None and found.certificate else None

@@ -17,8 +17,8 @@ from serving import security
 from serving.settings import Settings, Text
 
 PREFIX = "TESSERA_"
-# What Kubernetes sets in every pod beside a service that is named tessera.
-_SERVICE_LINK = re.compile(r"^TESSERA_(SERVICE_(HOST|PORT\w*)|PORT(_\d+_\w+)?)$")
+# The token of the commands, and what Kubernetes sets in every pod beside a service that is named tessera.
+_NO_SETTINGS = re.compile(r"^TESSERA_(CLIENT_TOKEN|SERVICE_(HOST|PORT\w*)|PORT(_\d+_\w+)?)$")
 
 
 class SettingsError(Exception):
@@ -56,6 +56,10 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
 
 def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
     yield from security.check_binds(settings)
+    yield from security.check_tls(settings)
+    for name, principal in settings.principals.items():
+        if bool(principal.certificate) == bool(principal.token_sha256):
+            yield f"principals.{name}", "needs either a certificate or a token_sha256"
     if settings.party in settings.peers:
         yield f"peers.{settings.party}", "is this party itself"
     for name, source in settings.features.items():
@@ -82,7 +86,7 @@ class _Reader:
 
     def overlay(self, tree: _Tree, environ: Mapping[str, str]) -> None:
         for variable in sorted(environ):
-            if not variable.startswith(PREFIX) or _SERVICE_LINK.match(variable):
+            if not variable.startswith(PREFIX) or _NO_SETTINGS.match(variable):
                 continue
             *parents, last = variable.removeprefix(PREFIX).split("__")
             node = tree

@@ -18,7 +18,7 @@ import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving import ports_file
-from serving.transport import Channel, RpcError, Transport, channel
+from serving.transport import Channel, ChannelCredentials, ChannelOptions, RpcError, Transport, channel
 from tessera.v1 import admin_pb2, admin_pb2_grpc, inference_pb2, inference_pb2_grpc
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,6 +37,9 @@ class PartyNode:
     """One party's node: its folder, its settings, its supervisor process. `settings` is TOML beyond the usual."""
 
     def __init__(self, folder: Path, party: str, settings: str = "", party_port: int = 0) -> None:
+        self.credentials: ChannelCredentials | None = None
+        """With which the test calls."""
+        self.token = ""
         self.party = party
         self.folder = folder / party
         self.registry = self.folder / "registry"
@@ -98,13 +101,17 @@ class PartyNode:
     def address(self, port: str) -> str:
         return ports_file.read(self.folder / "state")[port]
 
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+
     def call(self, port: str, ask: Callable[[Channel], Awaitable[T]]) -> T:
         """One exchange with a port of the node, from the test's own loop."""
 
         address = self.address(port)
 
         async def run() -> T:
-            link = channel(Transport.GRPCIO, address)
+            link = channel(Transport.GRPCIO, address, ChannelOptions(credentials=self.credentials))
             try:
                 return await ask(link)
             finally:
@@ -115,7 +122,9 @@ class PartyNode:
     def admin(self, method: str, request: msgspec.Raw | object, timeout_s: float = 20) -> object:
         return self.call(
             "admin",
-            lambda link: getattr(admin_pb2_grpc.AdminStub(link.stub_channel), method)(request, timeout=timeout_s),
+            lambda link: getattr(admin_pb2_grpc.AdminStub(link.stub_channel), method)(
+                request, timeout=timeout_s, metadata=self.metadata
+            ),
         )
 
     def load(self, model: str, version: str) -> admin_pb2.PublishLoadReply:
@@ -130,14 +139,18 @@ class PartyNode:
         request = inference_pb2.PredictRequest(**fields)
         return self.call(
             "service",
-            lambda link: inference_pb2_grpc.InferenceStub(link.stub_channel).Predict(request, timeout=timeout_s),
+            lambda link: inference_pb2_grpc.InferenceStub(link.stub_channel).Predict(
+                request, timeout=timeout_s, metadata=self.metadata
+            ),
         )
 
     def batch(self, timeout_s: float = 5, **fields: object) -> inference_pb2.BatchPredictReply:
         request = inference_pb2.BatchPredictRequest(**fields)
         return self.call(
             "service",
-            lambda link: inference_pb2_grpc.InferenceStub(link.stub_channel).BatchPredict(request, timeout=timeout_s),
+            lambda link: inference_pb2_grpc.InferenceStub(link.stub_channel).BatchPredict(
+                request, timeout=timeout_s, metadata=self.metadata
+            ),
         )
 
     def http(self, method: str, path: str, **options: Any) -> httpx.Response:

@@ -12,14 +12,19 @@ from typing import Any
 
 import click
 
-from serving.transport import Code, RpcError, Transport, channel
+from serving.transport import ChannelCredentials, ChannelOptions, Code, CredentialsError, RpcError, Transport, channel
 
+TOKEN_VARIABLE = "TESSERA_CLIENT_TOKEN"  # noqa: S105 - the name of a variable, not a token
 _HINTS = {
     Code.NOT_FOUND: "`tessera model list` and `tessera service list` show what the node knows",
     Code.DEADLINE_EXCEEDED: "give it longer with --timeout-s",
     Code.UNIMPLEMENTED: "this node does not offer that; is this the right port?",
     Code.INTERNAL: "the node's log says why",
+    Code.UNAUTHENTICATED: f"put a token into {TOKEN_VARIABLE}, or give --certificate and --key",
 }
+
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,8 @@ class Connection:
     address: str
     timeout_s: float
     as_json: bool
+    credentials: ChannelCredentials | None = None
+    token: str = ""
 
     def ask(self, stub: Callable[[Any], Any], method: str, request: Any) -> Any:
         """One call of a generated stub's method. Raises ClickException."""
@@ -38,9 +45,10 @@ class Connection:
             raise click.ClickException(self._explain(error)) from None
 
     async def _ask(self, stub: Callable[[Any], Any], method: str, request: Any) -> Any:
-        link = channel(Transport.GRPCIO, self.address)
+        link = channel(Transport.NATIVE, self.address, ChannelOptions(credentials=self.credentials))
+        metadata = (("authorization", f"Bearer {self.token}"),) if self.token else ()
         try:
-            return await getattr(stub(link.stub_channel), method)(request, timeout=self.timeout_s)
+            return await getattr(stub(link.stub_channel), method)(request, timeout=self.timeout_s, metadata=metadata)
         finally:
             await link.close()
 
@@ -57,29 +65,40 @@ def connected(port: str, default: str) -> Callable[[Callable[..., None]], Callab
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @click.option("--admin", "--target", "address", metavar="HOST:PORT", help=f"The {port} port.  [{default}]")
         @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Settings of a local node.")
+        @click.option("--authority", type=_FILE, help="TLS: who signs the node's certificate, as PEM.")
+        @click.option("--certificate", type=_FILE, help="TLS: the own certificate, as PEM.")
+        @click.option("--key", type=_FILE, help="TLS: its key, as PEM.")
         @click.option("--timeout-s", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True)
         @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
         @functools.wraps(command)
         def run(address: str | None, config: Path | None, timeout_s: float, as_json: bool, **rest: Any) -> None:
             if address and config:
                 raise click.UsageError("give HOST:PORT or --config, not both")
-            found = _from_settings(config, port) if config else address or default
-            command(Connection(found, timeout_s, as_json), **rest)
+            given = [rest.pop(name) for name in ("authority", "certificate", "key")]
+            try:
+                found, credentials = _from_settings(config, port) if config else (address or default, None)
+                if any(given):
+                    credentials = ChannelCredentials(*given)
+            except CredentialsError as error:
+                raise click.ClickException(str(error)) from None
+            command(Connection(found, timeout_s, as_json, credentials, os.environ.get(TOKEN_VARIABLE, "")), **rest)
 
         return run
 
     return decorate
 
 
-def _from_settings(config: Path, port: str) -> str:
-    """Where the node of these settings listens."""
-    from serving import ports_file, settings_file  # noqa: PLC0415 - keeps `tessera --help` quick
+def _from_settings(config: Path, port: str) -> tuple[str, ChannelCredentials | None]:
+    """Where the node of these settings listens, and its own certificate, with which an operator on its machine calls.
+    Raises CredentialsError."""
+    from serving import ports_file, security, settings_file  # noqa: PLC0415 - keeps `tessera --help` quick
 
     try:
-        state_dir = Path(settings_file.load(config, os.environ).state_dir)
+        settings = settings_file.load(config, os.environ)
     except settings_file.SettingsError as error:
         raise click.ClickException(str(error)) from None
+    state_dir = Path(settings.state_dir)
     address = ports_file.read(state_dir).get(port)
     if address is None:
         raise click.ClickException(f"no node runs on {state_dir}; start one with `tessera serve --config {config}`")
-    return address
+    return address, security.own_credentials(settings, port, settings.party)

@@ -13,7 +13,6 @@ from serving.commands.output import show_json
 
 if TYPE_CHECKING:
     from serving.settings import Settings
-    from serving.transport import Channel
 
 _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 
@@ -23,19 +22,15 @@ _COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 @click.option("--quiet", is_flag=True, help="Leave out what is well.")
 def doctor(config: Path, as_json: bool, quiet: bool) -> None:
-    """Check settings, folders, ports, caches, clocks, peers and models; the node may run or not.
+    """Check settings, folders, certificates, ports, caches, clocks, peers and models; the node may run or not.
 
     Each finding says its cause in one line. Exit status 1 when there is an error.
     """
     from serving.doctor import Finding, Level, examine  # noqa: PLC0415 - keeps `tessera --help` quick
     from serving.settings_file import SettingsError, load  # noqa: PLC0415
-    from serving.transport import channel  # noqa: PLC0415
 
     async def findings(settings: Settings) -> list[Finding]:
-        def link(party: str) -> Channel:
-            return channel(settings.transport, settings.peers[party].address)
-
-        return [finding async for finding in examine(settings, link)]
+        return [finding async for finding in examine(settings)]
 
     try:
         found = asyncio.run(findings(load(config, os.environ)))

@@ -6,26 +6,27 @@ Every check stands alone, so that one that fails hides none of the others.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 from loaders.artifact import Artifact
 from serving.control import FileControlStore, SnapshotError, State
 from serving.doctor import local, parties
+from serving.doctor.certificates import certificates
 from serving.doctor.finding import Finding, Findings, Level
 from serving.pool import ModelId
+from serving.security import own_credentials
 from serving.settings import Settings
-from serving.transport import Channel
+from serving.transport import Channel, ChannelOptions, CredentialsError, channel
 
 __all__ = ["Finding", "Level", "examine"]
 
-Link = Callable[[str], Channel]
-"""A channel to a party's port, as the node itself opens it."""
 
-
-async def examine(settings: Settings, link: Link) -> Findings:
+async def examine(settings: Settings) -> Findings:
     """The node may run or not."""
     for finding in await asyncio.to_thread(lambda: list(local.folders(settings))):
+        yield finding
+    for finding in await asyncio.to_thread(lambda: list(certificates(settings))):
         yield finding
     try:
         state = await asyncio.to_thread(_kept_state, Path(settings.state_dir))
@@ -38,10 +39,27 @@ async def examine(settings: Settings, link: Link) -> Findings:
     for check in (local.ports(settings), local.cache(settings), local.features(settings, artifacts)):
         async for finding in check:
             yield finding
+    async for finding in _peers(settings, artifacts):
+        yield finding
+
+
+async def _peers(settings: Settings, artifacts: Mapping[ModelId, Artifact]) -> Findings:
     for party, peer in settings.peers.items():
-        if peer.address:
-            async for finding in parties.peer(party, link(party), parties.shared_with(party, artifacts)):
-                yield finding
+        if not peer.address:
+            continue
+        try:
+            link = await _link(settings, party)
+        except CredentialsError as error:
+            yield Finding(Level.ERROR, f"peers.{party}", str(error))
+            continue
+        async for finding in parties.peer(party, link, parties.shared_with(party, artifacts)):
+            yield finding
+
+
+async def _link(settings: Settings, party: str) -> Channel:
+    """To a party's port, as the node itself opens it. Raises CredentialsError."""
+    credentials = await asyncio.to_thread(own_credentials, settings, "party", party)
+    return channel(settings.transport, settings.peers[party].address, ChannelOptions(credentials=credentials))
 
 
 def _kept_state(folder: Path) -> State:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from typing import Any
 
-from serving.audit import AuditLog, who
+from serving.access import Access
+from serving.audit import AuditLog
 from serving.bindings import VariantWeight
 from serving.control import Service, Variant
 from serving.errors import InvalidRequestError
@@ -14,22 +16,39 @@ from serving.frontdoor.answer import answering_method
 from serving.frontdoor.federation import replica_message
 from serving.pool import ModelId
 from serving.publishing import ModelStatus, Publishing
+from serving.settings import Role
 from serving.transport import Code, RpcError, Server, call_of
 from tessera.v1 import admin_pb2 as wire
 from tessera.v1 import admin_pb2_grpc
 
+_ROLES = {"ListModels": Role.VIEWER, "ListServices": Role.VIEWER, "Feedback": Role.CALLER}
+"""The other methods are for operators."""
 
-def register(server: Server, publishing: Publishing, audit: AuditLog) -> None:
+
+def register(server: Server, publishing: Publishing, audit: AuditLog, access: Access) -> None:
     """Serve the protocol on `server`."""
-    admin_pb2_grpc.add_AdminServicer_to_server(AdminServicer(publishing, audit), server.registry)
+    servicer = AdminServicer(publishing, audit, access)
+    for method in wire.DESCRIPTOR.services_by_name["Admin"].methods:
+        role = _ROLES.get(method.name, Role.OPERATOR)
+        setattr(servicer, method.name, _guarded(getattr(servicer, method.name), access, role))
+    admin_pb2_grpc.add_AdminServicer_to_server(servicer, server.registry)
+
+
+def _guarded(method: Callable[..., Awaitable[Any]], access: Access, role: Role) -> Callable[..., Awaitable[Any]]:
+    async def check(request: object, context: object) -> Any:
+        access.admin(call_of(context), role)
+        return await method(request, context)
+
+    return answering_method(check)
 
 
 class AdminServicer(admin_pb2_grpc.AdminServicer):
     """Every change is in the audit log."""
 
-    def __init__(self, publishing: Publishing, audit: AuditLog) -> None:
+    def __init__(self, publishing: Publishing, audit: AuditLog, access: Access) -> None:
         self._publishing = publishing
         self._audit = audit
+        self._access = access
 
     @answering_method
     async def PublishLoad(self, request: wire.PublishLoadRequest, context: object) -> wire.PublishLoadReply:
@@ -96,7 +115,7 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
     def _changing(
         self, context: object, what: str, subject: str, state: Callable[[str], object]
     ) -> AbstractAsyncContextManager[None]:
-        return self._audit.change(who(call_of(context)), what, subject, partial(state, subject))
+        return self._audit.change(self._access.who(call_of(context)), what, subject, partial(state, subject))
 
     def _service_state(self, name: str) -> object:
         return self._publishing.state().services.get(name)

@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from serving.frontdoor.http_call import JSON, answering, body_of, remaining_s
+from serving.access import Access
+from serving.frontdoor.http_call import JSON, answering, body_of, caller_of, remaining_s
 from serving.frontdoor.json_inference import JsonBatchPredict, JsonPredict
 from serving.pipeline import Codec, Pipeline
 from serving.readiness import Readiness
@@ -29,6 +30,7 @@ class HttpDoor:
     readiness: Callable[[], Readiness]
     figures: RequestFigures
     max_request_bytes: int
+    access: Access
     protocols: Sequence[BaseRoute] = ()
 
     def application(self) -> Starlette:
@@ -62,7 +64,7 @@ class HttpDoor:
 
         async def answer(request: Request) -> Response:
             raw = await body_of(request, self.max_request_bytes)
-            reply = self.pipeline.answer(codec, raw, remaining_s(request))
+            reply = self.pipeline.answer(codec, raw, remaining_s(request), caller_of(request, self.access))
             return Response(reply if isinstance(reply, bytes) else await reply, media_type=JSON)
 
         return Route(path, answering(answer, self.figures.of("http", path), _error), methods=[verb])

@@ -9,6 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serving.access import Access
 from serving.errors import InvalidRequestError, LimitError, public
 from serving.telemetry.requests import MethodFigures
 from serving.transport import Code
@@ -70,6 +71,11 @@ async def body_of(request: Request, max_bytes: int) -> bytes:
         if len(kept) > max_bytes:
             raise LimitError(f"the body has more than {max_bytes} bytes (limits.max_request_bytes)")
     return bytes(kept)
+
+
+def caller_of(request: Request, access: Access) -> str:
+    """By its token: certificates do not reach as far as here. Raises UnauthenticatedError."""
+    return access.caller_named((), request.headers.get("authorization", ""))
 
 
 def remaining_s(request: Request) -> float | None:

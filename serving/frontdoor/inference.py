@@ -9,11 +9,11 @@ import numpy as np
 from google.protobuf.message import DecodeError, Message
 
 from apps.app import CacheLevel, PartyOutcome, Request, Response
+from serving.access import Access
 from serving.errors import InvalidRequestError
 from serving.frontdoor.answer import answering, enum_value
 from serving.frontdoor.rows import first_failures
 from serving.pipeline import Codec, Pipeline
-from serving.security import caller_name
 from serving.telemetry.requests import RequestFigures
 from serving.transport import Call, Server
 from tessera.v1 import inference_pb2 as wire
@@ -108,17 +108,17 @@ class Frontdoor(Protocol):
     def __call__(self, raw: bytes, call: Call) -> bytes | Awaitable[bytes]: ...
 
 
-def register(server: Server, pipeline: Pipeline, figures: RequestFigures) -> None:
+def register(server: Server, pipeline: Pipeline, figures: RequestFigures, access: Access) -> None:
     """Serve the protocol on `server`."""
     codecs: tuple[Codec, ...] = (PredictCodec(), BatchPredictCodec())
     for codec in codecs:
         counted = figures.of("tessera.v1", codec.name)
-        server.add_bytes_handler(codec.name, answering(_handler(codec, pipeline), counted))
+        server.add_bytes_handler(codec.name, answering(_handler(codec, pipeline, access), counted))
 
 
-def _handler(codec: Codec, pipeline: Pipeline) -> Frontdoor:
+def _handler(codec: Codec, pipeline: Pipeline, access: Access) -> Frontdoor:
     def handle(raw: bytes, call: Call) -> bytes | Awaitable[bytes]:
-        return pipeline.answer(codec, raw, call.time_remaining(), caller_name(call))
+        return pipeline.answer(codec, raw, call.time_remaining(), access.caller(call))
 
     return handle
 

@@ -72,7 +72,7 @@ class ClientProtocol(asyncio.Protocol):
 
     def flush(self) -> None:
         output = self.connection.take_output()
-        if self._transport is None:
+        if self._transport is None or self._transport.is_closing():  # a TLS transport takes no second close
             return
         if output:
             self._transport.write(output)

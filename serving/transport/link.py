@@ -14,6 +14,8 @@ from serving.transport.status import Code, RpcError
 
 _CONNECT_S = 20.0
 _CLOSE_S = 1.0
+_GOODBYE_S = 0.1
+"""For a server to answer the end of TLS; some never do."""
 
 
 class Link:
@@ -57,9 +59,13 @@ class Link:
             self._connecting.add_done_callback(self._connect_ended)
         self._waiting += 1
         try:
-            return await self._shared(self._connecting)
+            protocol = await self._shared(self._connecting)
         finally:
             self._waiting -= 1
+        if not protocol.usable:
+            reason = protocol.connection.closed_reason or "the server takes no calls"
+            raise RpcError(Code.UNAVAILABLE, f"connection lost: {reason}")
+        return protocol
 
     async def _shared(self, connecting: asyncio.Task[ClientProtocol]) -> ClientProtocol:
         """The outcome of an attempt that others wait for too."""
@@ -109,7 +115,11 @@ class Link:
         if credentials is None:
             return {}
         await asyncio.to_thread(credentials.refresh)
-        return {"ssl": credentials.loaded.context, "server_hostname": credentials.server_name or host}
+        return {
+            "ssl": credentials.loaded.context,
+            "server_hostname": credentials.server_name or host,
+            "ssl_shutdown_timeout": _GOODBYE_S,
+        }
 
     async def close(self, grace_s: float) -> None:
         """Let running calls end for this long, then end them."""
@@ -122,6 +132,7 @@ class Link:
             self.protocol.close()
             if not await _gone(self.protocol, _CLOSE_S):
                 self.protocol.abort()
+                await self.protocol.lost.wait()
 
 
 async def _gone(protocol: ClientProtocol, within_s: float) -> bool:

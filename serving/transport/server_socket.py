@@ -95,7 +95,7 @@ class ServerProtocol(asyncio.Protocol):
 
     def flush(self) -> None:
         output = self.connection.take_output()
-        if self._transport is None:
+        if self._transport is None or self._transport.is_closing():
             return
         if output:
             self._transport.write(output)
@@ -104,7 +104,7 @@ class ServerProtocol(asyncio.Protocol):
             self.close()
 
     def close(self) -> None:
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():  # TLS takes no second close
             self._transport.close()
 
     def abort(self) -> None:

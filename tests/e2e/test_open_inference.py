@@ -126,7 +126,7 @@ def test_what_is_wrong_is_said_as_clients_expect_it(said: dict[str, Any]) -> Non
 
 def test_model_control_is_for_operators(said: dict[str, Any]) -> None:
     for step in ("load_here", "log"):
-        assert said[step][0] == "StatusCode.PERMISSION_DENIED"
+        assert said[step][0] == "StatusCode.UNAUTHENTICATED"
     code, text = said["load_file"]
     assert code == "StatusCode.INVALID_ARGUMENT"
     assert "is refused" in text
@@ -166,7 +166,7 @@ def test_http_refuses_as_grpc_does(said_over_http: dict[str, Any]) -> None:
     code, text = said_over_http["unknown"]
     assert "Request for unknown model" in text
     assert code in {"404", "None"}
-    assert "needs an operator" in said_over_http["load"][1]
+    assert "needs the role operator" in said_over_http["load"][1]
 
 
 @pytest.mark.parametrize(

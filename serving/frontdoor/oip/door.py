@@ -29,6 +29,14 @@ class Figures:
     last_ms: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Who asks, and how long there is."""
+
+    remaining_s: float | None
+    caller: str
+
+
 @dataclass(slots=True)
 class _Codec:
     """Of one call. `name` has all that shapes the reply, since equal names share cached replies. `executed`: the
@@ -55,17 +63,17 @@ class Door:
     figures: dict[str, Figures] = field(default_factory=dict)
     """By the name that the caller used."""
 
-    def infer(self, form: str, asked: Asked, into: Encode, raw: bytes, remaining_s: float | None) -> Awaitable[bytes]:
+    def infer(self, form: str, asked: Asked, into: Encode, raw: bytes, terms: Terms) -> Awaitable[bytes]:
         """The reply without the call's id. `form` names the carrier and whatever else of it shapes the reply."""
         view = self.models.find(asked.model, asked.version)
         codec = _Codec("\0".join((form, *asked.outputs)), asked, view, into)
-        return self._counted(codec, raw, remaining_s)
+        return self._counted(codec, raw, terms)
 
-    async def _counted(self, codec: _Codec, raw: bytes, remaining_s: float | None) -> bytes:
+    async def _counted(self, codec: _Codec, raw: bytes, terms: Terms) -> bytes:
         figures = self.figures.setdefault(codec.asked.model, Figures())
         began = time.perf_counter_ns()
         try:
-            reply = self.pipeline.answer(codec, raw, remaining_s)
+            reply = self.pipeline.answer(codec, raw, terms.remaining_s, terms.caller)
             answer = reply if isinstance(reply, bytes) else await reply
         except BaseException:
             figures.failed += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serving.errors import InvalidRequestError, NotAllowedError
-from serving.frontdoor.http_call import JSON, Answer, answering, body_of, remaining_s
-from serving.frontdoor.oip.door import Figures
+from serving.errors import InvalidRequestError
+from serving.frontdoor.http_call import JSON, Answer, answering, body_of, caller_of, remaining_s
+from serving.frontdoor.oip.door import Figures, Terms
 from serving.frontdoor.oip.json_messages import asked_of, body_parts, encoded, with_id
 from serving.frontdoor.oip.messages import config, statistics
 from serving.frontdoor.oip.service import OipNode, server_metadata
@@ -27,9 +26,6 @@ VERSION = MODEL + "/versions/{version}"
 
 S = TypeVar("S", bound=msgspec.Struct)
 
-Authorise = Callable[[Request], None]
-"""Lets operators pass. Raises NotAllowedError."""
-
 
 class _IndexBody(msgspec.Struct):
     ready: bool = False
@@ -41,12 +37,9 @@ class _LoadBody(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class OipHttp:
-    """`authorise` guards model control."""
-
     node: OipNode
     figures: RequestFigures
     max_request_bytes: int
-    authorise: Authorise
 
     def routes(self) -> list[Route]:
         models = [
@@ -119,7 +112,8 @@ class OipHttp:
         asked = asked_of(*_named(request), body, binary)
         wanted = body.binary_outputs()
         form = "oip-http " + ("*" if wanted is None else ",".join(sorted(wanted)))
-        reply = await self.node.door.infer(form, asked, lambda one: encoded(one, wanted), raw, remaining_s(request))
+        terms = Terms(remaining_s(request), caller_of(request, self.node.access))
+        reply = await self.node.door.infer(form, asked, lambda one: encoded(one, wanted), raw, terms)
         content, json_length = with_id(reply, asked.id)
         if json_length is None:
             return Response(content, media_type=JSON)
@@ -129,30 +123,24 @@ class OipHttp:
         raw = await body_of(request, self.max_request_bytes)
         return _json(self.node.repository.index(_parsed(_IndexBody, raw).ready))
 
+    def _operator(self, request: Request) -> str:
+        """Who wants to control models. Raises NotAllowedError or UnauthenticatedError."""
+        return self.node.access.operator_named((), request.headers.get("authorization", ""))
+
     async def _load(self, request: Request) -> Response:
-        self.authorise(request)
+        who = self._operator(request)
         parameters = _parsed(_LoadBody, await body_of(request, self.max_request_bytes)).parameters
         name = request.path_params["name"]
-        async with self.node.audit.change(_client(request), "RepositoryModelLoad", name):
+        async with self.node.audit.change(who, "RepositoryModelLoad", name):
             await self.node.repository.load(name, parameters, parameters.keys())
         return Response()
 
     async def _unload(self, request: Request) -> Response:
-        self.authorise(request)
+        who = self._operator(request)
         name = request.path_params["name"]
-        async with self.node.audit.change(_client(request), "RepositoryModelUnload", name):
+        async with self.node.audit.change(who, "RepositoryModelUnload", name):
             await self.node.repository.unload(name)
         return Response()
-
-
-def nobody(request: Request) -> None:
-    """Model control is not offered on this port."""
-    del request
-    raise NotAllowedError("model control needs an operator; use the admin port")
-
-
-def _client(request: Request) -> str:
-    return "http" if request.client is None else f"http {request.client.host}:{request.client.port}"
 
 
 def _named(request: Request) -> tuple[str, str]:

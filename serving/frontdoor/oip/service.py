@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from serving.audit import AuditLog, who
-from serving.errors import NotAllowedError, UnknownNameError, public
+from serving.access import Access
+from serving.audit import AuditLog
+from serving.errors import UnknownNameError, public
 from serving.frontdoor.answer import answering, answering_method
 from serving.frontdoor.oip.control import Repository
-from serving.frontdoor.oip.door import Door, Figures
+from serving.frontdoor.oip.door import Door, Figures, Terms
 from serving.frontdoor.oip.messages import asked, config, parse, raw_reply, statistics, typed_reply
 from serving.readiness import Readiness
 from serving.telemetry.requests import RequestFigures
@@ -26,7 +28,7 @@ _ID_TAG = b"\x1a"
 """Field 3 of ModelInferResponse, length-delimited. Fields of a message may come in any order."""
 
 Authorise = Callable[[Call], None]
-"""Lets operators pass. Raises NotAllowedError."""
+"""Lets operators pass. Raises NotAllowedError or UnauthenticatedError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,31 +40,33 @@ class OipNode:
     readiness: Callable[[], Readiness]
     max_rows: int
     audit: AuditLog
+    access: Access
 
 
 def register(server: Server, node: OipNode, figures: RequestFigures, authorise: Authorise) -> None:
     """Serve the protocol on `server`. `authorise` guards model control and settings."""
     # First, since the servicer registers a ModelInfer too.
-    server.add_bytes_handler(MODEL_INFER, answering(_handler(node.door), figures.of("oip", MODEL_INFER)))
+    server.add_bytes_handler(MODEL_INFER, answering(_handler(node), figures.of("oip", MODEL_INFER)))
     servicer = OipServicer(node, authorise)
     open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server.registry)
 
 
-def _handler(door: Door) -> Callable[[bytes, Call], Awaitable[bytes]]:
+def _handler(node: OipNode) -> Callable[[bytes, Call], Awaitable[bytes]]:
     def handle(raw: bytes, call: Call) -> Awaitable[bytes]:
-        return _infer(door, parse(raw), raw, call.time_remaining())
+        return _infer(node.door, parse(raw), raw, Terms(call.time_remaining(), node.access.caller(call)))
 
     return handle
 
 
-def _infer(door: Door, message: wire.ModelInferRequest, raw: bytes, remaining_s: float | None) -> Awaitable[bytes]:
+def _infer(door: Door, message: wire.ModelInferRequest, raw: bytes, terms: Terms) -> Awaitable[bytes]:
     is_raw = bool(message.raw_input_contents)
     call = asked(message)
     form = MODEL_INFER + (" raw" if is_raw else "")
     timeout_us = call.parameters.get("timeout")
     if isinstance(timeout_us, int) and timeout_us > 0:
-        remaining_s = min(timeout_us / 1e6, remaining_s if remaining_s is not None else timeout_us / 1e6)
-    reply = door.infer(form, call, raw_reply if is_raw else typed_reply, raw, remaining_s)
+        sooner_s = min(timeout_us / 1e6, terms.remaining_s if terms.remaining_s is not None else timeout_us / 1e6)
+        terms = Terms(sooner_s, terms.caller)
+    reply = door.infer(form, call, raw_reply if is_raw else typed_reply, raw, terms)
     return _with_id(reply, message.id)
 
 
@@ -139,10 +143,12 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         self, requests: AsyncIterator[wire.ModelInferRequest], context: object
     ) -> AsyncIterator[wire.ModelStreamInferResponse]:
         """Errors of one request are its answer; the stream goes on."""
-        remaining_s = call_of(context).time_remaining
+        call = call_of(context)
+        caller = self._node.access.caller(call)
         async for request in requests:
             try:
-                reply = await _infer(self._node.door, request, request.SerializeToString(), remaining_s())
+                terms = Terms(call.time_remaining(), caller)
+                reply = await _infer(self._node.door, request, request.SerializeToString(), terms)
                 yield wire.ModelStreamInferResponse(infer_response=wire.ModelInferResponse.FromString(reply))
             except Exception as error:  # noqa: BLE001 - the outermost frame of one request
                 _, text = public(error)
@@ -165,7 +171,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> wire.RepositoryModelLoadResponse:
         self._authorise(call_of(context))
         texts = {name: one.string_param for name, one in request.parameters.items()}
-        async with self._node.audit.change(who(call_of(context)), "RepositoryModelLoad", request.model_name):
+        async with self._changing(context, "RepositoryModelLoad", request.model_name):
             await self._node.repository.load(request.model_name, texts, texts.keys())
         return wire.RepositoryModelLoadResponse()
 
@@ -174,9 +180,12 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: wire.RepositoryModelUnloadRequest, context: object
     ) -> wire.RepositoryModelUnloadResponse:
         self._authorise(call_of(context))
-        async with self._node.audit.change(who(call_of(context)), "RepositoryModelUnload", request.model_name):
+        async with self._changing(context, "RepositoryModelUnload", request.model_name):
             await self._node.repository.unload(request.model_name)
         return wire.RepositoryModelUnloadResponse()
+
+    def _changing(self, context: object, what: str, model: str) -> AbstractAsyncContextManager[None]:
+        return self._node.audit.change(self._node.access.who(call_of(context)), what, model)
 
     @answering_method
     async def LogSettings(self, request: wire.LogSettingsRequest, context: object) -> wire.LogSettingsResponse:
@@ -191,14 +200,3 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
 def server_metadata() -> dict[str, Any]:
     return {"name": "tessera", "version": SOFTWARE, "extensions": list(EXTENSIONS)}
-
-
-def nobody(call: Call) -> None:
-    """Model control is not offered on this port."""
-    del call
-    raise NotAllowedError("model control needs an operator; use the admin port")
-
-
-def anybody(call: Call) -> None:
-    """On a port that only operators reach."""
-    del call

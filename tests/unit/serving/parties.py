@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
+from serving.access import Access
 from serving.audit import AuditLog
 from serving.control import ControlStore, MemoryControlStore
 from serving.features.memory import MemoryFeatureSource
@@ -18,7 +18,6 @@ from serving.peers.peer import Peer
 from serving.pool import ModelPool
 from serving.publishing import Publishing
 from serving.reconciler import Reconciler
-from serving.security import caller
 from serving.settings import PeerSettings, Settings
 from serving.telemetry.requests import RequestFigures
 from serving.transport import Channel, ServerOptions, Transport, channel, server
@@ -65,16 +64,17 @@ async def running(
         plaintext_caller=caller_party,
         peers={caller_party: PeerSettings(may_load=may_load)},
     )
+    access = Access(settings)
     party_port, admin_port = server(Transport.GRPCIO, ServerOptions()), server(Transport.GRPCIO, ServerOptions())
     federation.register(
         party_port,
         HostSide(pool, {"default": FEATURES}),
         publishing,
         settings,
-        partial(caller, settings=settings),
+        access.party,
         RequestFigures(),
     )
-    admin.register(admin_port, publishing, AuditLog(registry))
+    admin.register(admin_port, publishing, AuditLog(registry), access)
     address = f"127.0.0.1:{party_port.add_port('127.0.0.1:0')}"
     operator = channel(Transport.GRPCIO, f"127.0.0.1:{admin_port.add_port('127.0.0.1:0')}")
     await asyncio.gather(party_port.start(), admin_port.start())

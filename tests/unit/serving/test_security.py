@@ -1,39 +1,6 @@
-from dataclasses import dataclass
-
 import pytest
 
-from serving.errors import NotAllowedError
-from serving.security import caller, split_address
-from serving.settings import PeerSettings, Settings
-
-
-@dataclass
-class From:
-    """A call of whoever holds a certificate with these names."""
-
-    names: tuple[str, ...] = ()
-
-    def peer_identities(self):
-        return self.names
-
-
-def settings(**changes):
-    return Settings(party="bank", state_dir="s", registry="r", peers={"shop": PeerSettings()}, **changes)
-
-
-def test_a_certificate_names_the_caller():
-    assert caller(From(("x.example", "shop")), settings(plaintext_caller="other")) == "shop"
-
-
-def test_without_a_certificate_the_configured_party_calls():
-    assert caller(From(), settings(plaintext_caller="shop")) == "shop"
-
-
-def test_strangers_are_refused():
-    with pytest.raises(NotAllowedError, match="no calls without a certificate"):
-        caller(From(), settings())
-    with pytest.raises(NotAllowedError, match="names no party"):
-        caller(From(("mallory",)), settings(plaintext_caller="shop"))
+from serving.security import split_address
 
 
 @pytest.mark.parametrize(

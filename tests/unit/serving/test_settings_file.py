@@ -3,6 +3,7 @@ import pytest
 from serving.settings import LogLevel
 from serving.settings_file import SettingsError, load
 
+CERTIFIED = 'certificate = "c"\nkey = "k"\n'
 MINIMAL = """
 party = "bank"
 state_dir = "state"
@@ -93,13 +94,29 @@ def test_what_kubernetes_sets_for_a_service_named_tessera_is_no_setting(tmp_path
         ('[ports]\nservice = "8700"', "ports.service: '8700' is not host:port"),
         ('[ports]\nservice = "127.0.0.1:99999"', "ports.service: '127.0.0.1:99999' has no port from 0 to 65535"),
         ('[ports]\nservice = "::1:80"', "ports.service: '::1:80' is not host:port"),
-        ('[ports]\nparty = "0.0.0.0:80"', "ports.party: 0.0.0.0:80 is reachable from other machines without TLS; bind"),
+        ('[ports]\nparty = "0.0.0.0:80"', "ports.party: 0.0.0.0:80 is reachable from other machines without TLS; set"),
         ('[ports]\nadmin = "db.local:80"', "ports.admin: db.local:80 is reachable from other machines without TLS"),
         ('[peers.Bank]\naddress = ""', "peers.Bank: must be up to 64 of a-z, 0-9"),
         ('[peers.bank]\naddress = ""', "peers.bank: is this party itself"),
         ('[peers.shop]\naddress = "nowhere"', "peers.shop.address: 'nowhere' is not host:port"),
         ("[peers.shop]\nmay_load = [1]", "peers.shop.may_load: must be str, got int"),
         ('plaintext_caller = "shop"', "plaintext_caller: 'shop' is not among peers"),
+        ('[peers.shop]\naddress = "shop.example:1"', "peers.shop.address: shop.example:1 is called without TLS"),
+        ('[tls.ssh]\nkey = "k"', "tls.ssh: must be default, service, party, admin or http"),
+        ('[tls.service]\nkey = "k"', "tls.service: certificate and key come together"),
+        (f'[tls.service]\n{CERTIFIED}clients = "required"', "tls.service.authority: is missing"),
+        (
+            f'[tls.service]\n{CERTIFIED}authority = "a"\nclients = "optional"',
+            "tls.service.clients: 'optional' needs transport = 'native'",
+        ),
+        (f"[tls.party]\n{CERTIFIED}", "tls.party.authority: is missing"),
+        (
+            f'[tls.default]\n{CERTIFIED}authority = "a"\n[ports]\nadmin = "0.0.0.0:1"',
+            "ports.admin: 0.0.0.0:1 is reachable from other machines by everybody; name principals",
+        ),
+        ("[principals.ann]\nrole = 'viewer'", "principals.ann: needs either a certificate or a token_sha256"),
+        ("[principals.ann]\nrole = 'root'", "principals.ann.role: must be one of caller, viewer, operator"),
+        ("[principals.ann]\ntoken_sha256 = 'abc'", "principals.ann.token_sha256: must be a SHA-256 in hexadecimal"),
     ],
 )
 def test_one_problem_names_file_key_and_reason(tmp_path, extra, problem):
