@@ -201,7 +201,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     registry: FilePath
     insecure: bool = False
     plaintext_caller: str = ""
-    transport: Transport = Transport.GRPCIO
+    transport: Transport = Transport.NATIVE
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.PLAIN
     ports: Ports = Ports()

@@ -1,11 +1,14 @@
-"""Shared by every suite: a detector that fails a test which blocks the event loop from our own code."""
+"""Shared by every suite: a detector that fails a test which blocks the event loop from our own code; transports."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+
+from serving.transport import Transport
 
 OURS = ["serving", "loaders", "apps", "training"]
 
@@ -16,3 +19,15 @@ def no_blocking_calls() -> Iterator[BlockBuster]:
         for call in ("os.stat", "os.unlink"):
             detector.functions[call].can_block_in("serving/transport/listening.py", {"_unix", "remove_path"})
         yield detector
+
+
+@pytest.fixture(scope="module", params=Transport, ids=lambda kind: kind.value)
+def transport(request: pytest.FixtureRequest) -> Iterator[Transport]:
+    """For suites of whole nodes: the transport of the nodes that are started meanwhile."""
+    before = os.environ.get("TESSERA_TRANSPORT")
+    os.environ["TESSERA_TRANSPORT"] = request.param.value
+    yield request.param
+    if before is None:
+        del os.environ["TESSERA_TRANSPORT"]
+    else:
+        os.environ["TESSERA_TRANSPORT"] = before

@@ -111,7 +111,7 @@ class PartyNode:
         address = self.address(port)
 
         async def run() -> T:
-            link = channel(Transport.GRPCIO, address, ChannelOptions(credentials=self.credentials))
+            link = channel(Transport.NATIVE, address, ChannelOptions(credentials=self.credentials))
             try:
                 return await ask(link)
             finally:

@@ -53,7 +53,7 @@ def _settle(store: JobStore, state: State, reason: str) -> None:
 
 
 async def _serve(graph: Graph, settings: PartySettings, store: JobStore, watcher: Watcher) -> None:
-    exchange, server = Exchange(settings.party), transport.server(transport.Transport.GRPCIO)
+    exchange, server = Exchange(settings.party), transport.server(transport.Transport.NATIVE)
     exchange.register(server)
     try:
         server.add_port(settings.listen)

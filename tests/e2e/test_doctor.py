@@ -15,6 +15,8 @@ from serving.commands.doctor import doctor
 from tests.e2e.test_two_parties import Parties
 from tests.nodes import PartyNode
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 
 @pytest.fixture
 def parties(tmp_path: Path) -> Iterator[Parties]:

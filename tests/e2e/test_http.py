@@ -13,9 +13,11 @@ from serving.transport import Code, RpcError
 from tests.e2e.test_two_parties import CASE, USERS, Parties, expected
 from tests.nodes import PartyNode
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 
 @pytest.fixture(scope="module")
-def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parties]:
+def parties(transport: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parties]:
     """Nodes that tests share and leave as they were."""
     both = Parties(tmp_path_factory.mktemp("parties"))
     both.pair()

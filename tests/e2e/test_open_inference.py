@@ -15,11 +15,13 @@ import pytest
 from tests.e2e.test_two_parties import Parties, expected
 from tests.nodes import PartyNode
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
-def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PartyNode]:
+def guest(transport: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PartyNode]:
     both = Parties(tmp_path_factory.mktemp("parties"))
     both.pair()
     both.pair(model="n")

@@ -21,6 +21,8 @@ from tessera.v1 import inference_pb2 as wire
 from tests.artifacts import Pair, make_bound_pair, make_onnx
 from tests.nodes import PartyNode, free_port
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 NONE, L1, L2, L3 = range(4)
 USERS = {"0001": [1.0, 2.0], "0002": [-1.0, 0.5], "0003": [0.0, 3.0]}
 CASE = {"a": 0.25, "b": -1.5}
@@ -70,7 +72,7 @@ def expected(user: str, case: dict[str, float] = CASE) -> float:
 
 
 @pytest.fixture(scope="module")
-def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parties]:
+def parties(transport: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parties]:
     """Nodes that tests share and leave as they were."""
     both = Parties(tmp_path_factory.mktemp("parties"))
     both.pair()

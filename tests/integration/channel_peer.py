@@ -16,7 +16,7 @@ from training.channels.meeting import Meeting
 
 
 async def live(guest_port: int) -> None:
-    exchange, server = Exchange("host"), transport.server(transport.Transport.GRPCIO)
+    exchange, server = Exchange("host"), transport.server(transport.Transport.NATIVE)
     exchange.register(server)
     print(server.add_port("127.0.0.1:0"), flush=True)
     await server.start()

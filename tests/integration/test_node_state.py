@@ -15,6 +15,8 @@ from tessera.v1 import admin_pb2 as wire
 from tests.nodes import PartyNode, free_port
 from tests.unit.serving.halves import publish
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 V1, V2 = ModelId("m", "1"), ModelId("m", "2")
 
 

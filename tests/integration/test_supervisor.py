@@ -15,6 +15,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving import ports_file
 from serving.transport import RpcError, Transport, channel
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "tests.integration.small_node")
 
@@ -76,7 +78,7 @@ def serving(tmp_path):
 
 
 async def is_serving(address):
-    link = channel(Transport.GRPCIO, address)
+    link = channel(Transport.NATIVE, address)
     try:
         stub = health_pb2_grpc.HealthStub(link.stub_channel)
         reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=1)

@@ -48,7 +48,7 @@ class GrpcChannelOptions:
     close_timeout_s: float = 30.0
     keepalive_s: float = 5.0
     limits: InboxLimits = field(default_factory=InboxLimits)
-    kind: transport.Transport = transport.Transport.GRPCIO
+    kind: transport.Transport = transport.Transport.NATIVE
 
 
 class GrpcChannel(Channel):

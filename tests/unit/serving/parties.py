@@ -52,7 +52,7 @@ async def running(
     store = store or MemoryControlStore()
     pool = ModelPool(1 << 20)
     reconciler = Reconciler(registry, party, pool)
-    links: dict[str, Channel] = {name: channel(Transport.GRPCIO, target) for name, target in (peers or {}).items()}
+    links: dict[str, Channel] = {name: channel(Transport.NATIVE, target) for name, target in (peers or {}).items()}
     known = {name: Peer(name, link) for name, link in links.items()}
     # Looks at the apps on disk, as a node does before it serves.
     publishing = await asyncio.to_thread(Publishing, party, store, reconciler, pool, known, load_timeout_s)
@@ -65,7 +65,7 @@ async def running(
         peers={caller_party: PeerSettings(may_load=may_load)},
     )
     access = Access(settings)
-    party_port, admin_port = server(Transport.GRPCIO, ServerOptions()), server(Transport.GRPCIO, ServerOptions())
+    party_port, admin_port = server(Transport.NATIVE, ServerOptions()), server(Transport.GRPCIO, ServerOptions())
     federation.register(
         party_port,
         HostSide(pool, {"default": FEATURES}),
@@ -76,7 +76,7 @@ async def running(
     )
     admin.register(admin_port, publishing, AuditLog(registry), access)
     address = f"127.0.0.1:{party_port.add_port('127.0.0.1:0')}"
-    operator = channel(Transport.GRPCIO, f"127.0.0.1:{admin_port.add_port('127.0.0.1:0')}")
+    operator = channel(Transport.NATIVE, f"127.0.0.1:{admin_port.add_port('127.0.0.1:0')}")
     await asyncio.gather(party_port.start(), admin_port.start())
     try:
         stub = admin_pb2_grpc.AdminStub(operator.stub_channel)

@@ -23,7 +23,7 @@ class Story:
         self.settings = Settings(
             party="bank", state_dir=str(tmp_path), registry=str(tmp_path), limits=Limits(drain_s=drain_s)
         )
-        self.server = server(Transport.GRPCIO)
+        self.server = server(Transport.NATIVE)
         self.server.add_bytes_handler("/test.Slow/Call", self.slow)
         part = Part(start=self.note("started"), stop=self.note("stopped"))
         self.node = Node(self.settings, (Port("service", self.server, address, (SERVICE,)),), (part,), self.loaded.wait)
@@ -47,7 +47,7 @@ class Story:
 
 
 async def health(address, name=""):
-    link = channel(Transport.GRPCIO, address)
+    link = channel(Transport.NATIVE, address)
     try:
         stub = health_pb2_grpc.HealthStub(link.stub_channel)
         return (await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)).status
@@ -80,7 +80,7 @@ async def test_a_drain_lets_the_running_call_finish_before_parts_stop(tmp_path):
     story.loaded.set()
     running = asyncio.create_task(story.node.run())
     await story.state(NodeState.READY)
-    link = channel(Transport.GRPCIO, story.node.addresses["service"])
+    link = channel(Transport.NATIVE, story.node.addresses["service"])
     call = asyncio.create_task(link.unary("/test.Slow/Call", b"x", 10))
     await story.entered.wait()
     story.node.ask_to_stop()
@@ -97,7 +97,7 @@ async def test_watchers_learn_that_the_node_drains(tmp_path):
     story.loaded.set()
     running = asyncio.create_task(story.node.run())
     await story.state(NodeState.READY)
-    link = channel(Transport.GRPCIO, story.node.addresses["service"])
+    link = channel(Transport.NATIVE, story.node.addresses["service"])
     watch = health_pb2_grpc.HealthStub(link.stub_channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
     assert (await watch.read()).status == SERVING
     story.node.ask_to_stop()

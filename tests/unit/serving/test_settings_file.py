@@ -105,10 +105,6 @@ def test_what_kubernetes_sets_for_a_service_named_tessera_is_no_setting(tmp_path
         ('[tls.ssh]\nkey = "k"', "tls.ssh: must be default, service, party, admin or http"),
         ('[tls.service]\nkey = "k"', "tls.service: certificate and key come together"),
         (f'[tls.service]\n{CERTIFIED}clients = "required"', "tls.service.authority: is missing"),
-        (
-            f'[tls.service]\n{CERTIFIED}authority = "a"\nclients = "optional"',
-            "tls.service.clients: 'optional' needs transport = 'native'",
-        ),
         (f"[tls.party]\n{CERTIFIED}", "tls.party.authority: is missing"),
         (
             f'[tls.default]\n{CERTIFIED}authority = "a"\n[ports]\nadmin = "0.0.0.0:1"',
@@ -124,6 +120,12 @@ def test_one_problem_names_file_key_and_reason(tmp_path, extra, problem):
     text = MINIMAL + extra if extra.startswith("[") else extra + MINIMAL
     (found,) = problems(tmp_path, text)
     assert found.startswith(f"node.toml: {problem}")
+
+
+def test_optional_certificates_need_the_native_transport(tmp_path):
+    text = f'transport = "grpcio"\n{MINIMAL}[tls.service]\n{CERTIFIED}authority = "a"\nclients = "optional"'
+    (found,) = problems(tmp_path, text)
+    assert found.endswith("tls.service.clients: 'optional' needs transport = 'native'")
 
 
 @pytest.mark.parametrize(

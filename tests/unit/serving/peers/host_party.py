@@ -70,9 +70,9 @@ def halves(folder: Path) -> Halves:
 @asynccontextmanager
 async def served(handler: BytesHandler) -> AsyncIterator[tuple[Channel, Server]]:
     """`handler` as Federation/Infer on a loopback port."""
-    port = server(Transport.GRPCIO)
+    port = server(Transport.NATIVE)
     port.add_bytes_handler(INFER, handler)
-    link = channel(Transport.GRPCIO, f"127.0.0.1:{port.add_port('127.0.0.1:0')}")
+    link = channel(Transport.NATIVE, f"127.0.0.1:{port.add_port('127.0.0.1:0')}")
     await port.start()
     try:
         yield link, port

@@ -113,7 +113,7 @@ async def test_every_code_becomes_a_status(code, status):
 
 
 async def test_nobody_there_is_unreachable_and_no_address_gets_out():
-    link = channel(Transport.GRPCIO, "127.0.0.1:1")
+    link = channel(Transport.NATIVE, "127.0.0.1:1")
     answer = await Peer("shop", link).infer(MODEL, DIGEST, ["u1"], ONE, soon())
     await link.close()
     assert (answer.statuses, answer.reason) == ([UNREACHABLE], "unreachable")
@@ -173,7 +173,7 @@ async def test_a_reply_that_breaks_the_protocol_is_a_mismatch(reply, said):
 
 
 async def test_load_hold_and_release_name_the_party_when_it_cannot_be_asked():
-    link = channel(Transport.GRPCIO, "127.0.0.1:1")
+    link = channel(Transport.NATIVE, "127.0.0.1:1")
     peer = Peer("shop", link)
     for call in (peer.load(MODEL, DIGEST, 1.0), peer.hold("s", MODEL, DIGEST, 1, 60), peer.release("s", MODEL)):
         with pytest.raises(PeerUnavailableError, match="party 'shop': unreachable"):

@@ -24,11 +24,11 @@ TAG = Tag("job", "task", 1, "x", 0)
 
 @pytest.fixture
 async def party() -> AsyncIterator[SimpleNamespace]:
-    exchange, server = Exchange("guest"), transport.server(transport.Transport.GRPCIO)
+    exchange, server = Exchange("guest"), transport.server(transport.Transport.NATIVE)
     exchange.register(server)
     target = f"127.0.0.1:{server.add_port('127.0.0.1:0')}"
     await server.start()
-    client = transport.channel(transport.Transport.GRPCIO, target)
+    client = transport.channel(transport.Transport.NATIVE, target)
     seat = Seat(GUEST, "digest", Endpoint("host", InboxLimits()))
     exchange.take(seat)
     yield SimpleNamespace(exchange=exchange, stub=pb_grpc.PartyChannelStub(client.stub_channel), seat=seat)
