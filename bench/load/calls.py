@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from bench.load.generator import Send
 from bench.load.plan import Plan
 from bench.load.results import OK, WRONG_REPLY
-from serving.transport import Channel, Metadata, RpcError, channel
+from serving.transport import Channel, ChannelCredentials, ChannelOptions, Metadata, RpcError, channel
 
 Check = Callable[[bytes, bytes], bool]
 
@@ -19,7 +20,9 @@ class Pool:
     """Channels, used in turn. Make it on the running loop."""
 
     def __init__(self, plan: Plan, connections: int) -> None:
-        self._channels = [channel(plan.transport, plan.target) for _ in range(connections)]
+        credentials = ChannelCredentials(Path(plan.authority)) if plan.authority else None
+        options = ChannelOptions(credentials=credentials)
+        self._channels = [channel(plan.transport, plan.target, options) for _ in range(connections)]
 
     def pick(self, number: int) -> Channel:
         return self._channels[number % len(self._channels)]

@@ -50,6 +50,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     make_check: Factory | None = None
     """What else a reply must be."""
     transport: Transport = Transport.NATIVE
+    authority: str = ""
+    """PEM file of who signs the server's certificate; empty: no TLS."""
     connections: int = 1
     streams: int = 1
     """Callers per connection of a closed loop."""

@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from serving.transport import ServerCredentials
+
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
@@ -20,12 +22,23 @@ class Certificate:
     folder: Path
 
     @property
+    def chain_file(self) -> Path:
+        return self.folder / "certificate.pem"
+
+    @property
+    def key_file(self) -> Path:
+        return self.folder / "key.pem"
+
+    @property
     def key(self) -> bytes:
-        return (self.folder / "key.pem").read_bytes()
+        return self.key_file.read_bytes()
 
     @property
     def chain(self) -> bytes:
-        return (self.folder / "certificate.pem").read_bytes()
+        return self.chain_file.read_bytes()
+
+    def credentials(self) -> ServerCredentials:
+        return ServerCredentials(self.chain_file, self.key_file)
 
 
 def make_certificate(folder: Path) -> Certificate:
@@ -49,6 +62,7 @@ def make_certificate(folder: Path) -> Certificate:
     encoding = serialization.Encoding.PEM
     private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "key.pem").write_bytes(private)
-    (folder / "certificate.pem").write_bytes(certificate.public_bytes(encoding))
-    return Certificate(folder)
+    made = Certificate(folder)
+    made.key_file.write_bytes(private)
+    made.chain_file.write_bytes(certificate.public_bytes(encoding))
+    return made

@@ -74,6 +74,12 @@ class Contender:
     port: int
     process: psutil.Process
     placement: Placement
+    certificate: Certificate
+
+    @property
+    def authority(self) -> str:
+        """The file that a client needs, or nothing."""
+        return str(self.certificate.chain_file) if self.kind.tls else ""
 
     @property
     def address(self) -> str:
@@ -91,8 +97,6 @@ def why_not(kind: Kind) -> str | None:
     """Why a server cannot run here; None when it can."""
     if kind is Kind.PYGRPC and importlib.util.find_spec("pygrpc_native") is None:
         return "pygrpc-native is not installed: pip install pygrpc-native"
-    if kind is Kind.NATIVE_TLS:
-        return "the native transport has no TLS yet"
     if kind is Kind.CALLBACK:
         try:
             callback_server()
@@ -116,7 +120,7 @@ def started(kind: Kind, certificate: Certificate, placement: Placement) -> Itera
         line = "" if process.stdout is None else process.stdout.readline()
         if not line.strip().isdigit():
             raise RuntimeError(f"{kind.value} did not start; its reason is above")
-        yield Contender(kind, int(line), psutil.Process(process.pid), placement)
+        yield Contender(kind, int(line), psutil.Process(process.pid), placement, certificate)
     finally:
         try:
             process.communicate(timeout=10)

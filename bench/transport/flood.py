@@ -30,10 +30,11 @@ class FloodFigure(msgspec.Struct, frozen=True):
 
 def flood(contender: Contender, seconds: float) -> FloodFigure | None:
     """None where there is no second source of load."""
-    if not available() or contender.kind.tls:
+    if not available():
         return None
     alone = _few_calls(contender, seconds)
-    source = H2load(f"http://{contender.address}{METHOD}", BODY, (), contender.placement.load)
+    scheme = "https" if contender.kind.tls else "http"
+    source = H2load(f"{scheme}://{contender.address}{METHOD}", BODY, (), contender.placement.load)
     rates: list[float] = []
 
     def run() -> None:
@@ -51,6 +52,7 @@ def flood(contender: Contender, seconds: float) -> FloodFigure | None:
 def _few_calls(contender: Contender, seconds: float) -> tuple[float, float]:
     plan = Plan(
         target=contender.address,
+        authority=contender.authority,
         method=METHOD,
         bodies=(BODY,),
         echo=True,

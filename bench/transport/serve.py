@@ -88,7 +88,7 @@ async def native(kind: Kind, certificate: Certificate) -> int:
         made.registry.add_registered_method_handlers(_SERVICE, handlers(echo_message, message=True))
     else:
         made.add_bytes_handler(METHOD, echo_bytes)
-    port = made.add_port(_ANY_PORT)
+    port = made.add_port(_ANY_PORT, certificate.credentials() if kind.tls else None)
     await made.start()
     _KEPT.append(made)
     return port

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from bench.transport.certificates import make_certificate
+from bench.transport.certificates import Certificate, make_certificate
 from bench.transport.contenders import METHOD, Contender, Kind, apart, started
 from bench.transport.h2load import H2load, H2loadError
 from bench.transport.rounds import WrongReplyError, verify
@@ -55,7 +55,7 @@ async def deaf(payload: bytes, call: object) -> bytes:
 async def test_a_server_that_does_not_echo_is_found_out(tmp_path: Path) -> None:
     made = server(Transport.NATIVE)
     made.add_bytes_handler(METHOD, deaf)
-    contender = Contender(Kind.NATIVE, made.add_port("127.0.0.1:0"), psutil.Process(), apart())
+    contender = Contender(Kind.NATIVE, made.add_port("127.0.0.1:0"), psutil.Process(), apart(), Certificate(tmp_path))
     await made.start()
     try:
         with pytest.raises(WrongReplyError):
