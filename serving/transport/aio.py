@@ -209,10 +209,10 @@ class InterceptedCall(ServicerCall):
         self._wake()
 
     async def _answer(self, request: bytes | None) -> None:
-        details = CallDetails(self.head.path, metadata_of(self.metadata()))
+        details = CallDetails(self.head.shape.path, metadata_of(self.metadata()))
         handler = await self._registry.intercepted(details)
         if handler is None:
-            raise unknown_method(self.head.path)
+            raise unknown_method(self.head.shape.path)
         self._method = method_of(handler)
         await super()._answer(None if self._method.request_streaming else await self._only_request())
 

@@ -16,7 +16,6 @@ from serving.transport.hpack import Field, encode
 from serving.transport.status import Code, Metadata, RpcError
 
 _UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
-_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _PLAIN = frozenset(range(0x20, 0x7F)) - {0x25}
 _RESERVED = frozenset((b"content-type", b"te", b"grpc-timeout", b"grpc-encoding",
     b"grpc-accept-encoding", b"grpc-message", b"grpc-status"))  # fmt: skip
@@ -25,36 +24,52 @@ _CONNECTION_FIELDS = frozenset((b"connection", b"keep-alive", b"proxy-connection
 _REQUIRED = frozenset((b":method", b":scheme", b":path"))
 _ALLOWED = _REQUIRED | {b":authority"}
 _ENCODINGS = (b"identity", b"gzip")
+_DECISIVE = _ALLOWED | {b":status", b"content-type", b"grpc-encoding"}
+
+_UNKNOWN_ENCODING = RpcError(Code.UNIMPLEMENTED, "unknown grpc-encoding", (("grpc-accept-encoding", "identity,gzip"),))
+_BAD_TIMEOUT = RpcError(Code.INTERNAL, "malformed grpc-timeout")
+
+
+class Shape:
+    """What blocks with the same fields in the same order say alike, whatever the values of those that vary."""
+
+    __slots__ = ("encoding", "is_grpc", "malformed", "malformed_request", "path", "problem", "pseudo", "timeout_at")
+
+    def __init__(self, key: tuple[Field | bytes, ...]) -> None:
+        """`key` has the fields whose values matter here, and the names of the others."""
+        names = [part if isinstance(part, bytes) else part[0] for part in key]
+        values = dict(part for part in key if not isinstance(part, bytes))
+        self.pseudo = {name: value for name, value in values.items() if name[:1] == b":"}
+        self.malformed = _malformed(names, len(self.pseudo))
+        self.path = self.pseudo.get(b":path", b"").decode("latin-1")
+        self.malformed_request = self.malformed or not (_REQUIRED <= self.pseudo.keys() <= _ALLOWED and self.path)
+        self.is_grpc = is_grpc_content(values.get(b"content-type", b""))
+        self.encoding = values.get(b"grpc-encoding", b"identity")
+        self.timeout_at = names.index(b"grpc-timeout") if b"grpc-timeout" in names else None
+        self.problem = None if self.encoding in _ENCODINGS else _UNKNOWN_ENCODING
+
+
+@lru_cache(maxsize=256)
+def _shape(key: tuple[Field | bytes, ...]) -> Shape:
+    return Shape(key)
 
 
 class Head:
-    """One received header block: pseudo fields apart, the rest as it came. Shared by all blocks that are equal."""
+    """One received header block. Shared by all blocks that are equal."""
 
-    __slots__ = (
-        "encoding", "fields", "is_grpc", "malformed", "malformed_request", "path", "problem", "pseudo", "timeout_s",
-    )  # fmt: skip
+    __slots__ = ("fields", "problem", "shape", "timeout_s")
 
     def __init__(self, fields: tuple[Field, ...]) -> None:
-        self.pseudo = {name: value for name, value in fields if name[:1] == b":"}
-        self.fields = [field for field in fields if field[0][:1] != b":"]
-        self.malformed = _malformed(fields, self.pseudo)
-        self.malformed_request = self.malformed or not _REQUIRED <= self.pseudo.keys() <= _ALLOWED
-        self.path = self.pseudo.get(b":path", b"").decode("latin-1")
-        self.malformed_request |= not self.path
-        values = dict(self.fields)
-        timeout = values.get(b"grpc-timeout")
-        self.timeout_s = None if timeout is None else parse_timeout(timeout)
-        self.is_grpc = is_grpc_content(values.get(b"content-type", b""))
-        self.encoding = values.get(b"grpc-encoding", b"identity")
-        self.problem = self._problem(values, timeout)
-
-    def _problem(self, values: dict[bytes, bytes], timeout: bytes | None) -> RpcError | None:
+        self.fields = fields
+        shape = _shape(tuple([field if field[0] in _DECISIVE else field[0] for field in fields]))
+        self.shape = shape
+        self.problem = shape.problem
         """Why a request cannot be served; None if it can."""
-        if timeout is not None and self.timeout_s is None:
-            return RpcError(Code.INTERNAL, "malformed grpc-timeout")
-        if self.encoding not in _ENCODINGS:
-            return RpcError(Code.UNIMPLEMENTED, "unknown grpc-encoding", (("grpc-accept-encoding", "identity,gzip"),))
-        return None
+        self.timeout_s = None
+        if shape.timeout_at is not None:
+            self.timeout_s = parse_timeout(fields[shape.timeout_at][1])
+            if self.timeout_s is None:
+                self.problem = _BAD_TIMEOUT
 
     def metadata(self) -> Metadata:
         """Custom metadata, decoded. Binary values that are not base64 are left out."""
@@ -76,23 +91,19 @@ def is_grpc_content(content_type: bytes) -> bool:
     return content_type == b"application/grpc" or content_type.startswith((b"application/grpc+", b"application/grpc;"))
 
 
-def _malformed(fields: tuple[Field, ...], pseudo: dict[bytes, bytes]) -> bool:
+def _malformed(names: list[bytes], pseudo_count: int) -> bool:
     """RFC 9113, sections 8.2 and 8.3: order and uniqueness of pseudo fields, case, fields of another protocol."""
-    count = len(pseudo)
-    for index, (name, _) in enumerate(fields):
-        if (name[:1] == b":") is not (index < count) or not _is_good_name(name):
-            return True
-    return False
+    in_order = all((name[:1] == b":") is (index < pseudo_count) for index, name in enumerate(names))
+    return not in_order or not all(map(_is_good_name, names))
 
 
-@lru_cache(maxsize=1024)
 def _is_good_name(name: bytes) -> bool:
     return bool(name) and name == name.lower() and name not in _CONNECTION_FIELDS
 
 
 def _decoded(fields: Iterable[Field]) -> Iterable[tuple[str, str | bytes]]:
     for name, value in fields:
-        if name in _RESERVED:
+        if name in _RESERVED or name[:1] == b":":
             continue
         key = name.decode("latin-1")
         if not key.endswith("-bin"):
@@ -122,8 +133,8 @@ def encode_metadata(metadata: Metadata) -> list[Field]:
 
 def parse_timeout(text: bytes) -> float | None:
     """Seconds; None for what is not a timeout."""
-    found = _TIMEOUT.fullmatch(text)
-    return int(found[1]) * _UNITS_S[found[2]] if found else None
+    digits, unit_s = text[:-1], _UNITS_S.get(text[-1:])
+    return int(digits) * unit_s if unit_s is not None and digits.isdigit() and len(digits) <= 8 else None
 
 
 def format_timeout(timeout_s: float) -> bytes:

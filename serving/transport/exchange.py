@@ -182,7 +182,7 @@ class Exchange:
     # --- streams.StreamOwner ---
 
     def received_head(self, head: Head, end: bool) -> None:
-        status = head.pseudo.get(b":status", b"200")
+        status = head.shape.pseudo.get(b":status", b"200")
         if status[:1] == b"1" and not end:
             return
         if self.head is None:
@@ -197,7 +197,7 @@ class Exchange:
             self._wake()
 
     def _is_grpc(self, head: Head, status: bytes) -> bool:
-        if status == b"200" and head.is_grpc:
+        if status == b"200" and head.shape.is_grpc:
             return True
         code = _BY_HTTP_STATUS.get(status, Code.UNKNOWN)
         self.abandon(RpcError(code, f"not a gRPC response: HTTP status {status.decode('latin-1')}"))
@@ -205,7 +205,7 @@ class Exchange:
 
     def received_data(self, payload: bytes, end: bool) -> None:
         if self._reader is None:
-            encoding = b"identity" if self.head is None else self.head.encoding
+            encoding = b"identity" if self.head is None else self.head.shape.encoding
             self._reader = MessageReader(self.options.max_receive_bytes, encoding)
         try:
             messages = self._reader.feed(payload)

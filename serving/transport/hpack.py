@@ -6,7 +6,6 @@ their blocks, so most requests cost one dictionary look-up.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
@@ -17,7 +16,10 @@ from serving.transport.huffman import huffman_decode
 Field = tuple[bytes, bytes]
 Head = TypeVar("Head")
 
-_STATIC_COUNT = len(STATIC_TABLE)
+_STATIC: list[Field] = [(b"", b""), *STATIC_TABLE]  # indices count from one
+_LARGEST_STATIC = max(len(name) + len(value) + 32 for name, value in STATIC_TABLE)
+_TIMEOUT_FOLLOWS = b"\x00\x0cgrpc-timeout"
+"""A literal that is not indexed."""
 _CACHED_BLOCKS = 64
 _CACHED_BLOCK_BYTES = 1024
 _NAME_INDEX = {name: index for index, (name, _) in reversed(list(enumerate(STATIC_TABLE, 1)))}
@@ -41,10 +43,12 @@ class Decoder(Generic[Head]):
         self._parse = parse
         self._max_list_bytes = max_list_bytes
         self._allowed_table_bytes = self._table_bytes = table_bytes
-        self._table: deque[Field] = deque()
+        self._table: list[Field] = _STATIC  # both tables in the order of their indices; an own list once it has entries
         self._used_bytes = 0
+        self._largest_bytes = _LARGEST_STATIC
         self._changed = False
         self._blocks: dict[bytes, Head] = {}
+        self._starts: dict[bytes, tuple[Field, ...]] = {}
 
     def decode(self, block: bytes) -> Head:
         """Raises ConnectionFault for a malformed block, HeaderListTooLargeError, and what `parse` raises."""
@@ -57,6 +61,7 @@ class Decoder(Generic[Head]):
         finally:
             if self._changed:
                 self._blocks.clear()
+                self._starts.clear()
         head = self._parse(fields)
         if not self._changed and len(block) <= _CACHED_BLOCK_BYTES:
             if len(self._blocks) >= _CACHED_BLOCKS:
@@ -65,54 +70,81 @@ class Decoder(Generic[Head]):
         return head
 
     def _fields(self, block: bytes) -> tuple[Field, ...]:
-        fields: list[Field] = []
-        position = size = 0
-        resizable = True
-        while position < len(block):
-            if block[position] & 0xE0 == 0x20:
-                if not resizable:
+        start = block.partition(_TIMEOUT_FOLLOWS)[0]
+        known = self._starts.get(start)
+        fields: list[Field] = [] if known is None else list(known)
+        position = 0 if known is None else len(start)
+        table, size = self._table, len(block)
+        while position < size:
+            first = block[position]
+            if 0x80 < first < 0xFF:  # most fields: indexed, in one byte
+                try:
+                    fields.append(table[first & 0x7F])
+                except IndexError:
+                    raise _no_field(first & 0x7F) from None
+                position += 1
+            elif first & 0xE0 == 0x20:
+                if fields:
                     raise _fault("a table size update after the first field")
                 position = self._resize(block, position)
-                continue
-            resizable = False
-            field, position = self._field(block, position)
-            size += len(field[0]) + len(field[1]) + 32
-            if size <= self._max_list_bytes:
+            else:
+                if known is None and position == len(start):
+                    self._remember_start(start, fields)
+                field, position = self._field(block, position)
                 fields.append(field)
+                table = self._table
+        if len(fields) * self._largest_bytes + 2 * size > self._max_list_bytes:  # no sum where none can be too large
+            self._measure(fields)
+        return tuple(fields)
+
+    def _remember_start(self, start: bytes, fields: list[Field]) -> None:
+        """Callers that index nothing send the same fields up to their timeout."""
+        if not self._changed and len(start) <= _CACHED_BLOCK_BYTES:
+            if len(self._starts) >= _CACHED_BLOCKS:
+                self._starts.clear()
+            self._starts[start] = tuple(fields)
+
+    def _measure(self, fields: list[Field]) -> None:
+        size = sum(len(name) + len(value) + 32 for name, value in fields)
         if size > self._max_list_bytes:
             raise HeaderListTooLargeError(f"header fields of {size} bytes")
-        return tuple(fields)
 
     def _field(self, block: bytes, position: int) -> tuple[Field, int]:
         first = block[position]
-        if 0x80 < first < 0xFF:  # most fields: indexed, in one byte
-            return self._entry(first & 0x7F), position + 1
         if first & 0x80:
             index, position = _integer(block, position, 7)
             return self._entry(index), position
-        indexed = bool(first & 0x40)
-        index, position = _integer(block, position, 6 if indexed else 4)
+        indexed = first & 0x40
+        index = first & 0x3F if indexed else first & 0x0F
+        if index == (0x3F if indexed else 0x0F):
+            index, position = _integer(block, position, 6 if indexed else 4)
+        else:
+            position += 1
         if index:
             name = self._entry(index)[0]
         else:
             name, position = _string(block, position)
         value, position = _string(block, position)
+        field = (name, value)
         if indexed:
-            self._insert((name, value))
-        return (name, value), position
+            self._insert(field)
+        return field, position
 
     def _entry(self, index: int) -> Field:
-        if 0 < index <= _STATIC_COUNT:
-            return STATIC_TABLE[index - 1]
-        if _STATIC_COUNT < index <= _STATIC_COUNT + len(self._table):
-            return self._table[index - _STATIC_COUNT - 1]
-        raise _fault(f"no header field at index {index}")
+        if 0 < index < len(self._table):
+            return self._table[index]
+        raise _no_field(index)
 
     def _insert(self, field: Field) -> None:
+        if self._table is _STATIC:
+            self._table = _STATIC.copy()
         self._changed = True
-        self._table.appendleft(field)
-        self._used_bytes += len(field[0]) + len(field[1]) + 32
-        self._evict()
+        self._table.insert(len(_STATIC), field)
+        size = len(field[0]) + len(field[1]) + 32
+        self._used_bytes += size
+        self._largest_bytes = max(self._largest_bytes, size)
+        if self._used_bytes > self._table_bytes:
+            self._evict()
 
     def _resize(self, block: bytes, position: int) -> int:
         self._table_bytes, position = _integer(block, position, 5)
@@ -126,6 +158,10 @@ class Decoder(Generic[Head]):
         while self._used_bytes > self._table_bytes:
             name, value = self._table.pop()
             self._used_bytes -= len(name) + len(value) + 32
+
+
+def _no_field(index: int) -> ConnectionFault:
+    return _fault(f"no header field at index {index}")
 
 
 def _integer(block: bytes, position: int, prefix_bits: int) -> tuple[int, int]:
@@ -149,7 +185,6 @@ def _string(block: bytes, position: int) -> tuple[bytes, int]:
     if position >= len(block):
         raise _fault("a header block that ends before a string")
     first = block[position]
-    encoded = first & 0x80
     if first & 0x7F < 0x7F:
         length, position = first & 0x7F, position + 1
     else:
@@ -158,7 +193,7 @@ def _string(block: bytes, position: int) -> tuple[bytes, int]:
     if end > len(block):
         raise _fault("a header block that ends in a string")
     text = block[position:end]
-    return (huffman_decode(text) if encoded else text), end
+    return (huffman_decode(text) if first & 0x80 else text), end
 
 
 def encode(fields: Iterable[Field]) -> bytes:

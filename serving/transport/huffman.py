@@ -33,32 +33,39 @@ _PADDING = [0]  # the nodes reached from the root by at most seven ones
 for _ in range(7):
     _PADDING.append(_NODES[_PADDING[-1]][1])
 _MAY_END = frozenset(_PADDING)
-_transitions: dict[int, tuple[int, bytes]] = {}  # at most 256 nodes times 256 bytes
 
 
-def _step(node: int, byte: int) -> tuple[int, bytes]:
-    symbols = bytearray()
-    for shift in range(7, -1, -1):
-        node = _NODES[node][byte >> shift & 1]
-        if node < 0:
-            if ~node == _END_OF_STRING:
-                raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "an end-of-string symbol in a string")
-            symbols.append(~node)
-            node = 0
-    return node, bytes(symbols)
+class _State(dict[int, tuple["_State", bytes]]):
+    """For each next byte the state after it and the symbols it ends; learned when first met."""
+
+    def __init__(self, node: int) -> None:
+        super().__init__()
+        self.node = node
+
+    def __missing__(self, byte: int) -> tuple[_State, bytes]:
+        node = self.node
+        symbols = bytearray()
+        for shift in range(7, -1, -1):
+            node = _NODES[node][byte >> shift & 1]
+            if node < 0:
+                if ~node == _END_OF_STRING:
+                    raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "an end-of-string symbol in a string")
+                symbols.append(~node)
+                node = 0
+        step = self[byte] = _STATES[node], bytes(symbols)
+        return step
+
+
+_STATES = [_State(node) for node in range(len(_NODES))]
 
 
 def huffman_decode(text: bytes) -> bytes:
     """Raises ConnectionFault for bad padding or the end-of-string symbol."""
-    node = 0
+    state = _STATES[0]
     decoded = []
     for byte in text:
-        key = node << 8 | byte
-        known = _transitions.get(key)
-        if known is None:
-            known = _transitions[key] = _step(node, byte)
-        node, symbols = known
+        state, symbols = state[byte]
         decoded.append(symbols)
-    if node not in _MAY_END:
+    if state.node not in _MAY_END:
         raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "bad padding of a Huffman-coded string")
     return b"".join(decoded)

@@ -156,7 +156,7 @@ class ServerCall:
     def received_data(self, payload: bytes, end: bool) -> None:
         try:
             if self.reader is None:
-                self.reader = MessageReader(self.host.options.max_receive_bytes, self.head.encoding)
+                self.reader = MessageReader(self.host.options.max_receive_bytes, self.head.shape.encoding)
             messages = self.reader.feed(payload)
             if end and self.reader.unfinished:
                 raise RpcError(Code.INTERNAL, "the request ended inside a message")

@@ -133,15 +133,15 @@ class ServerProtocol(asyncio.Protocol):
         self.loop.call_soon(self.flush)
 
     def opened(self, stream: Stream, head: Head, end: bool) -> None:
-        if head.malformed_request:
+        if head.shape.malformed_request:
             raise StreamFault(stream.id, ErrorCode.PROTOCOL_ERROR, "a malformed request head")
-        if not head.is_grpc:
+        if not head.shape.is_grpc:
             self.connection.send_head(stream, _NOT_GRPC, end=True)
             return
         refusal = head.problem or self.server.refusal(self)
         call = None if refusal else self._call(stream, head)
         if call is None:
-            unserved(self, stream, head, refusal or unknown_method(head.path))
+            unserved(self, stream, head, refusal or unknown_method(head.shape.path))
             return
         stream.owner = call
         self.server.calls.add(call)
@@ -152,10 +152,10 @@ class ServerProtocol(asyncio.Protocol):
         methods = self.server.methods
         if methods.interceptors:
             return InterceptedCall(self, stream, head, methods)
-        handler = methods.bytes_handlers.get(head.path)
+        handler = methods.bytes_handlers.get(head.shape.path)
         if handler is not None and self.options.compression is Compression.IDENTITY:
             return BytesCall(self, stream, head, handler)
-        method = methods.find(head.path)
+        method = methods.find(head.shape.path)
         return None if method is None else ServicerCall(self, stream, head, method)
 
     def head_too_large(self, stream: Stream) -> None:

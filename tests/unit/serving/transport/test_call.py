@@ -113,6 +113,14 @@ def test_binary_metadata_that_is_not_base64_is_left_out():
     assert Head(((b"k-bin", b"!"), (b"j", b"1"))).metadata() == (("j", "1"),)
 
 
+def test_calls_that_differ_in_values_alone_keep_their_own():
+    heads = [Head((*GOOD, (b"grpc-timeout", b"%dS" % n), (b"k", b"%d" % n))) for n in (1, 2)]
+    assert [(head.timeout_s, head.metadata()) for head in heads] == [(1, (("k", "1"),)), (2, (("k", "2"),))]
+    assert Head((*GOOD, (b"grpc-timeout", b"soon"))).problem.code is Code.INTERNAL
+    assert Head((*GOOD, (b"grpc-encoding", b"br"))).problem.code is Code.UNIMPLEMENTED
+    assert heads[0].problem is None
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -126,8 +134,8 @@ def test_binary_metadata_that_is_not_base64_is_left_out():
     ],
 )
 def test_malformed_heads_are_told(fields):
-    assert Head(fields).malformed_request
-    assert not Head(GOOD).malformed_request
+    assert Head(fields).shape.malformed_request
+    assert not Head(GOOD).shape.malformed_request
 
 
 @pytest.mark.parametrize(

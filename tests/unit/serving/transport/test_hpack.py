@@ -10,6 +10,7 @@ from serving.transport.hpack import Decoder, HeaderListTooLargeError, encode
 from serving.transport.hpack_tables import STATIC_TABLE
 
 NAMES = st.one_of(st.sampled_from(sorted({name for name, _ in STATIC_TABLE})), st.binary(max_size=20))
+GREETING = ((b":method", b"POST"), (b":path", b"/a/b"), (b"user-agent", b"me"))
 FIELDS = st.lists(st.tuples(NAMES, st.binary(max_size=80)), max_size=12)
 
 
@@ -21,6 +22,21 @@ def test_decodes_what_another_encoder_wrote(blocks):
             encoder.header_table_size = table_bytes
         block = encoder.encode(fields, huffman=huffman)
         assert decoder.decode(block) == tuple(fields)
+
+
+STARTS = st.sampled_from([GREETING, GREETING[:1], (), (*GREETING, (b"a", b"\x00\x0cgrpc-timeout"))])
+VARYING = st.lists(
+    st.tuples(st.sampled_from([b"grpc-timeout", b"traceparent", b"a"]), st.binary(max_size=9)), max_size=3
+)
+
+
+@given(st.lists(st.tuples(STARTS, VARYING, st.booleans()), max_size=12))
+def test_decodes_calls_that_begin_alike_whether_they_are_indexed_or_not(blocks):
+    encoder, decoder = oracle.Encoder(), Decoder(tuple)
+    for start, varying, indexed in blocks:
+        fields = (*start, *varying)
+        block = encoder.encode(fields) if indexed else encode(fields)
+        assert decoder.decode(block) == fields
 
 
 @given(FIELDS)
