@@ -1,0 +1,156 @@
+"""Frames of a connection that belong to no call: settings, pings, windows, its announced end (RFC 9113, section 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from serving.transport import frames
+from serving.transport.frames import ConnectionFault, ErrorCode, Setting, StreamFault
+from serving.transport.sender import Sender
+from serving.transport.streams import ConnectionLimits, Endpoint
+
+_LAST_CALL = b"lastcall"
+
+
+class Control(Sender):
+    """What both sides agreed on, and which streams there have been."""
+
+    def __init__(self, endpoint: Endpoint, limits: ConnectionLimits, clock: Callable[[], float], client: bool) -> None:
+        super().__init__(endpoint, limits, clock, client)
+        self.peer_max_streams = 1 << 31
+        self.draining = False
+        self.pings_unanswered = 0
+        self.settled = False
+        self._last_peer_stream = 0
+        self._next_stream = 1
+
+    # --- what this side does ---
+
+    @property
+    def exhausted(self) -> bool:
+        """No stream numbers are left; a new connection has some."""
+        return self._next_stream > frames.MAX_STREAM_ID
+
+    def ping(self) -> None:
+        self.pings_unanswered += 1
+        self.emit(frames.frame(frames.PING, 0, 0, b"tessera\x00"))
+
+    def drain(self) -> None:
+        """Announce the end (RFC 9113, section 6.8). Streams that cross the announcement are still taken: the last call
+        comes when the peer has answered the ping that follows it."""
+        if not self.draining:
+            self.emit(frames.goaway(frames.MAX_STREAM_ID, ErrorCode.NO_ERROR))
+            self.emit(frames.frame(frames.PING, 0, 0, _LAST_CALL))
+
+    def last_call(self) -> None:
+        """Take no new streams; running ones go on."""
+        if not self.draining:
+            self.draining = True
+            self.emit(frames.goaway(self._last_peer_stream, ErrorCode.NO_ERROR))
+            self._endpoint.going_away()
+
+    # --- what the peer does ---
+
+    def _require_known(self, stream_id: int) -> None:
+        ours = bool(stream_id & 1) == self._client
+        if stream_id == 0 or stream_id >= (self._next_stream if ours else self._last_peer_stream + 1):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"a frame for idle stream {stream_id}")
+
+    def _priority(self, flags: int, stream_id: int, payload: bytes) -> None:
+        self._patience.spend()
+        if stream_id == 0:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
+        if len(payload) != 5:
+            raise StreamFault(stream_id, ErrorCode.FRAME_SIZE_ERROR, "PRIORITY of a wrong length")
+
+    def _settings(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "SETTINGS on a stream")
+        if flags & frames.ACK:
+            if payload:
+                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a SETTINGS acknowledgement with a payload")
+            return
+        if self.settled:
+            self._patience.spend()
+        self.settled = True
+        for key, value in frames.parse_settings(payload):
+            self._set(key, value)
+        self.emit(frames.frame(frames.SETTINGS, frames.ACK, 0))
+
+    def _set(self, key: int, value: int) -> None:
+        if key == Setting.INITIAL_WINDOW_SIZE:
+            self._set_initial_window(value)
+        elif key == Setting.MAX_FRAME_SIZE:
+            if not frames.MIN_FRAME_BYTES <= value <= frames.MAX_FRAME_BYTES:
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"a maximum frame of {value} bytes")
+            self._peer_frame_bytes = value
+        elif key == Setting.MAX_CONCURRENT_STREAMS:
+            self.peer_max_streams = value
+        elif key == Setting.ENABLE_PUSH and value > 1:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is neither 0 nor 1")
+
+    def _set_initial_window(self, value: int) -> None:
+        if value > frames.MAX_WINDOW:
+            raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "an initial window beyond 2^31 - 1")
+        change = value - self._peer_initial_window
+        self._peer_initial_window = value
+        for stream in list(self.streams.values()):
+            stream.send_window += change
+            if stream.send_window > frames.MAX_WINDOW:
+                raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window beyond 2^31 - 1")
+            if stream.pending is not None:
+                self._pump(stream)
+
+    def _push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE is not allowed here")
+
+    def _ping(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id or len(payload) != 8:
+            code = ErrorCode.PROTOCOL_ERROR if stream_id else ErrorCode.FRAME_SIZE_ERROR
+            raise ConnectionFault(code, "a malformed PING")
+        if flags & frames.ACK:
+            self.pings_unanswered = 0
+            if payload == _LAST_CALL and not self._client:
+                self.last_call()
+        else:
+            self._patience.spend()
+            self.emit(frames.frame(frames.PING, frames.ACK, 0, payload))
+
+    def _goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id or len(payload) < 8:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a malformed GOAWAY")
+        self._patience.spend()
+        self.draining = True
+        last = frames.word(payload) & frames.MAX_STREAM_ID
+        for stream in [stream for number, stream in self.streams.items() if self._client and number > last]:
+            self._forget(stream)
+            if stream.owner is not None:
+                stream.owner.closed(ErrorCode.REFUSED_STREAM)
+        self._endpoint.going_away()
+
+    def _window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong length")
+        increment = frames.word(payload) & frames.MAX_WINDOW
+        if stream_id:
+            return self._open_stream_window(stream_id, increment)
+        self._send_window += increment
+        if not increment or self._send_window > frames.MAX_WINDOW:
+            code = ErrorCode.FLOW_CONTROL_ERROR if increment else ErrorCode.PROTOCOL_ERROR
+            raise ConnectionFault(code, "a window update of nothing, or beyond 2^31 - 1")
+        if self.pending_bytes:
+            for stream in [stream for stream in self.streams.values() if stream.pending is not None]:
+                self._pump(stream)
+        return None
+
+    def _open_stream_window(self, stream_id: int, increment: int) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return self._require_known(stream_id)
+        stream.send_window += increment
+        if not increment or stream.send_window > frames.MAX_WINDOW:
+            code = ErrorCode.FLOW_CONTROL_ERROR if increment else ErrorCode.PROTOCOL_ERROR
+            raise StreamFault(stream_id, code, "a window update of nothing, or beyond 2^31 - 1")
+        if stream.pending is not None:
+            self._pump(stream)
+        return None
