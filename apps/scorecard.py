@@ -5,19 +5,15 @@ A probability of 0 gives the upper bound, of 1 the lower one. Points are rounded
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import msgspec
-import numpy as np
 
 from apps.app import App, AppError, Example, Request, Result, features_of
-from loaders.loader import Scores
+from loaders.artifact import Points
+from loaders.merge import credit_points
 from loaders.signature import Batch, Signature
-
-NEARLY = 1e-8
-"""Probabilities this close to 0 or 1 count as 0 or 1."""
 
 
 class ScorecardParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,10 +57,11 @@ class Scorecard(App):
         probability = result.scores
         if not ((probability >= 0) & (probability <= 1)).all():  # NaN is neither
             raise AppError("app 'scorecard' needs a probability; the model's link gives something else")
-        inner = np.clip(probability, NEARLY, 1 - NEARLY)
-        points = given.offset + given.factor / math.log(given.factor_base) * np.log((1 - inner) / inner)
-        points = np.where(
-            probability <= NEARLY, given.upper_limit, np.where(probability >= 1 - NEARLY, given.lower_limit, points)
+        rule = Points(
+            offset=given.offset,
+            factor=given.factor,
+            factor_base=given.factor_base,
+            upper_limit_ratio=given.upper_limit_ratio,
+            lower_limit=given.lower_limit,
         )
-        bounded: Scores = np.clip(points, given.lower_limit, given.upper_limit)
-        return Result(bounded.round(2))
+        return Result(credit_points(probability, rule))

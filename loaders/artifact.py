@@ -30,9 +30,11 @@ class MissingHalfError(ArtifactError):
 
 
 class MergeKind(Enum):
-    """How the halves' outputs become one result: added, walked as trees, or a model without hosts."""
+    """How the halves' outputs become one result: added, with products of the halves' factors, walked as trees, or a
+    model without hosts."""
 
     SUM = "sum"
+    FACTORS = "factors"
     TREE_WALK = "tree_walk"
     NONE = "none"
 
@@ -46,9 +48,25 @@ class Link(Enum):
     SOFTMAX = "softmax"
 
 
-class Merge(msgspec.Struct, frozen=True, kw_only=True):
+class Points(msgspec.Struct, frozen=True, kw_only=True):
+    """Credit points of a probability p: offset + factor / ln(factor_base) x ln((1 - p) / p), not below `lower_limit`
+    nor above `upper_limit_ratio` x offset, to two decimals; a half goes to the even neighbour unless `half_up`."""
+
+    offset: float = 500.0
+    factor: float = 20.0
+    factor_base: float = 2.0
+    upper_limit_ratio: float = 3.0
+    lower_limit: float = 0.0
+    half_up: bool = False
+
+
+class Merge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`points`: make credit points of the score. `labels`: names of the outputs; the largest one's is the answer's."""
+
     kind: MergeKind
     link: Link = Link.IDENTITY
+    points: Points | None = None
+    labels: tuple[str, ...] = ()
 
 
 class FileEntry(msgspec.Struct, frozen=True):

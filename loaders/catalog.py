@@ -1,4 +1,4 @@
-"""Finds the loader of a format: `loaders/<format>.py` holds the one `Loader` whose `format` is that name."""
+"""Finds the loader of a format: `loaders/<format>.py`, or the package of that name, holds the one `Loader` of it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from loaders.artifact import Artifact, SelfTest
 from loaders.loader import Loader, LoadError, Servable
 from loaders.signature import Batch, Signature
 
-_CONTRACTS = frozenset({"__init__", "artifact", "catalog", "loader", "merge", "registry", "signature"})
+_CONTRACTS = frozenset({"__init__", "artifact", "catalog", "loader", "merge", "registry", "servables", "signature"})
 
 
 def formats() -> list[str]:
     """Known formats, from the file names; imports nothing."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in _CONTRACTS)
+    here = Path(__file__).parent
+    found = {path.stem for path in here.glob("*.py")} | {path.parent.name for path in here.glob("*/__init__.py")}
+    return sorted(found - _CONTRACTS)
 
 
 def loader_for(artifact: Artifact) -> Loader:

@@ -6,7 +6,7 @@ A loader turns an artifact into a servable. A servable predicts, synchronously, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
@@ -87,6 +87,14 @@ class Servable(ABC):
     def wanted(self, host: int) -> PartialSpec:
         """What a guest's half takes from the host at this place (from 0) among the hosts of the binding."""
         return PartialSpec(PartialForm.NUMBERS, self.signature.outputs[0].width)
+
+    def combine(self, partials: Sequence[Partial]) -> Scores:
+        """Linear scores (rows, score width) from the partials of guest and hosts; only of a guest's half. Raises
+        PartialError."""
+        total: Scores = partials[0]
+        for partial in partials[1:]:
+            total = total + partial
+        return total
 
     @abstractmethod
     def predict(self, batch: Batch) -> Outputs:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from loaders.artifact import Link, Merge, MergeKind
+from loaders.artifact import Link, Merge, MergeKind, Points
 from loaders.loader import LoadError, Partial, PartialForm, Scores, Servable
-from loaders.servables.trees import TreeGuest
+
+NEARLY = 1e-8
 
 MergeRule = Callable[[Sequence[Partial]], Scores]
 """From partials, the guest's first, to scores float64 (rows, width). Raises PartialError."""
@@ -18,28 +20,26 @@ def merge_rule(merge: Merge, servable: Servable) -> MergeRule:
     """The rule of the guest's half `servable`; a host's half merges nothing, and its rule is never called. Raises
     LoadError for a rule that is not for this kind of half."""
     link = _LINKS[merge.link]
-    match merge.kind:
-        case MergeKind.SUM:
-            return lambda partials: link(_added(partials))
-        case MergeKind.NONE:
-            return lambda partials: link(partials[0])
-        case MergeKind.TREE_WALK:
-            return _tree_walk(servable, link)
+    walks = servable.partial.form is not PartialForm.NUMBERS
+    if walks != (merge.kind is MergeKind.TREE_WALK):
+        raise LoadError(f"merge kind {merge.kind.value!r} is not for halves that give {servable.partial.form.name}")
+    if merge.kind is MergeKind.NONE:
+        return lambda partials: link(partials[0])
+    if merge.points is not None:
+        points = merge.points
+        return lambda partials: credit_points(link(servable.combine(partials)), points)
+    return lambda partials: link(servable.combine(partials))
 
 
-def _tree_walk(servable: Servable, link: Callable[[Scores], Scores]) -> MergeRule:
-    if isinstance(servable, TreeGuest):
-        return lambda partials: link(servable.walk(partials))
-    if servable.partial.form is PartialForm.NUMBERS:
-        raise LoadError("merge kind 'tree_walk' is for halves of trees; this one gives numbers")
-    return lambda partials: link(partials[0])
-
-
-def _added(partials: Sequence[Scores]) -> Scores:
-    total = partials[0]
-    for partial in partials[1:]:
-        total = total + partial
-    return total
+def credit_points(probability: Scores, rule: Points) -> Scores:
+    """As `Points` says; a probability within 1e-8 of 0 or 1 gets the upper or lower limit."""
+    upper = rule.upper_limit_ratio * rule.offset
+    inner = np.clip(probability, NEARLY, 1 - NEARLY)
+    points = rule.offset + rule.factor / math.log(rule.factor_base) * np.log((1 - inner) / inner)
+    points = np.where(probability <= NEARLY, upper, np.where(probability >= 1 - NEARLY, rule.lower_limit, points))
+    bounded: Scores = np.clip(points, rule.lower_limit, upper)
+    rounded: Scores = np.floor(bounded * 100 + 0.5) / 100 if rule.half_up else bounded.round(2)
+    return rounded
 
 
 def _identity(linear: Scores) -> Scores:

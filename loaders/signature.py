@@ -32,7 +32,8 @@ class Missing(Enum):
 class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One declared tensor. `shape` starts with -1 (rows). `dtype` is a numpy name or `string`.
 
-    `range` is a public interval [low, high] from which self-test vectors are drawn; it is not enforced.
+    `range` is a public interval [low, high] from which self-test vectors are drawn; it is not enforced. `spellings`:
+    texts that callers may send for a number, and what they mean (None: missing).
     """
 
     name: str
@@ -41,6 +42,7 @@ class TensorSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     missing: Missing = Missing.ERROR
     range: tuple[float, float] | None = None
     columns: tuple[str, ...] = ()
+    spellings: dict[str, float | None] = {}
 
     @property
     def width(self) -> int:

@@ -128,7 +128,8 @@ class Pipeline:
             if remote:
                 _refuse_failed(remote)
             merged = _merge(handle, local, remote)
-            result = _postprocess(target.app, request, Result(merged, (), batch, handle.servable.signature))
+            answer = Result(merged, _labels(handle, merged), batch, handle.servable.signature)
+            result = _postprocess(target.app, request, answer)
         return _response(target, result, remote)
 
     def _ask_hosts(
@@ -161,6 +162,12 @@ def _merge(handle: ModelHandle, local: Partial, remote: Sequence[HostPartials]) 
         return handle.merge([local, *(part.values for part in remote)])
     except PartialError as error:
         raise PeerUnavailableError(f"a host of {handle.id} sent what its guest's half cannot use: {error}") from None
+
+
+def _labels(handle: ModelHandle, scores: Scores) -> tuple[str, ...]:
+    """The name of each row's largest score, for models that name their scores."""
+    labels = handle.artifact.manifest.merge.labels
+    return tuple(labels[place] for place in scores.argmax(axis=1)) if labels else ()
 
 
 def _preprocess(app: App, request: Request, handle: ModelHandle) -> Batch:

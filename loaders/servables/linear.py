@@ -44,3 +44,20 @@ class LinearServable(Servable):
         products = np.multiply(numbers[:, None, :], self._weights, order="C")
         partial: Numbers = np.add.reduce(products, axis=2) + self._bias
         return partial
+
+
+class Exposed(Servable):
+    """A linear half whose last column is an exposure: its logarithm is added, so that the expectation is multiplied."""
+
+    def __init__(self, signature: Signature, linear: Servable, name: str) -> None:
+        self.signature = signature
+        self._linear = linear
+        self._name = name
+        self._output = signature.outputs[0].name
+
+    def predict(self, batch: Batch) -> Outputs:
+        exposure = batch.numbers[:, -1]
+        if not (exposure > 0).all() or np.isinf(exposure).any():
+            raise FeatureError(f"feature {self._name!r} is an exposure: it must be a positive number")
+        partial = self._linear.predict(Batch(batch.numbers[:, :-1], batch.texts))[self._output]
+        return {self._output: partial + np.log(exposure)[:, None]}

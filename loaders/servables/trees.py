@@ -171,7 +171,7 @@ class GuestTrees:
 
 
 class TreeGuest(Servable):
-    """The guest's half: its own bits, then `walk` with the bits and leaves of the hosts."""
+    """The guest's half: its own bits, then the walk with the bits and leaves of the hosts."""
 
     def __init__(self, signature: Signature, trees: GuestTrees) -> None:
         self.signature = signature
@@ -193,8 +193,8 @@ class TreeGuest(Servable):
     def predict(self, batch: Batch) -> Outputs:
         return {self._output: np.packbits(self._trees.splits.bits(batch.numbers), axis=1, bitorder="little")}
 
-    def walk(self, partials: Sequence[Partial]) -> Scores:
-        """Sums (rows, outputs) from the partials of guest and hosts. Raises PartialError."""
+    def combine(self, partials: Sequence[Partial]) -> Scores:
+        """Sums of the reached leaves (rows, outputs). Raises PartialError."""
         rows = partials[0].shape[0]
         if rows <= ROWS_AT_ONCE:
             return self._walk(partials)

@@ -16,7 +16,8 @@ RULES = {
     "training": re.compile(r"(training|loaders|tessera)(\.|$)|serving(\.transport(\.|$)|$)"),
     "serving/transport": re.compile(r"serving\.transport(\.|$)"),
     "apps": re.compile(r"(apps|loaders)(\.|$)"),
-    "loaders": re.compile(r"loaders(\.|$)"),
+    "loaders/fate": re.compile(r"(loaders|tessera\.compat)(\.|$)"),
+    "loaders": re.compile(r"(loaders|tessera\.compat)(\.|$)"),
 }
 OURS = re.compile(r"(serving|loaders|apps|training|bench|tests|tessera)(\.|$)")
 
@@ -43,7 +44,7 @@ def test_folder_imports_only_what_it_may(folder: str) -> None:
 
 
 def test_wire_messages_stay_at_the_edges() -> None:
-    edges = re.compile(r"serving/(frontdoor|peers|commands)/|training/channels/")
+    edges = re.compile(r"serving/(frontdoor|peers|commands)/|training/channels/|loaders/fate/")
     wrong = [
         str(path.relative_to(ROOT))
         for package in ("serving", "loaders", "apps", "training")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 from collections.abc import Mapping
@@ -12,19 +13,39 @@ import msgspec
 import numpy as np
 import pytest
 
-from loaders.artifact import ArtifactError, Manifest, SelfTest
+from loaders.artifact import ArtifactError, HalfRef, Manifest, SelfTest
 from loaders.catalog import formats, load_servable, loader_for
+from loaders.fate.component import Mode, Site
+from loaders.fate.importing import half_of
 from loaders.loader import Loader, LoadError, Servable
-from loaders.registry import half_path, open_half
+from loaders.registry import bind, half_path, open_half, write_half
 from loaders.signature import Batch
+from tessera.compat import fate_model_pb2 as wire
 from tests import forests
 from tests.artifacts import make_bound_pair, make_onnx
 from tests.unit.loaders.halves import load
 
+
+def make_fate(root: Path) -> Path:
+    """score = sigmoid(0.5 a - b + 0.25), of raw columns."""
+    param = wire.LRModelParam(weight={"a": 0.5, "b": -1.0}, header=["a", "b"], intercept=0.25)
+    dsl = {"components": {"lr_0": {"CodePath": "HeteroLRGuest"}}}
+    parts = {
+        "lr_0/model/LRModelParam": param.SerializeToString(),
+        "pipeline/pipeline/Pipeline": wire.Pipeline(inference_dsl=json.dumps(dsl).encode()).SerializeToString(),
+    }
+    manifest, files = half_of(parts, "m", "1", Site("guest", "bank", (), Mode.STRICT_OFFLINE))
+    test = SelfTest(numbers=[[0.5, 0.0], [0.0, 1.0]], outputs={"partial": [[0.5], [-0.75]]})
+    digest = write_half(root, msgspec.structs.replace(manifest, self_test=test), files)
+    half = half_path(root, "m", "1", "guest", "bank")
+    bind(half, [HalfRef("guest", "bank", digest)])
+    return half
+
+
 DIRECTIONS = SelfTest(numbers=[[0.0, 0.25], [1.0, None]], outputs={"directions": [[101.0], [0.0]]})
 
 
-@pytest.fixture(params=["tessera", "onnx", "trees"])
+@pytest.fixture(params=["tessera", "onnx", "trees", "fate"])
 def half(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A bound half of this format, in the registry of `bank`."""
     if request.param == "onnx":
@@ -32,6 +53,8 @@ def half(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     if request.param == "trees":
         forests.publish({"bank": tmp_path}, forests.grow(7, (2,), 1, 3, full=True), self_test=DIRECTIONS)
         return half_path(tmp_path, "m", "1", "guest", "bank")
+    if request.param == "fate":
+        return make_fate(tmp_path)
     pair = make_bound_pair(
         tmp_path,
         tmp_path,
@@ -56,7 +79,7 @@ def batch(rows: int) -> Batch:
 
 
 def test_the_suite_runs_over_every_format() -> None:
-    assert formats() == ["onnx", "tessera", "trees"], "add the new format to the fixture above"
+    assert formats() == ["fate", "onnx", "tessera", "trees"], "add the new format to the fixture above"
 
 
 def test_the_size_is_known_before_the_load(loader: Loader) -> None:
@@ -107,7 +130,7 @@ def test_the_halfs_own_vectors_decide(half: Path, loader: Loader, tmp_path: Path
 
 def test_nothing_is_unpickled(half: Path, loader: Loader, tmp_path: Path) -> None:
     files = dict.fromkeys(loader.artifact.files, pickle.dumps(Bomb()))
-    with pytest.raises(LoadError, match="|".join(map(re.escape, files))):
+    with pytest.raises(LoadError, match="|".join(re.escape(Path(name).name) for name in files)):
         again(half, tmp_path / "pickled", files, None)
 
 
@@ -117,7 +140,7 @@ class Bomb:
 
 
 def test_a_damaged_file_never_reaches_a_loader(half: Path, tmp_path: Path) -> None:
-    victim = next(path for path in half.iterdir() if path.name != "manifest.json")
+    victim = next(path for path in sorted(half.rglob("*")) if path.is_file() and path.name != "manifest.json")
     victim.write_bytes(victim.read_bytes() + b"\0")
     with pytest.raises(ArtifactError, match=victim.name):
         open_half(tmp_path, "m", "1", "bank")

@@ -7,7 +7,7 @@ from loaders.catalog import formats
 
 
 def test_formats_are_the_files_of_the_folder() -> None:
-    assert formats() == ["onnx", "tessera", "trees"]
+    assert formats() == ["fate", "onnx", "tessera", "trees"]
 
 
 def test_listing_formats_imports_no_heavy_library() -> None:

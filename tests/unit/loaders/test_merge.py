@@ -60,5 +60,5 @@ def test_an_expectation_too_large_for_a_number_is_infinite() -> None:
 
 
 def test_a_rule_for_another_kind_of_half_is_refused_at_load() -> None:
-    with pytest.raises(LoadError, match="'tree_walk' is for halves of trees"):
+    with pytest.raises(LoadError, match="'tree_walk' is not for halves that give NUMBERS"):
         merge_rule(Merge(kind=MergeKind.TREE_WALK), LINEAR)

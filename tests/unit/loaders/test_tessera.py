@@ -92,7 +92,7 @@ def test_a_half_may_be_wider_than_one(tmp_path: Path) -> None:
             {"inputs": (TensorSpec(name="v", dtype="float64", shape=(-1, 2), missing=Missing.NATIVE),)},
             "natively",
         ),
-        ({}, {"format": "pickle"}, "unknown format 'pickle': this version loads onnx, tessera, trees"),
+        ({}, {"format": "pickle"}, "unknown format 'pickle': this version loads fate, onnx, tessera, trees"),
     ],
 )
 def test_what_cannot_be_served_does_not_load(tmp_path: Path, files, changes, text: str) -> None:

@@ -1,0 +1,80 @@
+"""All halves of a random FATE model, imported, bound, loaded and asked together."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from loaders.artifact import Artifact, HalfRef
+from loaders.catalog import load_servable, loader_for
+from loaders.fate.component import Mode, Site
+from loaders.fate.importing import half_of
+from loaders.loader import Scores, Servable
+from loaders.merge import merge_rule
+from loaders.registry import bind, half_path, open_half, write_half
+from loaders.signature import Batch
+from tests.fate_models import TEXTS, FateModel
+from tests.fate_reference import Row
+
+
+@dataclass
+class Loaded:
+    """Halves by role:party, the guest's first."""
+
+    artifacts: dict[str, Artifact]
+    servables: dict[str, Servable]
+
+    def scores(self, rows: Sequence[Mapping[str, Row]]) -> Scores:
+        """Raises FeatureError."""
+        partials = []
+        for site, servable in self.servables.items():
+            given = batch(servable, [row[site] for row in rows])
+            servable.signature.check(given)
+            partials.append(servable.predict(given)[servable.signature.outputs[0].name])
+        guest = next(iter(self.servables))
+        for host, spec in enumerate(one.partial for one in list(self.servables.values())[1:]):
+            assert self.servables[guest].wanted(host) == spec
+        return merge_rule(self.artifacts[guest].manifest.merge, self.servables[guest])(partials)
+
+
+def batch(servable: Servable, rows: Sequence[Row]) -> Batch:
+    """What a caller sends: numbers, and texts where texts are declared."""
+    signature = servable.signature
+    numbers = np.array([[row.get(name, math.nan) for name in signature.numbers] for row in rows], dtype=np.float64)
+    texts = np.array([[row.get(name) for name in signature.texts] for row in rows], dtype=np.object_)
+    return Batch(numbers.reshape(len(rows), -1), texts.reshape(len(rows), -1))
+
+
+def load(root: Path, model: FateModel, mode: Mode) -> Loaded:
+    refs, paths = [], {}
+    for site in model.sites:
+        role, _, party = site.partition(":")
+        manifest, files = half_of(model.parts[site], "m", "1", Site(role, party, model.hosts, mode))
+        refs.append(HalfRef(role, party, write_half(root / party, manifest, files)))
+        paths[site] = half_path(root / party, "m", "1", role, party)
+    for path in paths.values():
+        bind(path, refs)
+    artifacts = {site: open_half(root / site.partition(":")[2], "m", "1", site.partition(":")[2]) for site in paths}
+    return Loaded(artifacts, {site: load_servable(loader_for(artifact)) for site, artifact in artifacts.items()})
+
+
+def users(seed: int, model: FateModel, count: int) -> list[dict[str, Row]]:
+    """Raw rows of all parties: numbers, marked values, zeros, and nothing at all."""
+    source = random.Random(seed)
+
+    def value(name: str) -> object:
+        if name in model.worded:
+            return source.choice([*TEXTS, *TEXTS, "black", "none", "purple"])
+        if source.random() < 0.3:
+            return source.choice([-999, 777, 555, 0, 1, 2])
+        return round(source.uniform(-2.5, 2.5), 3)
+
+    def row(names: Sequence[str]) -> Row:
+        return {name: value(name) for name in names if source.random() < 0.9}
+
+    return [{site: row(model.columns[site]) for site in model.sites} for _ in range(count)]
