@@ -10,15 +10,18 @@ from pathlib import Path
 def worker(arguments: list[str]) -> int:
     from serving import worker as process  # noqa: PLC0415 - the command line does without
     from serving.assembly import assemble  # noqa: PLC0415
+    from serving.handover import Handover  # noqa: PLC0415
 
     parser = argparse.ArgumentParser(prog="python -m serving")
     parser.add_argument("--worker", action="store_true", required=True)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--parent", type=int, help="process id to die with")
+    parser.add_argument("--handover", help="what the supervisor hands over, as JSON")
     given = parser.parse_args(arguments)
     if given.parent is not None:
         process.die_with(given.parent)
-    return process.run(given.config, assemble)
+    handover = Handover.decoded(given.handover) if given.handover else Handover()
+    return process.run(given.config, assemble, handover)
 
 
 def main() -> None:

@@ -43,12 +43,17 @@ class HttpServer:
 
     def add_port(self, address: str, credentials: ServerCredentials | None = None) -> int:
         """Bind `host:port` (0 = any); returns the port. Raises OSError naming the address when taken."""
-        self._socket = listen(address)
+        listening = listen(address)
+        self.add_socket(listening, credentials)
+        return bound_port(listening)
+
+    def add_socket(self, listening: socket.socket, credentials: ServerCredentials | None = None) -> None:
+        """Take calls from a socket that listens already, and own it."""
+        self._socket = listening
         if credentials is not None:
             self._config.load()
             self._config.ssl = credentials.context
             self._server.credentials = credentials
-        return bound_port(self._socket)
 
     async def start(self) -> None:
         if self._socket is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -12,11 +13,15 @@ from pathlib import Path
 from typing import Protocol
 
 from serving import ports_file
+from serving.handover import Handover, Progress
 from serving.health import Health
 from serving.settings import Settings
 from serving.transport import Server, ServerCredentials
+from serving.transport.listening import bound_port
 
 logger = logging.getLogger(__name__)
+
+NOTHING_HANDED = Handover()
 
 
 class NodeState(Enum):
@@ -44,6 +49,8 @@ class Listener(Protocol):
     """A server of any protocol."""
 
     def add_port(self, address: str, credentials: ServerCredentials | None = None) -> int: ...
+
+    def add_socket(self, listening: socket.socket, credentials: ServerCredentials | None = None) -> None: ...
 
     async def start(self) -> None: ...
 
@@ -89,6 +96,7 @@ class Node:
         self._health = Health(name for port in ports for name in port.services)
         self._stop = asyncio.Event()
         self._state = NodeState.NEW
+        self._handover = NOTHING_HANDED
         self.addresses: dict[str, str] = {}
         """Where the ports are bound, by name."""
 
@@ -103,8 +111,9 @@ class Node:
     def ask_to_stop(self) -> None:
         self._stop.set()
 
-    async def run(self) -> None:
+    async def run(self, handover: Handover = NOTHING_HANDED) -> None:
         """Returns after a clean stop. Raises OSError when a port is taken, and whatever a part raises at start."""
+        self._handover = handover
         self._enter(NodeState.STARTING)
         async with AsyncExitStack() as stack:
             stack.callback(self._enter, NodeState.STOPPED)
@@ -113,9 +122,14 @@ class Node:
             await self._serve()
 
     async def _bind(self, stack: AsyncExitStack) -> None:
+        handed = self._handover.taken()
         for port in self._ports:
             stack.push_async_callback(port.server.stop, 0)
-            bound = port.server.add_port(port.address, port.credentials)
+            if port.name in handed:
+                bound = bound_port(handed[port.name])
+                port.server.add_socket(handed[port.name], port.credentials)
+            else:
+                bound = port.server.add_port(port.address, port.credentials)
             self.addresses[port.name] = f"{port.address.rpartition(':')[0]}:{bound}"
         await self._health.register(self._grpc_servers)
 
@@ -128,6 +142,7 @@ class Node:
         state_dir = Path(self._settings.state_dir)
         await asyncio.to_thread(ports_file.write, state_dir, self.addresses)
         self._enter(NodeState.LOADING)
+        self._handover.tell(Progress.LISTENING)
         stack.push_async_callback(self._drain)
         logger.info("listening: %s", ", ".join(f"{name} {address}" for name, address in self.addresses.items()))
 
@@ -140,6 +155,7 @@ class Node:
                 ready.result()
                 self._enter(NodeState.READY)
                 await self._health.serving()
+                self._handover.tell(Progress.READY)
                 logger.info("ready")
                 await stop
         finally:

@@ -65,6 +65,8 @@ def check_tls(settings: Settings) -> Iterator[tuple[str, str]]:
         if tls.clients is ClientCertificates.OPTIONAL and settings.transport is not Transport.NATIVE:
             yield f"tls.{name}.clients", "'optional' needs transport = 'native'"
     party = settings.tls_of("party")
+    if settings.workers > 1 and settings.transport is not Transport.NATIVE:
+        yield "workers", "several workers need transport = 'native', which lets them share ports"
     if party is not None and not party.authority:
         yield "tls.party.authority", "is missing; it signs the other parties' certificates"
     if party is not None and settings.plaintext_caller:

@@ -202,6 +202,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     insecure: bool = False
     plaintext_caller: str = ""
     transport: Transport = Transport.NATIVE
+    workers: Annotated[int, Meta(ge=1, le=256)] = 1
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.PLAIN
     ports: Ports = Ports()

@@ -17,7 +17,8 @@ from loaders.loader import LoadError
 from serving.errors import TesseraError
 from serving.exit_code import ExitCode
 from serving.features.source import FeatureSourceError
-from serving.node import Node
+from serving.handover import Handover
+from serving.node import NOTHING_HANDED, Node
 from serving.settings import Settings
 from serving.settings_file import SettingsError, load
 from serving.telemetry import logs
@@ -35,12 +36,12 @@ def die_with(parent: int) -> None:
         raise SystemExit(ExitCode.FAILED)  # it ended before we asked
 
 
-def run(config: Path, assemble: Assemble) -> ExitCode:
+def run(config: Path, assemble: Assemble, handover: Handover = NOTHING_HANDED) -> ExitCode:
     """Serve until SIGTERM or SIGINT."""
     try:
         settings = load(config, os.environ)
         logs.set_up(settings.log_level, settings.log_format)
-        uvloop.run(_live(settings, assemble))
+        uvloop.run(_live(settings, assemble, handover))
     except (SettingsError, OSError, TesseraError, FeatureSourceError, ArtifactError, LoadError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.filename is None else None
         sys.stderr.write(f"tessera: {reason or error}\n")
@@ -48,8 +49,8 @@ def run(config: Path, assemble: Assemble) -> ExitCode:
     return ExitCode.OK
 
 
-async def _live(settings: Settings, assemble: Assemble) -> None:
+async def _live(settings: Settings, assemble: Assemble, handover: Handover) -> None:
     node = await assemble(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         get_running_loop().add_signal_handler(number, node.ask_to_stop)
-    await node.run()
+    await node.run(handover)

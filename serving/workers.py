@@ -1,4 +1,4 @@
-"""The supervisor of a node: owns the embedded cache server and keeps one worker process running."""
+"""The supervisor of a node: owns its sockets and its embedded cache server, and keeps its workers running."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+import msgspec
+
 from serving import ports_file
 from serving.exit_code import ExitCode
 from serving.settings import Settings
 from serving.settings_file import SettingsError, load
+from serving.slots import Listening, Worker, start_worker
 from serving.telemetry import logs
 
 logger = logging.getLogger(__name__)
@@ -28,8 +31,6 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 30.0
 STEADY_AFTER_S = 60.0
 """A worker that lived this long starts the count of failures anew."""
-KILL_MARGIN_S = 5.0
-"""What a worker gets beyond its own draining time before it is killed."""
 
 
 class Wish(Enum):
@@ -99,98 +100,153 @@ def exclusive(state_dir: Path) -> Iterator[None]:
 
 
 class Supervisor:
-    """Runs `command` as the worker. Signals: SIGTERM and SIGINT stop, SIGHUP starts a new worker with the settings
-    as they are now, if they are in order."""
+    """Runs `command` in every slot. Signals: SIGTERM and SIGINT stop; SIGHUP replaces the workers one by one with new
+    ones that read the settings as they are then, if they are in order. No call is refused meanwhile, except on grpcio,
+    where the old worker must have let go of the ports first."""
 
     def __init__(
         self,
         settings: Settings,
         command: Sequence[str],
         environ: Mapping[str, str],
-        check: Callable[[], object],
+        reload: Callable[[], Settings],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._state_dir = Path(settings.state_dir)
-        self._drain_s = settings.limits.drain_s
+        self._settings = settings
         self._command = command
         self._environ = environ
-        self._check = check
+        self._reload = reload
         self._clock = clock
-        self._wish = Wish.RUN
-        self._asked = asyncio.Event()
+        self._listening = Listening(settings.workers)
+        self._workers: dict[int, Worker] = {}
+        self._restarting: set[int] = set()
+        self._listened = False
+        self._stopping = asyncio.Event()
+        self._rolling: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
-        """The exit code for this process."""
+        """The exit code for this process. Raises OSError when a port is taken."""
         self._listen_for_signals()
-        failures, listened = 0, False
         ports_file.remove(self._state_dir)  # of a node that was killed
-        while True:
-            started_s = self._clock()
-            code = await self._one_worker()
-            listened = listened or bool(ports_file.read(self._state_dir))
+        self._listening.follow(self._settings)
+        try:
+            codes = await asyncio.gather(*(self._keep(slot) for slot in range(self._settings.workers)))
+        finally:
+            if self._rolling is not None:
+                self._rolling.cancel()
+                await asyncio.wait({self._rolling})
+            self._listening.close()
             ports_file.remove(self._state_dir)
-            step = after(Ended(code, self._clock() - started_s, listened, self._wish), failures)
-            if isinstance(step, GiveUp):
-                return step.code
-            failures = step.failures
-            if not await self._pause(code, step.pause_s):
-                return ExitCode.OK
+        return next((code for code in codes if code), ExitCode.OK)
+
+    @property
+    def _state_dir(self) -> Path:
+        return Path(self._settings.state_dir)
 
     def _listen_for_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._ask, Wish.STOP)
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._roll)
 
-    def _ask(self, wish: Wish) -> None:
-        if self._wish is not Wish.STOP:
-            self._wish = wish
-        self._asked.set()
+    async def _keep(self, slot: int) -> int:
+        """Keep one worker running in a slot until the supervisor stops; its exit code."""
+        failures = 0
+        while not self._stopping.is_set():
+            self._workers[slot] = await self._start(slot)
+            worker = await self._end(slot)
+            self._listened = self._listened or worker.listening.is_set()
+            ended = Ended(worker.ended.result(), self._clock() - worker.started_s, self._listened, self._wish(slot))
+            if all(other.ended.done() for other in self._workers.values()):
+                ports_file.remove(self._state_dir)
+            step = after(ended, failures)
+            if isinstance(step, GiveUp):
+                self._stopping.set()
+                return step.code
+            failures = step.failures
+            await self._pause(ended.code, step.pause_s)
+        return ExitCode.OK
 
-    def _reload(self) -> None:
+    async def _start(self, slot: int) -> Worker:
+        return await start_worker(self._command, self._environ, self._listening.of(slot), self._clock())
+
+    async def _end(self, slot: int) -> Worker:
+        """The worker of the slot that has ended: by itself, because all are to stop, or for a restart. One that has
+        been replaced does not count."""
+        stopping = asyncio.create_task(self._stopping.wait())
         try:
-            self._check()
-        except SettingsError as error:
-            logger.error("not restarting, the settings are wrong: %s", error)
-        else:
-            self._ask(Wish.RESTART)
+            while True:
+                worker = self._workers[slot]
+                await asyncio.wait({worker.ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                if self._workers[slot] is not worker:
+                    continue
+                if not worker.ended.done():
+                    await worker.stop(self._settings.limits.drain_s)
+                return worker
+        finally:
+            stopping.cancel()
 
-    async def _one_worker(self) -> int:
-        """From its start to its end; its exit code, negative for a signal."""
-        if self._wish is Wish.RESTART:
-            self._wish = Wish.RUN
-            self._asked.clear()
-        process = await asyncio.create_subprocess_exec(*self._command, env=self._environ)
-        logger.info("worker %d started", process.pid)
-        ended = asyncio.ensure_future(process.wait())
-        asked = asyncio.ensure_future(self._asked.wait())
-        await asyncio.wait({ended, asked}, return_when=asyncio.FIRST_COMPLETED)
-        asked.cancel()
-        if not ended.done():
-            await self._stop(process)
-        return await ended
+    def _wish(self, slot: int) -> Wish:
+        if self._stopping.is_set():
+            return Wish.STOP
+        if slot in self._restarting:
+            self._restarting.discard(slot)
+            return Wish.RESTART
+        return Wish.RUN
 
-    async def _stop(self, process: asyncio.subprocess.Process) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), self._drain_s + KILL_MARGIN_S)
-        except TimeoutError:
-            logger.warning("worker %d did not stop in time", process.pid)
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-
-    async def _pause(self, code: int, pause_s: float) -> bool:
-        """False when asked to stop meanwhile."""
+    async def _pause(self, code: int, pause_s: float) -> None:
         if pause_s:
             logger.warning("worker ended with code %d, the next one starts in %g s", code, pause_s)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), pause_s)
-        return self._wish is not Wish.STOP
+                await asyncio.wait_for(self._stopping.wait(), pause_s)
+
+    # --- SIGHUP ---
+
+    def _roll(self) -> None:
+        if self._rolling is not None and not self._rolling.done():
+            logger.warning("the workers are being replaced already; send SIGHUP again afterwards")
+            return
+        try:
+            settings = self._reload()
+            self._listening.follow(settings)
+        except (SettingsError, OSError) as error:
+            logger.error("not restarting, the settings are wrong: %s", error)
+            return
+        if settings.workers != self._settings.workers:
+            logger.warning("the number of workers changes when the node is stopped and started, not before")
+        self._settings = msgspec.structs.replace(settings, workers=self._settings.workers)
+        self._rolling = asyncio.create_task(self._replace_all())
+
+    async def _replace_all(self) -> None:
+        for slot in range(self._settings.workers):
+            old = self._workers[slot]
+            if old.ended.done():
+                continue  # its successor reads the new settings anyway
+            if not self._listening.of(slot):
+                self._restarting.add(slot)
+                await old.stop(self._settings.limits.drain_s)
+            elif not await self._replace(slot, old):
+                logger.error("the new worker did not become ready; the others stay as they are")
+                return
+
+    async def _replace(self, slot: int, old: Worker) -> bool:
+        """The old worker serves until the new one is ready; then both take from the same sockets until it has gone."""
+        new = await self._start(slot)
+        try:
+            if not await new.becomes_ready():
+                return False
+            self._workers[slot] = new
+        finally:
+            if self._workers[slot] is not new:
+                await new.stop(0)
+        await old.stop(self._settings.limits.drain_s)
+        return True
 
 
-def supervise(config: Path, worker: Sequence[str] = WORKER) -> int:
-    """`tessera serve`. Raises SettingsError, InUseError."""
+def supervise(config: Path, worker: Sequence[str] = WORKER, workers: int | None = None) -> int:
+    """`tessera serve`. Raises SettingsError, InUseError, and OSError when a port is taken."""
+    if workers is not None:
+        os.environ["TESSERA_WORKERS"] = str(workers)  # for the workers' settings too
     settings = load(config, os.environ)
     logs.set_up(settings.log_level, settings.log_format)
     command = [*worker, "--config", str(config), "--parent", str(os.getpid())]

@@ -18,10 +18,11 @@ def check_free(address: str) -> None:
         raise OSError(errno.EADDRINUSE, f"cannot bind {address}: {os.strerror(errno.EADDRINUSE)}")
 
 
-def listen(address: str) -> socket.socket:
-    """Listens when it returns, so that a second server on the address fails here. Raises OSError that names it."""
+def listen(address: str, shared: bool = False) -> socket.socket:
+    """Listens when it returns, so that a second server on the address fails here, unless both are `shared` (then the
+    kernel spreads connections over them). Raises OSError that names it."""
     try:
-        return _unix(address.removeprefix(UNIX)) if address.startswith(UNIX) else _tcp(address)
+        return _unix(address.removeprefix(UNIX)) if address.startswith(UNIX) else _tcp(address, shared)
     except OSError as error:
         # Resolvers have texts and numbers of their own.
         reason = str(error.strerror) if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
@@ -40,10 +41,12 @@ def remove_path(listening: socket.socket) -> None:
             Path(listening.getsockname()).unlink()
 
 
-def _tcp(address: str) -> socket.socket:
+def _tcp(address: str, shared: bool) -> socket.socket:
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
     made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    if shared:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     return _bound(made, (host, int(port)))
 
 

@@ -2,17 +2,26 @@
 
 import argparse
 import asyncio
+import os
 import sys
 from pathlib import Path
 
 from serving import worker, workers
+from serving.handover import Handover
 from serving.node import Node, Port
 from serving.transport import server
+
+
+async def slow(payload, call):
+    await asyncio.sleep(0.5)
+    return payload
 
 
 async def assemble(settings):
     made = server(settings.transport)
     made.add_bytes_handler("/test.Echo/Echo", lambda payload, call: payload)
+    made.add_bytes_handler("/test.Echo/Who", lambda payload, call: b"%d" % os.getpid())
+    made.add_bytes_handler("/test.Echo/Slow", slow)
     return Node(settings, (Port("service", made, settings.ports.service),), (), lambda: asyncio.sleep(0))
 
 
@@ -21,10 +30,11 @@ def main():
     parser.add_argument("--worker", action="store_true")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--parent", type=int)
+    parser.add_argument("--handover", default="{}")
     given = parser.parse_args()
     if given.worker:
         worker.die_with(given.parent)
-        return worker.run(given.config, assemble)
+        return worker.run(given.config, assemble, Handover.decoded(given.handover))
     return workers.supervise(given.config, (sys.executable, "-m", __spec__.name, "--worker"))
 
 

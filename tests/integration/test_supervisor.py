@@ -19,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("transport")
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "tests.integration.small_node")
+SERVE = (sys.executable, "-m", "serving", "serve")
 
 
 def until(what, timeout_s=20):
@@ -34,11 +35,11 @@ def until(what, timeout_s=20):
 class Serving:
     """A supervisor started on a folder."""
 
-    def __init__(self, folder, ports="service = '127.0.0.1:0'", drain_s=10, command=COMMAND) -> None:
+    def __init__(self, folder, ports="service = '127.0.0.1:0'", drain_s=10, command=COMMAND, top="") -> None:
         self.state_dir = folder / "state"
         self.config = folder / "node.toml"
         self.config.write_text(
-            "party = 'bank'\nstate_dir = 'state'\nregistry = 'registry'\n[cache]\nembedded = false\n"
+            f"{top}party = 'bank'\nstate_dir = 'state'\nregistry = 'registry'\n[cache]\nembedded = false\n"
             f"[ports]\n{ports}\n[limits]\ndrain_s = {drain_s}\n"
         )
         self.process = subprocess.Popen(
@@ -159,6 +160,7 @@ def test_sighup_starts_a_worker_with_the_new_settings(serving):
     running.config.write_text(running.config.read_text().replace("drain_s = 10", "drain_s = 1.25"))
     running.process.send_signal(signal.SIGHUP)
     running.next_worker(first)
+    until(lambda: not first.is_running())
     until(lambda: serves(running))
     running.process.terminate()
     assert "draining for up to 1.25 s" in running.ended()[1]
@@ -178,7 +180,7 @@ def test_sighup_with_wrong_settings_changes_nothing(serving):
 
 
 def test_wrong_settings_end_it_with_one_line(serving):
-    running = serving(ports="servce = '127.0.0.1:0'", command=(sys.executable, "-m", "serving", "serve"))
+    running = serving(ports="servce = '127.0.0.1:0'", command=SERVE)
     assert running.ended() == (
         2,
         f"tessera: {running.config}: ports.servce: is not a setting; did you mean ports.service?\n",
@@ -188,7 +190,7 @@ def test_wrong_settings_end_it_with_one_line(serving):
 def test_a_port_in_use_ends_it_with_one_line(serving):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        code, said = serving(ports=f"service = '{address}'").ended()
+        code, said = serving(ports=f"service = '{address}'", command=SERVE).ended()
     assert code == 2
     assert [line for line in said.splitlines() if "INFO" not in line] == [
         f"tessera: cannot bind {address}: Address already in use"
@@ -198,7 +200,7 @@ def test_a_port_in_use_ends_it_with_one_line(serving):
 def test_two_nodes_cannot_share_a_state_folder(serving):
     running = serving()
     running.worker()
-    second = serving(command=(sys.executable, "-m", "serving", "serve"))
+    second = serving(command=SERVE)
     code, said = second.ended()
     assert code == 2
     assert said.startswith(f"tessera: process {running.process.pid} already runs a node on {running.state_dir};")

@@ -1,0 +1,133 @@
+"""Several workers on one port: real processes, replaced, killed and stopped while clients call."""
+
+import asyncio
+import collections
+import contextlib
+import signal
+
+import psutil
+import pytest
+
+from serving import ports_file
+from serving.transport import Code, RpcError, Transport, channel
+from tests.integration.test_supervisor import Serving, until
+
+ECHO = "/test.Echo/Echo"
+WHO = "/test.Echo/Who"
+
+
+@pytest.fixture
+def three(tmp_path):
+    running = Serving(tmp_path, top="workers = 3\n")
+    running.address = until(lambda: ports_file.read(running.state_dir).get("service"))
+    yield running
+    if running.process.poll() is None:
+        running.process.terminate()
+    running.process.communicate(timeout=20)
+
+
+def workers(running):
+    return {child.pid for child in psutil.Process(running.process.pid).children()}
+
+
+async def who(running, calls=40):
+    """How many calls each worker answered, each call over a connection of its own."""
+    seen = collections.Counter()
+    for _ in range(calls):
+        link = channel(Transport.NATIVE, running.address)
+        seen[int(await link.unary(WHO, b"", 5))] += 1
+        await link.close()
+    return seen
+
+
+async def all_answer(running):
+    async with asyncio.timeout(20):
+        while len(seen := await who(running)) < 3:
+            pass
+    return seen
+
+
+async def test_all_workers_answer_on_one_port(three):
+    assert set(await all_answer(three)) == workers(three)
+
+
+async def test_replacing_the_workers_refuses_nobody(three):
+    before = set(await all_answer(three))
+    stop = asyncio.Event()
+    answered = 0
+
+    async def with_new_connections():
+        nonlocal answered
+        while not stop.is_set():
+            link = channel(Transport.NATIVE, three.address)
+            assert await link.unary(ECHO, b"x", 5) == b"x"
+            await link.close()
+            answered += 1
+
+    async def on_one_connection():
+        nonlocal answered
+        link = channel(Transport.NATIVE, three.address)
+        while not stop.is_set():
+            assert await link.unary(ECHO, b"y", 5) == b"y"
+            answered += 1
+            await asyncio.sleep(0)
+        await link.close()
+
+    callers = [asyncio.create_task(caller()) for caller in (*[with_new_connections] * 2, *[on_one_connection] * 4)]
+    three.process.send_signal(signal.SIGHUP)
+    async with asyncio.timeout(40):
+        while workers(three) & before or len(workers(three)) != 3:
+            await asyncio.sleep(0.02)
+            for caller in callers:
+                if caller.done():
+                    caller.result()
+    stop.set()
+    await asyncio.gather(*callers)
+    assert answered > 50
+    assert not set(await all_answer(three)) & before
+
+
+async def test_a_killed_worker_is_replaced_while_the_others_serve(three):
+    before = await all_answer(three)
+    killed = next(iter(before))
+    psutil.Process(killed).kill()
+    answers = 0
+    async with asyncio.timeout(20):
+        while len(workers(three) - set(before)) < 1:
+            with contextlib.suppress(RpcError):
+                await who(three, 1)
+                answers += 1
+    after = await all_answer(three)
+    assert set(before) - {killed} < set(after)
+    assert killed not in after
+
+
+async def test_sigterm_drains_all(three):
+    await all_answer(three)
+    links = [channel(Transport.NATIVE, three.address) for _ in range(6)]
+    await asyncio.gather(*(link.unary(ECHO, b"x", 5) for link in links))
+    running = [asyncio.create_task(link.unary("/test.Echo/Slow", b"slow", 10)) for link in links]
+    await asyncio.sleep(0.1)
+    three.process.terminate()
+    assert await asyncio.gather(*running) == [b"slow"] * 6
+    for link in links:
+        with pytest.raises(RpcError) as refused:
+            await link.unary(ECHO, b"x", 5)
+        assert refused.value.code is Code.UNAVAILABLE
+        await link.close()
+    assert await asyncio.to_thread(three.process.wait, 20) == 0
+    assert not (three.state_dir / ports_file.NAME).exists()
+
+
+def test_moved_ports_are_followed(tmp_path):
+    running = Serving(tmp_path)
+    try:
+        first = running.worker()
+        old = ports_file.read(running.state_dir)["service"]
+        running.config.write_text(running.config.read_text().replace("'127.0.0.1:0'", "'localhost:0'", 1))
+        running.process.send_signal(signal.SIGHUP)
+        until(lambda: not first.is_running())
+        assert until(lambda: ports_file.read(running.state_dir).get("service")) != old
+    finally:
+        running.process.terminate()
+        running.process.communicate(timeout=20)
