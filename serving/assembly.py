@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from serving.cache.memory import MemoryTier
 from serving.cache.redis import RedisTier
 from serving.cache.result import ResultCache
 from serving.cache.tiered import TieredCache
-from serving.control import FileControlStore
+from serving.control import ControlStore, FileControlStore
 from serving.features.catalog import make_source
 from serving.features.source import FeatureSource
 from serving.frontdoor import admin, federation, inference
@@ -36,8 +37,9 @@ from serving.pipeline import Pipeline
 from serving.pool import ModelPool
 from serving.publishing import Publishing
 from serving.readiness import Readiness, cache_problems, model_problems, report
-from serving.readings import cache_metrics, lag_metrics, model_metrics
+from serving.readings import cache_metrics, lag_metrics, model_metrics, replica_metrics
 from serving.reconciler import Reconciler
+from serving.replicas import Replicas
 from serving.security import own_credentials, port_credentials
 from serving.settings import Role, Settings
 from serving.telemetry.exposition import Exposition, request_metrics
@@ -49,13 +51,14 @@ from serving.transport import ChannelOptions, Server, ServerOptions, channel, se
 async def assemble(settings: Settings) -> Node:
     """A node that is ready to run. Raises what a wrong file raises, naming it."""
     state_dir = Path(settings.state_dir)
-    store = await asyncio.to_thread(FileControlStore, state_dir)
+    store = await asyncio.to_thread(_control_store, settings)
+    replicas = Replicas(settings.party, settings.replica or socket.gethostname(), store)
     secret = await asyncio.to_thread(node_secret, settings.cache.secret_file, state_dir)
 
     pool = ModelPool(settings.limits.pool_max_bytes)
     reconciler = Reconciler(Path(settings.registry), settings.party, pool)
     peers = await _peers(settings)
-    publishing = Publishing(settings.party, store, reconciler, pool, peers, settings.limits.load_timeout_s)
+    publishing = Publishing(replicas, reconciler, pool, peers, settings.limits.load_timeout_s)
     upkeep = HoldUpkeep(publishing.keep_holds)
 
     memory, shared = _remote_tiers(settings)
@@ -71,7 +74,7 @@ async def assemble(settings: Settings) -> Node:
     inference.register(service, pipeline, figures, access)
     federation.register(party, host, publishing, settings, access.party, figures)
     admin.register(operator, publishing, audit, access)
-    checks = (partial(model_problems, publishing), partial(cache_problems, shared))
+    checks = (partial(model_problems, publishing), partial(cache_problems, shared), replicas.problems)
 
     def readiness() -> Readiness:
         return report(node.state is NodeState.READY, node.state.value, checks)
@@ -82,10 +85,9 @@ async def assemble(settings: Settings) -> Node:
     oip.register(service, foreign, figures, access.operator)
     oip.register(operator, foreign, figures, partial(access.admin, role=Role.OPERATOR))
     readings = (
-        partial(request_metrics, figures),
-        partial(lag_metrics, lag),
+        *(partial(request_metrics, figures), partial(lag_metrics, lag)),
+        *(partial(model_metrics, publishing, pool), partial(replica_metrics, replicas)),
         partial(cache_metrics, _levels(results, memory, shared)),
-        partial(model_metrics, publishing, pool),
     )
     max_bytes = settings.limits.max_request_bytes
     protocols = OipHttp(foreign, figures, max_bytes).routes()
@@ -97,6 +99,7 @@ async def assemble(settings: Settings) -> Node:
         *(Part(stop=peer.close) for peer in peers.values()),
         *(Part(source.open, source.close) for source in sources.values()),
         Part(stop=reconciler.stop),
+        Part(stop=replicas.stop),
         Part(stop=upkeep.stop),
     )
 
@@ -107,6 +110,15 @@ async def assemble(settings: Settings) -> Node:
 
     ports = await asyncio.to_thread(_ports, settings, (service, party, operator), http)
     return (node := Node(settings, ports, parts, ready))
+
+
+def _control_store(settings: Settings) -> ControlStore:
+    local = FileControlStore(Path(settings.state_dir))
+    if not settings.control.url:
+        return local
+    from serving.control_redis import RedisControlStore  # noqa: PLC0415 - only replicas on several machines need it
+
+    return RedisControlStore(settings.control.url, settings.party, local)
 
 
 def _servers(settings: Settings) -> tuple[Server, Server, Server]:

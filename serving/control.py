@@ -6,12 +6,17 @@ unknown keys are kept when this version writes.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import threading
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import rfc8785
@@ -19,6 +24,8 @@ import rfc8785
 from serving.errors import ConflictError
 
 SCHEMA = "1.0"
+REPORT_TTL_S = 5.0
+"""Of a replica that does not report any more."""
 
 
 class WantedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,8 +89,25 @@ class SnapshotError(OSError):
     """The kept state cannot be read; the text names the file and the remedy."""
 
 
+class ReplicaModel(msgspec.Struct, frozen=True):
+    """A model at one replica: its state's name, why it is not ready, and the binding of the half."""
+
+    state: str
+    reason: str = ""
+    binding_digest: str = ""
+
+
+class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a replica says of itself. `revision`: of the state that it follows; `models` by `name/version`."""
+
+    replica: str
+    revision: int
+    models: dict[str, ReplicaModel] = {}
+
+
 class ControlStore(ABC):
-    """Keeps one State. Thread-safe; `read` is cheap, `compare_and_set` waits for the disk."""
+    """Keeps one State for all replicas of a party, and what they report. Thread-safe; `read` is cheap and may be as old
+    as the last `refresh`; the other methods wait for a disk or a network and raise OSError when that fails."""
 
     @abstractmethod
     def read(self) -> State: ...
@@ -91,47 +115,136 @@ class ControlStore(ABC):
     @abstractmethod
     def compare_and_set(self, expected_revision: int, state: State) -> State:
         """Store `state` with the next revision and return it as stored. Raises ConflictError when somebody else changed
-        the state meanwhile, OSError when it cannot be written; then nothing has changed."""
+        the state meanwhile, which `read` shows then, OSError when it cannot be written; then nothing has changed."""
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """Let `read` show what other replicas have stored."""
+
+    @abstractmethod
+    def report(self, report: ReplicaReport) -> None:
+        """Tell the other replicas; forgotten after `REPORT_TTL_S`."""
+
+    @abstractmethod
+    def reports(self) -> list[ReplicaReport]:
+        """Of all replicas that live, this one among them, by name."""
+
+    def close(self) -> None:  # noqa: B027 - most have nothing to let go of
+        """Let go of files and connections."""
 
 
 class MemoryControlStore(ControlStore):
-    """For tests and throw-away nodes: nothing survives."""
+    """For tests and throw-away nodes: nothing survives. `clock` is any seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._state = State()
         self._lock = threading.Lock()
+        self._clock = clock
+        self._reports: dict[str, tuple[float, ReplicaReport]] = {}
 
     def read(self) -> State:
         return self._state
 
     def compare_and_set(self, expected_revision: int, state: State) -> State:
         with self._lock:
-            self._state = _successor(self._state, expected_revision, state)
+            self._state = successor(self._state, expected_revision, state)
             return self._state
+
+    def refresh(self) -> None:
+        """There is but one state."""
+
+    def report(self, report: ReplicaReport) -> None:
+        self._reports[report.replica] = (self._clock(), report)
+
+    def reports(self) -> list[ReplicaReport]:
+        oldest = self._clock() - REPORT_TTL_S
+        return [report for _, (told, report) in sorted(self._reports.items()) if told > oldest]
 
 
 class FileControlStore(ControlStore):
-    """`state.json` in the state folder: the state and its SHA-256; the one before is kept beside it."""
+    """`state.json` in the state folder: the state and its SHA-256; the one before is kept beside it. The workers of one
+    machine may share the folder: a lock file orders their changes. `clock` is Unix seconds."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "state.json"
+        self._replicas = folder / "replicas"
+        self._clock = clock
         self._lock = threading.Lock()
-        self._document: dict[str, Any] = _read_document(self._path)
-        self._state = _decode(self._path, self._document)
+        self._document: dict[str, Any] = {}
+        self._state = State()
+        self._stamp: tuple[int, int] | None = None
+        self.refresh()
 
     def read(self) -> State:
         return self._state
 
+    @property
+    def document(self) -> dict[str, Any]:
+        """The state as it is kept, with what this version does not know."""
+        return self._document
+
+    def keep(self, document: dict[str, Any], state: State) -> None:
+        """As another store has it, unless what is here is newer. Raises OSError."""
+        with self._lock, self._exclusively():
+            self._read_newer()
+            if self._state.revision < state.revision:
+                self._write(document)
+                self._document, self._state, self._stamp = document, state, self._stamp_now()
+
     def compare_and_set(self, expected_revision: int, state: State) -> State:
-        with self._lock:
-            changed = _successor(self._state, expected_revision, state)
-            document = _with_unknown_keys(
-                msgspec.to_builtins(changed), self._document, msgspec.to_builtins(self._state)
-            )
+        with self._lock, self._exclusively():
+            self._read_newer()
+            changed = successor(self._state, expected_revision, state)
+            document = with_unknown_keys(msgspec.to_builtins(changed), self._document, msgspec.to_builtins(self._state))
             self._write(document)
-            self._document, self._state = document, changed
+            self._document, self._state, self._stamp = document, changed, self._stamp_now()
             return changed
+
+    def refresh(self) -> None:
+        """Raises SnapshotError."""
+        with self._lock:
+            self._read_newer()
+
+    def report(self, report: ReplicaReport) -> None:
+        self._replicas.mkdir(exist_ok=True)
+        path = self._replicas / f"{quote(report.replica, safe='')}.json"
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.write_bytes(msgspec.json.encode(report))
+        os.utime(draft, (self._clock(), self._clock()))
+        draft.replace(path)
+
+    def reports(self) -> list[ReplicaReport]:
+        oldest = self._clock() - REPORT_TTL_S
+        found = []
+        for path in sorted(self._replicas.glob("*.json")):
+            try:
+                if path.stat().st_mtime > oldest:
+                    found.append(msgspec.json.decode(path.read_bytes(), type=ReplicaReport))
+            except (OSError, msgspec.MsgspecError):
+                continue  # gone meanwhile, or of another version
+        return found
+
+    @contextlib.contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        with self._path.with_suffix(".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _stamp_now(self) -> tuple[int, int] | None:
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return None
+        return (status.st_mtime_ns, status.st_ino)
+
+    def _read_newer(self) -> None:
+        stamp = self._stamp_now()
+        if stamp is None or stamp == self._stamp:
+            return
+        document = _read_document(self._path)
+        self._state = decode_state(str(self._path), document)
+        self._document, self._stamp = document, stamp
 
     def _write(self, document: dict[str, Any]) -> None:
         """The new file is complete on disk before it takes the name of the old one."""
@@ -161,7 +274,7 @@ def _write_synced(path: Path, raw: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _successor(current: State, expected_revision: int, state: State) -> State:
+def successor(current: State, expected_revision: int, state: State) -> State:
     if current.revision != expected_revision:
         raise ConflictError(
             f"the state has changed meanwhile, it is at revision {current.revision}; look and try again"
@@ -186,21 +299,23 @@ def _read_document(path: Path) -> dict[str, Any]:
     return document
 
 
-def _decode(path: Path, document: dict[str, Any]) -> State:
+def decode_state(origin: str, document: dict[str, Any]) -> State:
     schema = str(document.get("schema", SCHEMA))
     if schema.partition(".")[0] != SCHEMA.partition(".")[0]:
-        raise SnapshotError(f"{path} has schema {schema}, this version reads {SCHEMA}; start the version that wrote it")
+        raise SnapshotError(
+            f"{origin} has schema {schema}, this version reads {SCHEMA}; start the version that wrote it"
+        )
     try:
         return msgspec.convert(document, State)
     except msgspec.ValidationError as error:
-        raise SnapshotError(f"{path}: {error}; restore it from a backup, then start again") from None
+        raise SnapshotError(f"{origin}: {error}; restore it from a backup, then start again") from None
 
 
 def _checksum(document: dict[str, Any]) -> str:
     return hashlib.sha256(rfc8785.dumps(document)).hexdigest()
 
 
-def _with_unknown_keys(new: Any, before: Any, known: Any) -> Any:
+def with_unknown_keys(new: Any, before: Any, known: Any) -> Any:
     """`new` plus what `before` had and this version does not know, at the same places; `known` is `before` as this
     version reads it. An entry of a list is at the same place while this version does not change it."""
     if new == known:
@@ -208,7 +323,7 @@ def _with_unknown_keys(new: Any, before: Any, known: Any) -> Any:
     if isinstance(new, dict) and isinstance(known, dict):
         unknown = {key: value for key, value in before.items() if key not in known}
         merged = {
-            key: _with_unknown_keys(value, before[key], known[key]) if key in before else value
+            key: with_unknown_keys(value, before[key], known[key]) if key in before else value
             for key, value in new.items()
         }
         return unknown | merged

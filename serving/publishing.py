@@ -15,12 +15,13 @@ from typing import Protocol
 import msgspec
 
 from serving import bindings
-from serving.control import Binding, ControlStore, Hold, Service, State
+from serving.control import Binding, Hold, ReplicaModel, Service, State
 from serving.errors import ConflictError, PeerError, UnknownNameError
 from serving.holds import HoldingPeer, Holds, HostHolds, hold_model, no_address
 from serving.lifecycle import Lifecycle, LoadState, ReplicaOutcome
 from serving.pool import ModelHandle, ModelId, ModelPool
 from serving.reconciler import Reconciler
+from serving.replicas import Replicas
 from serving.routing import RouteTable
 from serving.wanted import Wanted
 
@@ -42,8 +43,8 @@ class PublishingPeer(HoldingPeer, Protocol):
     async def load(self, model: ModelId, binding_digest: str, timeout_s: float) -> list[ReplicaOutcome]: ...
 
 
-REPLICA = "0"
-"""This process among the party's replicas; there is one so far."""
+FOLLOW_S = 2.0
+"""How long an acknowledgement waits for the other replicas to honour the change; they do so anyway."""
 
 BindingRules = Callable[[Service | None], Binding]
 """From the service as it is to its next binding."""
@@ -54,15 +55,15 @@ class Publishing:
 
     def __init__(
         self,
-        party: str,
-        store: ControlStore,
+        replicas: Replicas,
         reconciler: Reconciler,
         pool: ModelPool,
         peers: Mapping[str, PublishingPeer],
         load_timeout_s: float,
     ) -> None:
-        self._party = party
-        self._wanted = Wanted(store)
+        self._party = replicas.party
+        self._replicas = replicas
+        self._wanted = Wanted(replicas.store)
         self._reconciler = reconciler
         self._pool = pool
         self._peers = peers
@@ -78,20 +79,42 @@ class Publishing:
     def routes(self) -> RouteTable:
         return self._wanted.routes
 
+    @property
+    def replica(self) -> str:
+        return self._replicas.name
+
     def restore(self) -> None:
-        """On start: want what the kept state wants."""
+        """On start: want what the kept state wants, and follow it from here on."""
         self._reconcile()
+        self._replicas.start(self._reported, self._follow)
+
+    def _follow(self) -> None:
+        self._wanted.follow()
+        self._reconcile()
+
+    def _reported(self) -> dict[str, ReplicaModel]:
+        return {
+            str(model): ReplicaModel(life.state.value, life.reason, handle.artifact.binding_digest if handle else "")
+            for model, life in self._reconciler.lives.items()
+            for handle in (self._pool.find(model),)
+        }
 
     async def load(self, model: ModelId) -> tuple[list[ReplicaOutcome], str]:
         """Load here, then at every host of the model. Returns an outcome per replica and the binding digest (hex).
         Raises ConflictError with the reason when this party's own half does not load."""
         own, handle = await self.load_here(model)
         remote = await asyncio.gather(*(self._load_at(host, handle) for host in handle.hosts))
-        return [own, *(outcome for outcomes in remote for outcome in outcomes)], handle.artifact.binding_digest
+        return [*own, *(outcome for outcomes in remote for outcome in outcomes)], handle.artifact.binding_digest
 
-    async def load_here(self, model: ModelId, binding_digest: str = "") -> tuple[ReplicaOutcome, ModelHandle]:
-        """Load this party's half; when `binding_digest` is given, only a half of that binding. Raises ConflictError, or
-        UnknownNameError when the registry has no such half."""
+    async def load_here(self, model: ModelId, binding_digest: str = "") -> tuple[list[ReplicaOutcome], ModelHandle]:
+        """Load this party's half on all its replicas; when `binding_digest` is given, only a half of that binding.
+        Raises ConflictError when it does not load on this replica, or UnknownNameError when the registry has no such
+        half."""
+        own, handle = await self._load_on_this_replica(model, binding_digest)
+        others = await self._replicas.load(model, self._wanted.state.revision, self._load_timeout_s)
+        return [own, *others], handle
+
+    async def _load_on_this_replica(self, model: ModelId, binding_digest: str) -> tuple[ReplicaOutcome, ModelHandle]:
         known = self._pool.find(model)
         if known is None:
             await self._reconciler.check_there(model)
@@ -114,7 +137,7 @@ class Publishing:
             self._asked.remove(model)
             self._reconcile()
         state = LoadState.LOADED if known is None else LoadState.ALREADY_LOADED
-        return ReplicaOutcome(self._party, REPLICA, state), handle
+        return ReplicaOutcome(self._party, self.replica, state), handle
 
     async def hold_here(self, hold: Hold, binding_digest: str) -> None:
         """Grant another party's hold on a version that is READY here with this binding. Raises ConflictError."""
@@ -123,6 +146,7 @@ class Publishing:
         if handle is None:
             raise ConflictError(f"{model} is not loaded at party {self._party!r}")
         handle.check_binding(binding_digest)
+        await self._replicas.require([handle], FOLLOW_S)
         await self.holds.grant(hold)
 
     async def online(
@@ -229,6 +253,7 @@ class Publishing:
     ) -> Service:
         handles = [self._ready(model) for model in models]
         _check_widths(handles)
+        await self._replicas.require(handles, FOLLOW_S)
         before = self._needed(self._wanted.state.services.get(service))
         try:
             await self._host_holds.take(service, revision + 1, handles)
@@ -252,7 +277,9 @@ class Publishing:
             )
             return msgspec.structs.replace(state, services={**state.services, service: changed})
 
-        stored = (await self._wanted.change(bound)).services[service]
+        state = await self._wanted.change(bound)
+        await self._replicas.follow(state.revision, FOLLOW_S)
+        stored = state.services[service]
         shares = ", ".join(f"{v.model}/{v.version} {v.weight / 100:g} %" for v in stored.current.variants)
         logger.info("service %s is at revision %d: %s", service, stored.revision, shares)
         return stored

@@ -10,6 +10,7 @@ from serving.cache.counts import Counts
 from serving.lifecycle import ModelState
 from serving.pool import ModelPool
 from serving.publishing import Publishing
+from serving.replicas import Replicas
 from serving.telemetry.exposition import counter, gauge, histogram
 from serving.telemetry.lag import LoopLag
 
@@ -46,6 +47,12 @@ def model_metrics(publishing: Publishing, pool: ModelPool) -> Iterable[Metric]:
     )
     yield gauge("tessera_pool_bytes", "Memory of all loaded models.", [({}, float(pool.held_bytes))])
     yield gauge("tessera_pool_max_bytes", "limits.pool_max_bytes.", [({}, float(pool.max_bytes))])
+
+
+def replica_metrics(replicas: Replicas) -> Iterable[Metric]:
+    reachable, revision = float(not replicas.problem), float(replicas.store.read().revision)
+    yield gauge("tessera_control_store_up", "1 while the state that replicas share is in reach.", [({}, reachable)])
+    yield gauge("tessera_state_revision", "Of the wanted state that this replica follows.", [({}, revision)])
 
 
 def lag_metrics(lag: LoopLag) -> Iterable[Metric]:

@@ -161,6 +161,15 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     shared_timeout_s: Seconds = 0.02
 
 
+class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the wanted state is kept: a Redis-protocol server for replicas on several machines; else a file in the
+    state folder, which the workers of one node share."""
+
+    url: Annotated[
+        str, Meta(pattern="^$|^(redis|rediss|unix)://", description="a redis://, rediss:// or unix:// address")
+    ] = ""
+
+
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`per_s` and `burst` in rows (`burst`: those of one second when not given); `concurrent` in calls."""
 
@@ -193,7 +202,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `features` maps a model name, or `default`, to its source. `plaintext_caller` is the party that whoever connects to
     the party port without TLS counts as; without it such callers are refused. `principals` are who may use the admin
     port; while there are none, everybody who reaches it may. `anonymous_callers`: whether the service and HTTP ports
-    take calls of nobody in particular.
+    take calls of nobody in particular. `replica` names this node among those of the party; empty: the host's name.
     """
 
     party: PartyId
@@ -212,6 +221,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     peers: dict[PartyId, PeerSettings] = {}
     features: dict[str, FeatureSettings] = {}
     cache: CacheSettings = CacheSettings()
+    control: ControlSettings = ControlSettings()
+    replica: str = ""
     limits: Limits = Limits()
 
     def tls_of(self, port: str) -> TlsSettings | None:

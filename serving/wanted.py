@@ -32,7 +32,10 @@ class Wanted:
             try:
                 stored = await asyncio.to_thread(self._store.compare_and_set, state.revision, edited)
             except ConflictError:
-                continue  # overtaken
-            # Several changes may have been stored by now: the newest is what requests must see.
-            self.routes.current = bindings.routes(self._store.read(), self.routes.current.explicit_app)
+                continue  # overtaken; the store knows the newer state now
+            self.follow()
             return stored
+
+    def follow(self) -> None:
+        """Several changes may have been stored by now, by other replicas too: the newest is what requests must see."""
+        self.routes.current = bindings.routes(self._store.read(), self.routes.current.explicit_app)

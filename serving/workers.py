@@ -8,6 +8,7 @@ import fcntl
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -168,7 +169,11 @@ class Supervisor:
         return ExitCode.OK
 
     async def _start(self, slot: int) -> Worker:
-        return await start_worker(self._command, self._environ, self._listening.of(slot), self._clock())
+        environ = self._environ
+        if self._settings.workers > 1:
+            name = self._settings.replica or socket.gethostname()
+            environ = {**environ, "TESSERA_REPLICA": f"{name}/{slot}"}
+        return await start_worker(self._command, environ, self._listening.of(slot), self._clock())
 
     async def _end(self, slot: int) -> Worker:
         """The worker of the slot that has ended: by itself, because all are to stop, or for a restart. One that has

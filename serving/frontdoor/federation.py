@@ -14,7 +14,7 @@ from serving.host import HostSide
 from serving.lifecycle import LoadState, ReplicaOutcome
 from serving.peers.peer import FIELDS, PROTOCOL
 from serving.pool import ModelId
-from serving.publishing import REPLICA, Publishing
+from serving.publishing import Publishing
 from serving.settings import Settings
 from serving.telemetry.requests import RequestFigures
 from serving.transport import Call, Server, call_of
@@ -96,11 +96,11 @@ class FederationServicer(federation_pb2_grpc.FederationServicer):
         model = ModelId(request.model, request.version)
         self._allowed(context, model)
         try:
-            outcome, _ = await self._publishing.load_here(model, request.binding_digest.hex())
+            outcomes, _ = await self._publishing.load_here(model, request.binding_digest.hex())
             await self._host.check_features(model)
         except (ConflictError, UnknownNameError) as error:
-            outcome = ReplicaOutcome(self._settings.party, REPLICA, LoadState.FAILED, str(error))
-        return wire.LoadReply(replicas=[replica_message(outcome)])
+            outcomes = [ReplicaOutcome(self._settings.party, self._publishing.replica, LoadState.FAILED, str(error))]
+        return wire.LoadReply(replicas=[replica_message(outcome) for outcome in outcomes])
 
     @answering_method
     async def Hold(self, request: wire.HoldRequest, context: object) -> wire.HoldReply:

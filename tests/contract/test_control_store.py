@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -15,21 +15,55 @@ from serving.control import (
     FileControlStore,
     Hold,
     MemoryControlStore,
+    ReplicaModel,
+    ReplicaReport,
     Service,
     State,
     Variant,
     WantedModel,
 )
+from serving.control_redis import RedisControlStore
 from serving.errors import ConflictError
+from tests.redis_server import DURABLE, redis_server
+
+Maker = Callable[[str], ControlStore]
+"""A store as the replica of this name sees it."""
 
 
-@pytest.fixture(params=["memory", "file"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ControlStore:
-    makers: dict[str, Callable[[], ControlStore]] = {
-        "memory": MemoryControlStore,
-        "file": lambda: FileControlStore(tmp_path / "state"),
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a server that keeps everything."""
+    with redis_server(tmp_path_factory.mktemp("redis"), **DURABLE) as url:
+        yield url
+
+
+@pytest.fixture(params=["memory", "file", "redis"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Maker]:
+    made: list[ControlStore] = []
+    memory = MemoryControlStore()
+
+    def on_redis(replica: str) -> ControlStore:
+        local = FileControlStore(tmp_path / replica)
+        return RedisControlStore(request.getfixturevalue("server"), tmp_path.name.lower(), local)
+
+    makers: dict[str, Maker] = {
+        "memory": lambda replica: memory,
+        "file": lambda replica: FileControlStore(tmp_path / "state"),
+        "redis": on_redis,
     }
-    return makers[request.param]()
+
+    def one(replica: str) -> ControlStore:
+        made.append(makers[request.param](replica))
+        return made[-1]
+
+    yield one
+    for store in made:
+        store.close()
+
+
+@pytest.fixture
+def store(make: Maker) -> ControlStore:
+    return make("one")
 
 
 BINDING = Binding(
@@ -90,3 +124,35 @@ def test_of_many_writers_at_once_one_wins(store: ControlStore) -> None:
         writer.join()
     assert won == [store.read().default_service]
     assert store.read().revision == 1
+
+
+def test_one_replica_sees_what_another_stored(make: Maker) -> None:
+    one, other = make("one"), make("other")
+    one.compare_and_set(0, FULL)
+    other.refresh()
+    assert other.read() == one.read() == msgspec.structs.replace(FULL, revision=1)
+    assert make("late").read() == one.read()
+
+
+def test_a_change_of_a_replica_that_was_overtaken_is_refused_and_then_it_knows(make: Maker) -> None:
+    one, other = make("one"), make("other")
+    one.compare_and_set(0, FULL)
+    with pytest.raises(ConflictError, match="it is at revision 1"):
+        other.compare_and_set(0, State())
+    assert other.read() == one.read()
+    other.compare_and_set(1, State())
+    one.refresh()
+    assert one.read() == State(revision=2)
+
+
+def test_replicas_report(make: Maker) -> None:
+    one, other = make("one"), make("other")
+    assert one.reports() == []
+    first = ReplicaReport(replica="b/0", revision=1, models={"m/1": ReplicaModel("READY", "", "00ff")})
+    second = ReplicaReport(replica="a.example/1", revision=0)
+    one.report(first)
+    other.report(second)
+    assert one.reports() == other.reports() == [second, first]
+    later = msgspec.structs.replace(first, revision=2)
+    one.report(later)
+    assert other.reports() == [second, later]

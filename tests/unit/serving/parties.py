@@ -18,6 +18,7 @@ from serving.peers.peer import Peer
 from serving.pool import ModelPool
 from serving.publishing import Publishing
 from serving.reconciler import Reconciler
+from serving.replicas import Replicas
 from serving.settings import PeerSettings, Settings
 from serving.telemetry.requests import RequestFigures
 from serving.transport import Channel, ServerOptions, Transport, channel, server
@@ -55,7 +56,8 @@ async def running(
     links: dict[str, Channel] = {name: channel(Transport.NATIVE, target) for name, target in (peers or {}).items()}
     known = {name: Peer(name, link) for name, link in links.items()}
     # Looks at the apps on disk, as a node does before it serves.
-    publishing = await asyncio.to_thread(Publishing, party, store, reconciler, pool, known, load_timeout_s)
+    replicas = Replicas(party, "0", store)
+    publishing = await asyncio.to_thread(Publishing, replicas, reconciler, pool, known, load_timeout_s)
     publishing.restore()
     settings = Settings(
         party=party,
@@ -84,4 +86,5 @@ async def running(
     finally:
         await asyncio.gather(*(link.close() for link in (operator, *links.values())))
         await asyncio.gather(party_port.stop(0), admin_port.stop(0))
+        await replicas.stop()
         await reconciler.stop()

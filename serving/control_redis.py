@@ -1,0 +1,176 @@
+"""The wanted state in a Redis-protocol server that all replicas of a party share.
+
+One hash holds the revision and the document; a script compares and sets it. The server must not evict and must be on
+disk before it answers (append-only file, fsync always): it is asked, and refused otherwise. Every replica keeps the
+state it saw last in its own folder, and starts from that when the server is out of reach.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import redis
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
+
+from serving.control import (
+    REPORT_TTL_S,
+    ControlStore,
+    FileControlStore,
+    ReplicaReport,
+    SnapshotError,
+    State,
+    decode_state,
+    successor,
+    with_unknown_keys,
+)
+from serving.errors import ConflictError
+
+logger = logging.getLogger(__name__)
+
+_SET = """
+local revision = tonumber(redis.call('HGET', KEYS[1], 'revision') or '0')
+if revision ~= tonumber(ARGV[1]) then return 0 end
+redis.call('HSET', KEYS[1], 'revision', ARGV[2], 'document', ARGV[3])
+return 1
+"""
+_REPORT = """
+redis.call('HSET', KEYS[1], ARGV[1], redis.call('TIME')[1] .. ' ' .. ARGV[2])
+"""
+_WANTED = {"maxmemory-policy": "noeviction", "appendonly": "yes", "appendfsync": "always"}
+_TIMEOUT_S = 2.0
+
+
+class ControlStoreError(OSError):
+    """The server does not answer, or is not one to keep this in. The text says what to do."""
+
+
+class RedisControlStore(ControlStore):
+    """`local` keeps what was seen last. Raises ControlStoreError for a server that may lose state, or has."""
+
+    def __init__(self, url: str, party: str, local: FileControlStore) -> None:
+        self._redis = redis.Redis.from_url(
+            url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, driver_info=None
+        )
+        self._key = f"tessera:control:{party}"
+        self._local = local
+        self._set = self._redis.register_script(_SET)
+        self._tell = self._redis.register_script(_REPORT)
+        self._document, self._state = local.document, local.read()
+        try:
+            self._check()
+            self._begin()
+        except _Unreachable as error:
+            logger.error("%s; going on with the state of revision %d", error, self._state.revision)
+
+    def read(self) -> State:
+        return self._state
+
+    def compare_and_set(self, expected_revision: int, state: State) -> State:
+        changed = successor(self._state, expected_revision, state)
+        document = with_unknown_keys(msgspec.to_builtins(changed), self._document, msgspec.to_builtins(self._state))
+        with _reaching():
+            arguments = (expected_revision, changed.revision, msgspec.json.encode(document))
+            done = self._set(keys=(self._key,), args=arguments)
+        if not done:
+            self.refresh()
+            revision = self._state.revision
+            raise ConflictError(f"the state has changed meanwhile, it is at revision {revision}; look and try again")
+        self._follow(document, changed)
+        return changed
+
+    def refresh(self) -> None:
+        with _reaching():
+            revision = int(self._redis.hget(self._key, "revision") or 0)
+            if revision <= self._state.revision:
+                return
+            raw = self._redis.hget(self._key, "document")
+        document = msgspec.json.decode(raw or b"{}", type=dict[str, Any])
+        self._follow(document, decode_state("the control store", document))
+
+    def report(self, report: ReplicaReport) -> None:
+        with _reaching():
+            self._tell(keys=(f"{self._key}:replicas",), args=(report.replica, msgspec.json.encode(report)))
+
+    def reports(self) -> list[ReplicaReport]:
+        with _reaching():
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.time()
+            pipeline.hgetall(f"{self._key}:replicas")
+            (now_s, _), told = pipeline.execute()
+            found, gone = [], []
+            for name, text in sorted(told.items()):
+                when, _, raw = text.partition(b" ")
+                if int(when) <= now_s - REPORT_TTL_S:
+                    gone.append(name)
+                else:
+                    found.append(msgspec.json.decode(raw, type=ReplicaReport))
+            if gone:
+                self._redis.hdel(f"{self._key}:replicas", *gone)
+        return found
+
+    def close(self) -> None:
+        self._redis.close()
+
+    def _check(self) -> None:
+        try:
+            with _reaching():
+                told: dict[Any, Any] = self._redis.config_get(*_WANTED)
+        except NoPermissionError:
+            logger.warning("the control store does not tell how it keeps state; it must not evict and must sync always")
+            return
+        found = {_plain(name): _plain(value) for name, value in told.items()}
+        wrong = [f"{name} {value}" for name, value in _WANTED.items() if found.get(name, value) != value]
+        if wrong:
+            raise ControlStoreError(errno.EINVAL, f"control.url: the server may lose state; set {', '.join(wrong)}")
+
+    def _begin(self) -> None:
+        """A new server takes over what the node kept by itself; one that knows less than this replica has lost
+        state."""
+        with _reaching():
+            revision = int(self._redis.hget(self._key, "revision") or 0)
+        seen = self._state.revision
+        if revision == 0 and seen:
+            with _reaching():
+                self._set(keys=(self._key,), args=(0, seen, msgspec.json.encode(self._document)))
+            revision = seen
+        if revision < seen:
+            raise ControlStoreError(
+                errno.EINVAL,
+                f"control.url: the server is at revision {revision}, this node has seen {seen}: it lost changes. "
+                "Restore it, or remove state.json from this node's state folder to accept the loss",
+            )
+        self.refresh()
+
+    def _follow(self, document: dict[str, Any], state: State) -> None:
+        self._document, self._state = document, state
+        try:
+            self._local.keep(document, state)
+        except OSError as error:
+            logger.error("the local copy of the state cannot be written: %s", error)
+
+
+class _Unreachable(ControlStoreError):
+    """Perhaps later."""
+
+
+@contextlib.contextmanager
+def _reaching() -> Iterator[None]:
+    try:
+        yield
+    except ResponseError:
+        raise
+    except RedisError as error:
+        raise _Unreachable(errno.EHOSTUNREACH, f"the control store does not answer: {type(error).__name__}") from None
+    except (SnapshotError, msgspec.MsgspecError) as error:
+        raise ControlStoreError(
+            errno.EINVAL, f"the control store holds what this version cannot read: {error}"
+        ) from None
+
+
+def _plain(text: bytes | str) -> str:
+    return text.decode() if isinstance(text, bytes) else text

@@ -1,0 +1,171 @@
+"""This replica among those of its party: it follows the state that they share, reports, and waits for the others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+from serving.control import ControlStore, ReplicaModel, ReplicaReport
+from serving.errors import ConflictError
+from serving.lifecycle import LoadState, ModelState, ReplicaOutcome
+from serving.pool import ModelHandle, ModelId
+
+logger = logging.getLogger(__name__)
+
+PASS_S = 0.25
+"""Between looks at the state: a change is honoured by all replicas within two of these."""
+HEARTBEAT_S = 1.0
+SETTLED = frozenset({ModelState.READY.value, ModelState.FAILED.value})
+
+Models = Callable[[], dict[str, ReplicaModel]]
+
+
+class Replicas:
+    """`start` once with what to report and what to do when the state has changed; `stop` once. `clock` is monotonic
+    seconds; `pause` waits for some."""
+
+    def __init__(
+        self,
+        party: str,
+        name: str,
+        store: ControlStore,
+        clock: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.party = party
+        self.name = name
+        self.store = store
+        self.problem = ""
+        """Why the shared state is out of reach; this replica goes on with what it has."""
+        self._clock = clock
+        self._pause = pause
+        self._models: Models = dict
+        self._follow: Callable[[], None] = _nothing
+        self._followed = store.read().revision
+        self._told: ReplicaReport | None = None
+        self._told_at = 0.0
+        self._others: list[ReplicaReport] = []
+        self._passes = 0
+        self._passed = asyncio.Condition()
+        self._hurry = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, models: Models, follow: Callable[[], None]) -> None:
+        self._models, self._follow = models, follow
+        self._task = asyncio.create_task(self._keep())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        await asyncio.to_thread(self.store.close)
+
+    def problems(self) -> Iterable[str]:
+        if self.problem:
+            yield f"{self.problem}; this replica serves the state of revision {self.store.read().revision}"
+
+    async def look(self) -> None:
+        """One pass: follow the state, report, see the others."""
+        try:
+            await asyncio.to_thread(self.store.refresh)
+            revision = self.store.read().revision
+            if revision != self._followed:
+                self._followed = revision
+                self._follow()
+            await self._report(revision)
+            reports = await asyncio.to_thread(self.store.reports)
+            self._others = [report for report in reports if report.replica != self.name]
+        except OSError as error:
+            if not self.problem:
+                logger.error("%s", error.strerror or error)
+            self.problem = str(error.strerror or error)
+        else:
+            if self.problem:
+                logger.info("the control store answers again")
+            self.problem = ""
+        async with self._passed:
+            self._passes += 1
+            self._passed.notify_all()
+
+    # --- what publishing asks ---
+
+    async def load(self, model: ModelId, revision: int, within_s: float) -> list[ReplicaOutcome]:
+        """What came of a load at the other replicas; a replica that takes longer has FAILED."""
+        reports = await self._until(lambda report: _has_settled(report, model, revision), within_s)
+        return [self._outcome(report, model, within_s) for report in reports]
+
+    async def require(self, handles: Sequence[ModelHandle], within_s: float) -> None:
+        """Raises ConflictError unless every replica has these versions, with the binding that they have here."""
+        for handle in handles:
+            reports = await self._until(lambda report, wanted=handle: _has(report, wanted), within_s)  # type: ignore[misc]
+            lacking = [report.replica for report in reports if not _has(report, handle)]
+            if lacking:
+                raise ConflictError(f"{handle.id} is not loaded at replica {', '.join(lacking)} of {self.party!r}")
+
+    async def follow(self, revision: int, within_s: float) -> None:
+        """Wait until the other replicas honour a change, or this long."""
+        await self._until(lambda report: report.revision >= revision, within_s)
+
+    # ---
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except Exception:
+                logger.exception("following the shared state failed; it is tried again")
+            pausing = asyncio.ensure_future(self._pause(PASS_S))
+            hurried = asyncio.create_task(self._hurry.wait())
+            try:
+                await asyncio.wait({pausing, hurried}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                pausing.cancel()
+                hurried.cancel()
+            self._hurry.clear()
+
+    async def _report(self, revision: int) -> None:
+        report = ReplicaReport(replica=self.name, revision=revision, models=self._models())
+        now = self._clock()
+        if report != self._told or now - self._told_at >= HEARTBEAT_S:
+            await asyncio.to_thread(self.store.report, report)
+            self._told, self._told_at = report, now
+
+    async def _until(self, reached: Callable[[ReplicaReport], bool], within_s: float) -> list[ReplicaReport]:
+        """The others' reports once they all have got there; as they are when time is up. Looks at least once."""
+        seen = self._passes
+        self._hurry.set()
+        try:
+            async with asyncio.timeout(within_s), self._passed:
+                await self._passed.wait_for(
+                    lambda: self._task is None or (self._passes > seen and all(map(reached, self._others)))
+                )
+        except TimeoutError:
+            pass
+        return self._others
+
+    def _outcome(self, report: ReplicaReport, model: ModelId, within_s: float) -> ReplicaOutcome:
+        found = report.models.get(str(model))
+        if found is not None and found.state == ModelState.READY.value:
+            return ReplicaOutcome(self.party, report.replica, LoadState.LOADED)
+        late = f"{model} did not load within {within_s:g} s (limits.load_timeout_s)"
+        reason = found.reason if found is not None and found.state == ModelState.FAILED.value else late
+        return ReplicaOutcome(self.party, report.replica, LoadState.FAILED, reason)
+
+
+def _nothing() -> None: ...
+
+
+def _has(report: ReplicaReport, handle: ModelHandle) -> bool:
+    found = report.models.get(str(handle.id))
+    return (
+        found is not None
+        and found.state == ModelState.READY.value
+        and found.binding_digest == handle.artifact.binding_digest
+    )
+
+
+def _has_settled(report: ReplicaReport, model: ModelId, revision: int) -> bool:
+    found = report.models.get(str(model))
+    return report.revision >= revision and found is not None and found.state in SETTLED

@@ -1,0 +1,182 @@
+"""A party of three replicas, real processes: workers of one node, and nodes that share a control store."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import pytest
+
+from serving.pool import ModelId
+from serving.transport import Code, RpcError
+from tessera.v1 import admin_pb2 as wire
+from tests.nodes import PartyNode
+from tests.redis_server import DURABLE, launch, redis_server, url_of
+from tests.unit.serving.halves import publish
+
+V1, V2 = ModelId("m", "1"), ModelId("m", "2")
+HONOURED_S = 2.0
+LOADED, ALREADY_LOADED = 0, 1
+NO_CACHE = "[cache]\nembedded = false\n"
+
+T = TypeVar("T")
+
+
+def until(what: Callable[[], T], timeout_s: float = 20.0) -> T:
+    """The first true value of `what()`; refusals count as none."""
+    end = time.monotonic() + timeout_s
+    while True:
+        try:
+            if value := what():
+                return value
+        except RpcError:
+            pass
+        assert time.monotonic() < end, f"nothing came of {what}"
+
+
+def version(node: PartyNode) -> str:
+    return node.predict(service="s", numbers={"x": 0.0}).version
+
+
+def versions(node: PartyNode, calls: int = 30) -> set[str]:
+    """Over new connections, which the kernel spreads over the workers."""
+    return {version(node) for _ in range(calls)}
+
+
+def outcomes(node: PartyNode, model: ModelId) -> dict[str, int]:
+    return {one.replica: one.state for one in node.load(model.model, model.version).replicas}
+
+
+def three_loaded(node: PartyNode, model: ModelId) -> set[str]:
+    """The replicas, once a load has reached three."""
+    found = until(lambda: found if len(found := outcomes(node, model)) == 3 else None)
+    assert set(found.values()) <= {LOADED, ALREADY_LOADED}
+    return set(found)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[PartyNode]:
+    """Three workers; V1 and V2 in the registry."""
+    made = PartyNode(tmp_path, "bank", f"workers = 3\nreplica = 'here'\n{NO_CACHE}")
+    for model in (V1, V2):
+        publish({"bank": made.registry}, model)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+def worker_ids(node: PartyNode) -> list[psutil.Process]:
+    assert node.process is not None
+    return [child for child in psutil.Process(node.process.pid).children() if "--worker" in child.cmdline()]
+
+
+def test_workers_of_one_node(node: PartyNode) -> None:
+    assert three_loaded(node, V1) == {"here/0", "here/1", "here/2"}
+    three_loaded(node, V2)
+    node.online("s", "m", "1")
+    assert versions(node) == {"1"}
+    node.online("s", "m", "2", 1)
+    assert versions(node) == {"2"}
+
+    killed = worker_ids(node)[0]
+    killed.send_signal(signal.SIGKILL)
+    killed.wait(10)
+    node.wait_until_serving()
+    assert until(lambda: len(worker_ids(node)) == 3)
+    assert until(lambda: versions(node) == {"2"})
+
+    unload = wire.UnloadRequest(model="m", version="2")
+    with pytest.raises(RpcError, match="is needed by service 's'"):
+        node.admin("Unload", unload)
+
+
+def test_two_operators_at_two_workers(node: PartyNode) -> None:
+    """Whatever worker a call lands on, one of two changes at the same revision wins."""
+    for model in (V1, V2):
+        three_loaded(node, model)
+    for revision in range(10):
+        node.online("s", "m", str(revision % 2 + 1), revision)
+        with pytest.raises(RpcError) as refused:
+            node.online("s", "m", "1", revision)
+        assert refused.value.code is Code.FAILED_PRECONDITION
+    assert versions(node) == {"2"}
+
+
+class Fleet:
+    """Nodes of one party on one control store, each with a state folder of its own, all with one registry."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder = folder
+        self.registry = folder / "registry"
+        for model in (V1, V2):
+            publish({"bank": self.registry}, model)
+        self.nodes: list[PartyNode] = []
+        self._url = url
+
+    def add(self) -> PartyNode:
+        name = f"node{len(self.nodes)}"
+        made = PartyNode(self.folder / name, "bank", f"replica = '{name}'\n[control]\nurl = '{self._url}'\n{NO_CACHE}")
+        made.registry.rmdir()
+        made.registry.symlink_to(self.registry)
+        self.nodes.append(made)
+        made.start()
+        return made
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            node.stop()
+
+
+def test_nodes_that_share_a_control_store(tmp_path: Path) -> None:
+    redis_folder = tmp_path / "redis"
+    redis_folder.mkdir()
+    server = launch(redis_folder, **DURABLE)
+    fleet = Fleet(tmp_path, url_of(redis_folder))
+    try:
+        one, two, three = (fleet.add() for _ in range(3))
+        assert three_loaded(one, V1) == {"node0", "node1", "node2"}
+        two.online("s", "m", "1")
+        began = time.monotonic()
+        assert until(lambda: {version(node) for node in (one, two, three)} == {"1"})
+        assert time.monotonic() - began < HONOURED_S
+
+        late = fleet.add()  # ready: it has caught up
+        assert version(late) == "1"
+
+        server.kill()
+        server.wait()
+        readiness = until(lambda: found if "control store" in (found := one.http("GET", "/readyz").text) else None)
+        assert one.http("GET", "/readyz").status_code == 200, readiness
+        assert "tessera_control_store_up 0.0" in one.http("GET", "/metrics").text
+        assert {version(node) for node in (one, two, three, late)} == {"1"}
+        with pytest.raises(RpcError):
+            one.online("s", "m", "1", 1)
+        two.stop()
+        two.start()  # from what it kept by itself
+        assert version(two) == "1"
+
+        server = launch(redis_folder, **DURABLE)
+        until(lambda: "control store" not in one.http("GET", "/readyz").text)
+        until(lambda: len(outcomes(one, V2)) == 4)
+        until(lambda: one.online("s", "m", "2", 1))
+        assert until(lambda: {version(node) for node in (one, two, three, late)} == {"2"}, HONOURED_S)
+    finally:
+        fleet.stop()
+        server.kill()
+        server.wait()
+
+
+def test_a_server_that_may_lose_state_is_refused(tmp_path: Path) -> None:
+    with redis_server(tmp_path, **{**DURABLE, "maxmemory-policy": "allkeys-lru", "appendfsync": "everysec"}) as url:
+        node = PartyNode(tmp_path, "bank", f"[control]\nurl = '{url}'\n{NO_CACHE}")
+        node.launch()
+        assert node.process is not None
+        assert node.process.wait(20) == 2
+        wanted = "control.url: the server may lose state; set maxmemory-policy noeviction, appendfsync always"
+        assert f"tessera: {wanted}" in node.log
