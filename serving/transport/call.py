@@ -175,7 +175,7 @@ def request_prefix(path: str, authority: str, scheme: bytes = b"http") -> bytes:
 
 
 def frame_message(message: bytes) -> bytes:
-    return b"\x00" + len(message).to_bytes(4, "big") + message
+    return len(message).to_bytes(5, "big") + message  # a first byte of 0: not compressed
 
 
 class MessageReader:

@@ -140,7 +140,7 @@ class ClientProtocol(asyncio.Protocol):
     def wake(self) -> None:
         self.loop.call_soon(self.flush)
 
-    def opened(self, stream: Stream, head: Head, end: bool) -> None:
+    def opened(self, stream: Stream, head: Head, end: bool, payload: bytes) -> None:
         """Servers open no streams towards a client that forbids pushes."""
 
     def head_too_large(self, stream: Stream) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from serving.transport import frames
 from serving.transport.control import Control
-from serving.transport.frames import ConnectionFault, ErrorCode, FrameReader, Setting, StreamFault
+from serving.transport.frames import ConnectionFault, ErrorCode, Frame, FrameReader, Setting, StreamFault
 from serving.transport.hpack import Decoder, HeaderListTooLargeError
 from serving.transport.streams import ConnectionLimits, Endpoint, Stream, StreamOwner
 
@@ -37,6 +37,7 @@ class Connection(Control):
         self._block: list[bytes] = []
         self._block_bytes = 0
         self._block_of: tuple[int, int] | None = None
+        self._whole = self._no_whole if client else self._whole_request
         self._handlers = {
             frames.DATA: self._data, frames.HEADERS: self._headers, frames.PRIORITY: self._priority,
             frames.RST_STREAM: self._rst_stream, frames.SETTINGS: self._settings,
@@ -100,22 +101,60 @@ class Connection(Control):
         try:
             if self._preface_left:
                 received = self._preface(received)
-            handlers = self._handlers
-            for kind, flags, stream_id, payload in self._reader.feed(received):
-                if self._block_of is not None and kind != frames.CONTINUATION:
-                    raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a header block was interrupted")
-                if kind != frames.SETTINGS and not self.settled:
-                    raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "SETTINGS did not come first")
+            self._act(self._reader.feed(received))
+        except ConnectionFault as fault:
+            self.close(fault.code, fault.reason)
+
+    def _act(self, received: list[Frame]) -> None:
+        """On frames in their order; on all those of a call at once where they follow each other."""
+        handlers, whole = self._handlers, self._whole
+        position, count = 0, len(received)
+        while position < count:
+            kind, flags, stream_id, payload = received[position]
+            position += 1
+            if self._expected is not None and kind != self._expected:
+                raise self._unexpected()
+            try:
+                if kind == frames.HEADERS and flags == frames.END_HEADERS:
+                    taken = whole(stream_id, payload, received, position)
+                    if taken:
+                        position += taken
+                        continue
                 handler = handlers.get(kind)
                 if handler is None:
                     self._patience.spend()
-                    continue
-                try:
+                else:
                     handler(flags, stream_id, payload)
-                except StreamFault as fault:
-                    self._fault(fault)
-        except ConnectionFault as fault:
-            self.close(fault.code, fault.reason)
+            except StreamFault as fault:
+                self._fault(fault)
+
+    def _unexpected(self) -> ConnectionFault:
+        reason = "SETTINGS did not come first" if self._block_of is None else "a header block was interrupted"
+        return ConnectionFault(ErrorCode.PROTOCOL_ERROR, reason)
+
+    def _whole_request(self, stream_id: int, block: bytes, received: list[Frame], after: int) -> int:
+        """1 if the frame after a request's headers is all of its data, and both were taken; else 0."""
+        kind, flags, data_of, payload = received[after] if after < len(received) else _NO_FRAME
+        if kind != frames.DATA or flags != frames.END_STREAM or data_of != stream_id:
+            return 0
+        if stream_id <= self._last_peer_stream or len(payload) > self.limits.window_bytes:
+            return 0
+        self._take_window(len(payload))
+        try:
+            self._accept(stream_id, self._head(block), True, payload)
+        except StreamFault as fault:
+            self._fault(fault)
+        return 1
+
+    def _no_whole(self, stream_id: int, block: bytes, received: list[Frame], after: int) -> int:
+        return 0
+
+    def _head(self, block: bytes) -> Any:
+        """None for one that is too large."""
+        try:
+            return self._decoder.decode(block)
+        except HeaderListTooLargeError:
+            return None
 
     def _preface(self, received: bytes) -> bytes:
         expected = self._preface_left
@@ -179,6 +218,7 @@ class Connection(Control):
             self._received_block(stream_id, flags, payload)
         else:
             self._block_of, self._block, self._block_bytes = (stream_id, flags), [payload], len(payload)
+            self._expected = frames.CONTINUATION
 
     def _continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
         if self._block_of is None or self._block_of[0] != stream_id:
@@ -190,18 +230,15 @@ class Connection(Control):
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header block without end")
         if flags & frames.END_HEADERS:
             opening = self._block_of[1]
-            self._block_of = None
+            self._block_of = self._expected = None
             self._received_block(stream_id, opening, b"".join(self._block))
 
     def _received_block(self, stream_id: int, flags: int, block: bytes) -> None:
         end = bool(flags & frames.END_STREAM)
         stream = self.streams.get(stream_id)
-        try:
-            head = self._decoder.decode(block)
-        except HeaderListTooLargeError:
-            head = None
+        head = self._head(block)
         if stream is None and not self._client and stream_id > self._last_peer_stream:
-            return self._accept(stream_id, head, end)
+            return self._accept(stream_id, head, end, b"")
         if stream is None or not stream.receiving:
             return self._stray(stream_id)
         if head is None:
@@ -215,7 +252,7 @@ class Connection(Control):
             stream.owner.received_head(head, end)
         return None
 
-    def _accept(self, stream_id: int, head: Any, end: bool) -> None:
+    def _accept(self, stream_id: int, head: Any, end: bool, payload: bytes) -> None:
         if not stream_id & 1:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"a client opened stream {stream_id}")
         if self.draining:
@@ -230,7 +267,7 @@ class Connection(Control):
         if head is None:
             self._endpoint.head_too_large(stream)
         else:
-            self._endpoint.opened(stream, head, end)
+            self._endpoint.opened(stream, head, end, payload)
         return None
 
     def _refuse(self, stream_id: int) -> None:
@@ -256,4 +293,5 @@ class Connection(Control):
             self.streams.pop(stream.id, None)
 
 
+_NO_FRAME: Frame = (-1, 0, 0, b"")
 _ERROR_CODES = frozenset(ErrorCode)

@@ -20,9 +20,15 @@ class Control(Sender):
         self.peer_max_streams = 1 << 31
         self.draining = False
         self.pings_unanswered = 0
-        self.settled = False
+        self._expected: int | None = frames.SETTINGS
+        """The only type that the next frame may have."""
         self._last_peer_stream = 0
         self._next_stream = 1
+
+    @property
+    def settled(self) -> bool:
+        """The peer's first SETTINGS came."""
+        return self._expected != frames.SETTINGS
 
     # --- what this side does ---
 
@@ -72,7 +78,7 @@ class Control(Sender):
             return
         if self.settled:
             self._patience.spend()
-        self.settled = True
+        self._expected = None
         for key, value in frames.parse_settings(payload):
             self._set(key, value)
         self.emit(frames.frame(frames.SETTINGS, frames.ACK, 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import lru_cache
 from struct import Struct
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -122,6 +123,20 @@ def headers(stream_id: int, block: bytes, end_stream: bool, max_frame_bytes: int
     built = [frame(HEADERS, flags, stream_id, parts[0])]
     built += [frame(CONTINUATION, 0, stream_id, part) for part in parts[1:-1]]
     return b"".join((*built, frame(CONTINUATION, END_HEADERS, stream_id, parts[-1])))
+
+
+@lru_cache(maxsize=64)
+def _headers_and_data(block_bytes: int) -> Struct:
+    """HEADERS with a block of that length, and the header of the DATA after it."""
+    return Struct(f">IBI{block_bytes}sIBI")
+
+
+def whole_response(stream_id: int, head: bytes, payload: bytes, last: bytes) -> tuple[bytes, ...]:
+    """HEADERS, DATA and the HEADERS that end the stream; none larger than a frame."""
+    packed = _headers_and_data(len(head)).pack(
+        len(head) << 8 | HEADERS, END_HEADERS, stream_id, head, len(payload) << 8 | DATA, 0, stream_id
+    )
+    return packed, payload, _HEADER.pack(len(last) << 8 | HEADERS, END_HEADERS | END_STREAM, stream_id), last
 
 
 def settings(values: dict[Setting, int]) -> bytes:

@@ -42,19 +42,10 @@ class Sender:
         size = len(message)
         if size <= self._send_window and size <= stream.send_window and size <= self._peer_frame_bytes:
             self._send_window -= size
-            number = stream.id
-            self.emit(
-                b"".join(
-                    (
-                        frames.header(len(head), frames.HEADERS, frames.END_HEADERS, number),
-                        head,
-                        frames.header(size, frames.DATA, 0, number),
-                        message,
-                        frames.header(len(last), frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, number),
-                        last,
-                    )
-                )
-            )
+            self._out += frames.whole_response(stream.id, head, message, last)
+            if not self._awake:
+                self._awake = True
+                self._endpoint.wake()
             self._sent_end(stream)
             return
         self.send_head(stream, head)

@@ -50,8 +50,8 @@ def verdict(error: BaseException) -> RpcError:
 class ServerCall:
     """One call: its deadline, its task if it has one, and its answer. `done` once the last byte was handed over."""
 
-    __slots__ = ("_timer", "callbacks", "deadline", "done", "head", "head_sent", "host", "reader", "stream", "task",
-        "trailing")  # fmt: skip
+    __slots__ = ("_timer", "callbacks", "deadline", "done", "head", "head_sent", "host", "outlives", "reader", "stream",
+        "task", "trailing")  # fmt: skip
 
     def __init__(self, host: Host, stream: Stream, head: Head) -> None:
         self.host = host
@@ -63,6 +63,8 @@ class ServerCall:
         self.trailing: Metadata = ()
         self.head_sent = False
         self.done = False
+        self.outlives = False
+        """The turn of the loop that brought the request: the server knows of it."""
         self.callbacks: list[Callable[[], None]] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -143,7 +145,8 @@ class ServerCall:
         self.done = True
         if self._timer is not None:
             self._timer.cancel()
-        self.host.finished(self)
+        if self.outlives:
+            self.host.finished(self)
         for callback in self.callbacks or ():
             self.host.loop.call_soon(callback)
 

@@ -132,7 +132,7 @@ class ServerProtocol(asyncio.Protocol):
     def wake(self) -> None:
         self.loop.call_soon(self.flush)
 
-    def opened(self, stream: Stream, head: Head, end: bool) -> None:
+    def opened(self, stream: Stream, head: Head, end: bool, payload: bytes) -> None:
         if head.shape.malformed_request:
             raise StreamFault(stream.id, ErrorCode.PROTOCOL_ERROR, "a malformed request head")
         if not head.shape.is_grpc:
@@ -144,9 +144,11 @@ class ServerProtocol(asyncio.Protocol):
             unserved(self, stream, head, refusal or unknown_method(head.shape.path))
             return
         stream.owner = call
-        self.server.calls.add(call)
         if end:
-            call.received_data(b"", True)
+            call.received_data(payload, True)
+        if not call.done:
+            call.outlives = True
+            self.server.calls.add(call)
 
     def _call(self, stream: Stream, head: Head) -> ServerCall | None:
         methods = self.server.methods

@@ -41,8 +41,8 @@ class Endpoint(Protocol):
     def wake(self) -> None:
         """There is output to take."""
 
-    def opened(self, stream: Stream, head: Any, end: bool) -> None:
-        """A server's new stream; sets its owner, or answers at once."""
+    def opened(self, stream: Stream, head: Any, end: bool, payload: bytes) -> None:
+        """A server's new stream; sets its owner, or answers at once. `payload` is data that came with it."""
 
     def head_too_large(self, stream: Stream) -> None: ...
 

@@ -25,9 +25,11 @@ class Sink:
     def wake(self):
         self.wakes += 1
 
-    def opened(self, stream, head, end):
+    def opened(self, stream, head, end, payload):
         stream.owner = self
         self.streams.append(stream)
+        if payload:
+            self.data.append((payload, end))
 
     def head_too_large(self, stream):
         self.too_large += 1
