@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
-from serving.transport.frames import ErrorCode
 from serving.transport.hpack import Field, encode
 from serving.transport.status import Code, Metadata, RpcError
 
 _UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_TIMEOUT_NAME = b"\x00\x0cgrpc-timeout"
 _PLAIN = frozenset(range(0x20, 0x7F)) - {0x25}
 _RESERVED = frozenset((b"content-type", b"te", b"grpc-timeout", b"grpc-encoding",
     b"grpc-accept-encoding", b"grpc-message", b"grpc-status"))  # fmt: skip
@@ -24,7 +24,7 @@ _CONNECTION_FIELDS = frozenset((b"connection", b"keep-alive", b"proxy-connection
 _REQUIRED = frozenset((b":method", b":scheme", b":path"))
 _ALLOWED = _REQUIRED | {b":authority"}
 _ENCODINGS = (b"identity", b"gzip")
-_DECISIVE = _ALLOWED | {b":status", b"content-type", b"grpc-encoding"}
+_DECISIVE = _ALLOWED | {b":status", b"content-type", b"grpc-encoding", b"grpc-status"}
 
 _UNKNOWN_ENCODING = RpcError(Code.UNIMPLEMENTED, "unknown grpc-encoding", (("grpc-accept-encoding", "identity,gzip"),))
 _BAD_TIMEOUT = RpcError(Code.INTERNAL, "malformed grpc-timeout")
@@ -33,17 +33,21 @@ _BAD_TIMEOUT = RpcError(Code.INTERNAL, "malformed grpc-timeout")
 class Shape:
     """What blocks with the same fields in the same order say alike, whatever the values of those that vary."""
 
-    __slots__ = ("encoding", "is_grpc", "malformed", "malformed_request", "path", "problem", "pseudo", "timeout_at")
+    __slots__ = ("begins_response", "encoding", "ends_well", "http_status", "is_grpc", "malformed_request", "path",
+        "problem", "timeout_at")  # fmt: skip
 
     def __init__(self, key: tuple[Field | bytes, ...]) -> None:
         """`key` has the fields whose values matter here, and the names of the others."""
         names = [part if isinstance(part, bytes) else part[0] for part in key]
         values = dict(part for part in key if not isinstance(part, bytes))
-        self.pseudo = {name: value for name, value in values.items() if name[:1] == b":"}
-        self.malformed = _malformed(names, len(self.pseudo))
-        self.path = self.pseudo.get(b":path", b"").decode("latin-1")
-        self.malformed_request = self.malformed or not (_REQUIRED <= self.pseudo.keys() <= _ALLOWED and self.path)
+        pseudo = {name: value for name, value in values.items() if name[:1] == b":"}
+        complete = _REQUIRED <= pseudo.keys() <= _ALLOWED and pseudo[b":path"]
+        self.malformed_request = not complete or _malformed(names, len(pseudo))
+        self.path = pseudo.get(b":path", b"").decode("latin-1")
+        self.http_status = pseudo.get(b":status", b"200")
         self.is_grpc = is_grpc_content(values.get(b"content-type", b""))
+        self.begins_response = self.is_grpc and self.http_status == b"200"
+        self.ends_well = values.get(b"grpc-status") == b"0"
         self.encoding = values.get(b"grpc-encoding", b"identity")
         self.timeout_at = names.index(b"grpc-timeout") if b"grpc-timeout" in names else None
         self.problem = None if self.encoding in _ENCODINGS else _UNKNOWN_ENCODING
@@ -77,10 +81,10 @@ class Head:
 
     def status(self) -> RpcError | None:
         """The status in these trailers; None for OK. A missing or unknown one is UNKNOWN."""
+        if self.shape.ends_well:
+            return None
         values = dict(self.fields)
         number = values.get(b"grpc-status", b"")
-        if number == b"0":
-            return None
         known = number.isdigit() and len(number) <= 2 and int(number) <= max(Code)
         code = Code(int(number)) if known else Code.UNKNOWN
         details = unquote_to_bytes(values.get(b"grpc-message", b"")).decode(errors="replace")
@@ -118,17 +122,23 @@ def _decoded(fields: Iterable[Field]) -> Iterable[tuple[str, str | bytes]]:
 
 def encode_metadata(metadata: Metadata) -> list[Field]:
     """Raises ValueError naming a key or the key of a value that cannot be sent."""
-    fields = []
-    for key, value in metadata:
-        if not _KEY.fullmatch(key):
-            raise ValueError(f"metadata key {key!r} has letters other than 0-9 a-z _ . -")
-        raw = value if isinstance(value, bytes) else value.encode()
-        if key.endswith("-bin"):
-            raw = b64encode(raw).rstrip(b"=")
-        elif not all(0x20 <= byte < 0x7F for byte in raw):
-            raise ValueError(f"the value of metadata {key!r} is not printable ASCII; use a key that ends in -bin")
-        fields.append((key.encode(), raw))
-    return fields
+    return [(_encoded_key(key), _encoded_value(key, value)) for key, value in metadata]
+
+
+@lru_cache(maxsize=256)
+def _encoded_key(key: str) -> bytes:
+    if not _KEY.fullmatch(key):
+        raise ValueError(f"metadata key {key!r} has letters other than 0-9 a-z _ . -")
+    return key.encode()
+
+
+def _encoded_value(key: str, value: str | bytes) -> bytes:
+    if key[-4:] == "-bin":
+        return b64encode(value if isinstance(value, bytes) else value.encode()).rstrip(b"=")
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError(f"the value of metadata {key!r} is not printable ASCII; use a key that ends in -bin")
+    return text.encode()
 
 
 def parse_timeout(text: bytes) -> float | None:
@@ -139,11 +149,20 @@ def parse_timeout(text: bytes) -> float | None:
 
 def format_timeout(timeout_s: float) -> bytes:
     """At most eight digits in the finest unit that holds them, rounded up."""
-    for unit, unit_s in ((b"u", 1e-6), (b"m", 1e-3), (b"S", 1.0), (b"M", 60.0), (b"H", 3600.0)):
+    micros = math.ceil(timeout_s * 1e6)
+    if 0 <= micros < 100_000_000:
+        return b"%du" % micros
+    for unit, unit_s in ((b"m", 1e-3), (b"S", 1.0), (b"M", 60.0), (b"H", 3600.0)):
         count = max(0, math.ceil(timeout_s / unit_s))
         if count < 100_000_000:
             return b"%d%s" % (count, unit)
     return b"99999999H"
+
+
+def timeout_field(timeout_s: float) -> bytes:
+    """A header field that nobody remembers: most calls have another timeout."""
+    text = format_timeout(timeout_s)
+    return _TIMEOUT_NAME + bytes((len(text),)) + text
 
 
 def percent_encode(text: str) -> bytes:
@@ -233,17 +252,3 @@ class MessageReader:
 
 def too_large(size: int, limit: int) -> RpcError:
     return RpcError(Code.RESOURCE_EXHAUSTED, f"message of {size} bytes is larger than the limit of {limit}")
-
-
-_BY_RESET = {
-    ErrorCode.NO_ERROR: Code.INTERNAL,
-    ErrorCode.REFUSED_STREAM: Code.UNAVAILABLE,
-    ErrorCode.CANCEL: Code.CANCELLED,
-    ErrorCode.ENHANCE_YOUR_CALM: Code.RESOURCE_EXHAUSTED,
-    ErrorCode.INADEQUATE_SECURITY: Code.PERMISSION_DENIED,
-}
-
-
-def reset_code(code: ErrorCode) -> Code:
-    """The status of a call whose stream was reset."""
-    return _BY_RESET.get(code, Code.INTERNAL)

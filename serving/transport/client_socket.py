@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
-from typing import cast
+from typing import Protocol, cast
 
 from serving.transport.call import Head
 from serving.transport.connection import Connection
 from serving.transport.credentials import HTTP2
-from serving.transport.exchange import Exchange
 from serving.transport.frames import ErrorCode
 from serving.transport.status import Code, RpcError
-from serving.transport.streams import ConnectionLimits, Stream
+from serving.transport.streams import ConnectionLimits, Stream, StreamOwner
+
+_NEVER = math.inf
+_TICK_S = 0.001
+
+
+class ClientCall(StreamOwner, Protocol):
+    """A call on its stream."""
+
+    deadline: float | None
+    """On the loop's clock."""
+
+    def received_whole(self, head: Head, payload: bytes, last: Head) -> None: ...
+
+    def abandon(self, error: RpcError) -> None: ...
 
 
 class ClientProtocol(asyncio.Protocol):
@@ -27,6 +41,8 @@ class ClientProtocol(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._heard_at = self.loop.time()
         self._ticking: asyncio.TimerHandle | None = None
+        self._due_at = _NEVER
+        self._due: asyncio.TimerHandle | None = None
 
     @property
     def usable(self) -> bool:
@@ -66,6 +82,8 @@ class ClientProtocol(asyncio.Protocol):
         self._transport = None
         if self._ticking is not None:
             self._ticking.cancel()
+        if self._due is not None:
+            self._due.cancel()
         self.connection.lost("the peer closed the connection")
         self._admit_waiting(len(self.waiting))
         self.lost.set()
@@ -90,9 +108,8 @@ class ClientProtocol(asyncio.Protocol):
 
     def close(self) -> None:
         """End every call, and say goodbye."""
-        for stream in list(self.connection.streams.values()):
-            if isinstance(stream.owner, Exchange):
-                stream.owner.abandon(RpcError(Code.CANCELLED, "the channel is closed"))
+        for call in self._calls():
+            call.abandon(RpcError(Code.CANCELLED, "the channel is closed"))
         self.connection.close(ErrorCode.NO_ERROR, "the channel was closed")
         self.flush()
 
@@ -113,6 +130,30 @@ class ClientProtocol(asyncio.Protocol):
             self._admit_waiting(1)
         if self.connection.draining:
             self.loop.call_soon(self.flush)
+
+    def _calls(self) -> list[ClientCall]:
+        owners = [stream.owner for stream in self.connection.streams.values()]
+        return [cast(ClientCall, owner) for owner in owners if owner is not None]
+
+    def watch(self, deadline: float) -> None:
+        """End what runs at its deadline. One timer serves all calls: it goes off at the earliest, often for nothing."""
+        if deadline < self._due_at:
+            if self._due is not None:
+                self._due.cancel()
+            self._due_at = deadline
+            self._due = self.loop.call_later(max(_TICK_S, deadline - self.loop.time()), self._expire)
+
+    def _expire(self) -> None:
+        self._due_at, now, left = _NEVER, self.loop.time(), _NEVER
+        for call in self._calls():
+            if call.deadline is None:
+                continue
+            if call.deadline <= now:
+                call.abandon(RpcError(Code.DEADLINE_EXCEEDED, "deadline exceeded"))
+            else:
+                left = min(left, call.deadline)
+        if left < _NEVER:
+            self.watch(left)
 
     def _admit_waiting(self, count: int) -> None:
         while self.waiting and count:
@@ -143,9 +184,12 @@ class ClientProtocol(asyncio.Protocol):
     def opened(self, stream: Stream, head: Head, end: bool, payload: bytes) -> None:
         """Servers open no streams towards a client that forbids pushes."""
 
+    def answered(self, stream: Stream, head: Head, payload: bytes, last: Head) -> None:
+        cast(ClientCall, stream.owner).received_whole(head, payload, last)
+
     def head_too_large(self, stream: Stream) -> None:
-        if isinstance(stream.owner, Exchange):
-            stream.owner.abandon(RpcError(Code.RESOURCE_EXHAUSTED, "response headers too large"))
+        if stream.owner is not None:
+            cast(ClientCall, stream.owner).abandon(RpcError(Code.RESOURCE_EXHAUSTED, "response headers too large"))
 
     def going_away(self) -> None:
         self._admit_waiting(len(self.waiting))

@@ -37,7 +37,7 @@ class Connection(Control):
         self._block: list[bytes] = []
         self._block_bytes = 0
         self._block_of: tuple[int, int] | None = None
-        self._whole = self._no_whole if client else self._whole_request
+        self._whole = self._whole_response if client else self._whole_request
         self._handlers = {
             frames.DATA: self._data, frames.HEADERS: self._headers, frames.PRIORITY: self._priority,
             frames.RST_STREAM: self._rst_stream, frames.SETTINGS: self._settings,
@@ -63,11 +63,29 @@ class Connection(Control):
 
     def open(self, block: bytes, owner: StreamOwner) -> Stream:
         """A client's new stream, with its request headers sent."""
+        stream = self._new_stream(owner)
+        self.emit(frames.headers(stream.id, block, False, self._peer_frame_bytes))
+        return stream
+
+    def request(self, block: bytes, payload: bytes, owner: StreamOwner) -> Stream:
+        """A client's new stream, with its request headers and all its data sent."""
+        stream = self._new_stream(owner)
+        size, most = len(payload), self._peer_frame_bytes
+        if size <= self._send_window and size <= stream.send_window and size <= most and len(block) <= most:
+            self._send_window -= size
+            self._out += frames.whole_request(stream.id, block, payload)
+            self._wake()
+            self._sent_end(stream)
+        else:
+            self.emit(frames.headers(stream.id, block, False, most))
+            self.send_data(stream, payload, end=True)
+        return stream
+
+    def _new_stream(self, owner: StreamOwner) -> Stream:
         stream = Stream(self._next_stream, self._peer_initial_window, self.limits.window_bytes)
         stream.owner = owner
         self._next_stream += 2
         self.streams[stream.id] = stream
-        self.emit(frames.headers(stream.id, block, False, self._peer_frame_bytes))
         return stream
 
     def close(self, code: ErrorCode, reason: str) -> None:
@@ -146,8 +164,26 @@ class Connection(Control):
             self._fault(fault)
         return 1
 
-    def _no_whole(self, stream_id: int, block: bytes, received: list[Frame], after: int) -> int:
-        return 0
+    def _whole_response(self, stream_id: int, block: bytes, received: list[Frame], after: int) -> int:
+        """2 if the frames after a response's headers are all its data and its trailers, and all were taken; else 0."""
+        if after + 2 > len(received):
+            return 0
+        (kind, flags, data_of, payload), (last_kind, last_flags, last_of, last) = received[after : after + 2]
+        if kind != frames.DATA or flags or last_kind != frames.HEADERS or last_flags != _LAST_HEADERS:
+            return 0
+        stream = self.streams.get(stream_id)
+        if stream is None or data_of != stream_id or last_of != stream_id:
+            return 0
+        if not stream.receiving or not 0 < len(payload) <= stream.receive_window:
+            return 0
+        self._take_window(len(payload))
+        head, end = self._head(block), self._head(last)
+        if head is None or end is None:
+            self._endpoint.head_too_large(stream)
+        else:
+            self._received_end(stream)
+            self._endpoint.answered(stream, head, payload, end)
+        return 2
 
     def _head(self, block: bytes) -> Any:
         """None for one that is too large."""
@@ -293,5 +329,6 @@ class Connection(Control):
             self.streams.pop(stream.id, None)
 
 
+_LAST_HEADERS = frames.END_HEADERS | frames.END_STREAM
 _NO_FRAME: Frame = (-1, 0, 0, b"")
 _ERROR_CODES = frozenset(ErrorCode)

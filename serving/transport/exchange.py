@@ -6,24 +6,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from serving.transport.call import Head, MessageReader, frame_message, reset_code, too_large
+from serving.transport.call import Head, MessageReader, frame_message, too_large
 from serving.transport.connection import Connection
 from serving.transport.frames import ErrorCode
+from serving.transport.outcome import broken, is_informational, not_grpc
 from serving.transport.port import ChannelOptions
 from serving.transport.status import Code, Metadata, RpcError
 from serving.transport.streams import Stream
-
-_BY_HTTP_STATUS = {
-    b"400": Code.INTERNAL,
-    b"401": Code.UNAUTHENTICATED,
-    b"403": Code.PERMISSION_DENIED,
-    b"404": Code.UNIMPLEMENTED,
-    b"429": Code.UNAVAILABLE,
-    b"502": Code.UNAVAILABLE,
-    b"503": Code.UNAVAILABLE,
-    b"504": Code.UNAVAILABLE,
-}
-
 
 _MAX_REPLAY_BYTES = 4 << 20
 
@@ -35,7 +24,7 @@ class Exchange:
     called, once, and what was sent goes out again. That holds until a response begins or `_MAX_REPLAY_BYTES` were sent.
     """
 
-    __slots__ = ("_block", "_held_bytes", "_messages", "_reader", "_replay", "_replay_bytes", "_timer", "_wakers",
+    __slots__ = ("_block", "_held_bytes", "_messages", "_reader", "_replay", "_replay_bytes", "_wakers",
         "connection", "deadline", "done", "error", "head", "loop", "on_done", "options", "retry", "stream",
         "trailing")  # fmt: skip
 
@@ -58,7 +47,6 @@ class Exchange:
         self._held_bytes = 0
         self._reader: MessageReader | None = None
         self._wakers: list[asyncio.Future[None]] = []
-        self._timer = None if timeout_s is None else self.loop.call_later(max(0.0, timeout_s), self._expire)
 
     # --- the caller's side ---
 
@@ -154,14 +142,9 @@ class Exchange:
         self._settle()
         if error is not None:
             self.trailing = error.trailing_metadata
-        if self._timer is not None:
-            self._timer.cancel()
         self._wake()
         for callback in self.on_done:
             callback()
-
-    def _expire(self) -> None:
-        self.abandon(RpcError(Code.DEADLINE_EXCEEDED, "deadline exceeded"))
 
     def _wake(self) -> None:
         wakers, self._wakers = self._wakers, []
@@ -182,13 +165,14 @@ class Exchange:
     # --- streams.StreamOwner ---
 
     def received_head(self, head: Head, end: bool) -> None:
-        status = head.shape.pseudo.get(b":status", b"200")
-        if status[:1] == b"1" and not end:
+        if is_informational(head, end):
             return
         if self.head is None:
             self.head = head
             self._settle()
-            if not self._is_grpc(head, status):
+            error = not_grpc(head)
+            if error is not None:
+                self.abandon(error)
                 return
         if end:
             self.trailing = head.metadata()
@@ -196,12 +180,10 @@ class Exchange:
         else:
             self._wake()
 
-    def _is_grpc(self, head: Head, status: bytes) -> bool:
-        if status == b"200" and head.shape.is_grpc:
-            return True
-        code = _BY_HTTP_STATUS.get(status, Code.UNKNOWN)
-        self.abandon(RpcError(code, f"not a gRPC response: HTTP status {status.decode('latin-1')}"))
-        return False
+    def received_whole(self, head: Head, payload: bytes, last: Head) -> None:
+        self.received_head(head, end=False)
+        self.received_data(payload, end=False)
+        self.received_head(last, end=True)
 
     def received_data(self, payload: bytes, end: bool) -> None:
         if self._reader is None:
@@ -229,7 +211,5 @@ class Exchange:
             retry, self.retry = self.retry, None
             self.stream = self.connection = None
             retry(self, self._block)
-        elif self.connection is not None and self.connection.closed_reason is not None:
-            self.finish(RpcError(Code.UNAVAILABLE, f"connection lost: {self.connection.closed_reason}"))
-        else:
-            self.finish(RpcError(reset_code(code), f"the peer reset the call with {code.name}"))
+        elif self.connection is not None:
+            self.finish(broken(self.connection, code))

@@ -139,6 +139,14 @@ def whole_response(stream_id: int, head: bytes, payload: bytes, last: bytes) -> 
     return packed, payload, _HEADER.pack(len(last) << 8 | HEADERS, END_HEADERS | END_STREAM, stream_id), last
 
 
+def whole_request(stream_id: int, block: bytes, payload: bytes) -> tuple[bytes, ...]:
+    """HEADERS and the DATA that ends this side's half of the stream; none larger than a frame."""
+    size = len(block)
+    return _headers_and_data(size).pack(
+        size << 8 | HEADERS, END_HEADERS, stream_id, block, len(payload) << 8 | DATA, END_STREAM, stream_id
+    ), payload
+
+
 def settings(values: dict[Setting, int]) -> bytes:
     return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(key, value) for key, value in values.items()))
 

@@ -7,6 +7,7 @@ their blocks, so most requests cost one dictionary look-up.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from serving.transport.frames import ConnectionFault, ErrorCode
@@ -205,9 +206,13 @@ def _encoded(name: bytes, value: bytes) -> bytes:
     index = _FIELD_INDEX.get((name, value))
     if index is not None and value:
         return _number(index, 7, 0x80)
+    return _encoded_name(name) + _number(len(value), 7, 0) + value
+
+
+@lru_cache(maxsize=256)
+def _encoded_name(name: bytes) -> bytes:
     index = _NAME_INDEX.get(name, 0)
-    start = _number(index, 4, 0) if index else b"\x00" + _number(len(name), 7, 0) + name
-    return start + _number(len(value), 7, 0) + value
+    return _number(index, 4, 0) if index else b"\x00" + _number(len(name), 7, 0) + name
 
 
 def _number(value: int, prefix_bits: int, flags: int) -> bytes:

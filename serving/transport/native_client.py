@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from functools import lru_cache
 from typing import Any
 
-from serving.transport.call import encode_metadata, format_timeout, request_prefix
+from serving.transport.call import encode_metadata, frame_message, request_prefix, timeout_field, too_large
 from serving.transport.client_socket import ClientProtocol
 from serving.transport.compression import GZIP_FIELD, frame_squeezed
 from serving.transport.exchange import Exchange
@@ -16,11 +15,7 @@ from serving.transport.listening import UNIX
 from serving.transport.port import Channel, ChannelOptions, Compression
 from serving.transport.status import Code, Metadata, RpcError
 from serving.transport.stub_channel import StubChannel
-
-
-@lru_cache(maxsize=256)
-def _timeout_field(timeout_s: float) -> bytes:
-    return encode(((b"grpc-timeout", format_timeout(timeout_s)),))
+from serving.transport.unary import RefusedError, UnaryCall
 
 
 class NativeChannel(Channel):
@@ -28,6 +23,7 @@ class NativeChannel(Channel):
 
     def __init__(self, target: str, options: ChannelOptions) -> None:
         self.options = options
+        self._loop = asyncio.get_running_loop()
         secure = options.credentials
         self._scheme = b"http" if secure is None else b"https"
         self._authority = (secure and secure.server_name) or ("localhost" if target.startswith(UNIX) else target)
@@ -42,19 +38,32 @@ class NativeChannel(Channel):
         return self._stub_channel
 
     async def unary(self, path: str, request: bytes, timeout_s: float | None, metadata: Metadata = ()) -> bytes:
-        exchange = Exchange(self.options, timeout_s)
+        options = self.options
+        deadline = None if timeout_s is None else self._loop.time() + timeout_s
         block = self.request_block(path, timeout_s, metadata)
+        if len(request) > options.max_send_bytes:
+            raise too_large(len(request), options.max_send_bytes)
+        if options.compression is Compression.IDENTITY:
+            framed = frame_message(request)
+        else:
+            block += GZIP_FIELD
+            framed = await frame_squeezed(request)
         try:
-            if self.options.compression is Compression.IDENTITY:
-                await self.begin(exchange, block)
-                exchange.send(request, end=True)
-            else:
-                await self.begin(exchange, block + GZIP_FIELD)
-                exchange.send_framed(await frame_squeezed(request), end=True)
-            return await exchange.only()
-        finally:
-            if not exchange.done:
-                exchange.abandon(RpcError(Code.CANCELLED, "cancelled"))
+            return await self._unary(deadline, block, framed)
+        except RefusedError:
+            try:
+                return await self._unary(deadline, block, framed)
+            except RefusedError:
+                raise RpcError(Code.UNAVAILABLE, "the server refused the call twice") from None
+
+    async def _unary(self, deadline: float | None, block: bytes, framed: bytes) -> bytes:
+        protocol = self._ready() or await self._ready_by(deadline, waits=False)
+        call = UnaryCall(protocol, deadline, self.options.max_receive_bytes)
+        try:
+            return await call.begin(block, framed)
+        except asyncio.CancelledError:
+            call.abandon(RpcError(Code.CANCELLED, "cancelled"))
+            raise
 
     async def close(self, grace_s: float = 0.0) -> None:
         self._closed = True
@@ -65,7 +74,7 @@ class NativeChannel(Channel):
         if block is None:
             block = self._prefixes[path] = request_prefix(path, self._authority, self._scheme)
         if timeout_s is not None:
-            block += _timeout_field(timeout_s)
+            block += timeout_field(timeout_s)
         return block + encode(encode_metadata(metadata)) if metadata else block
 
     async def begin(self, exchange: Exchange, block: bytes, waits: bool = False) -> None:
@@ -74,15 +83,25 @@ class NativeChannel(Channel):
         await self._begin(exchange, block, waits)
 
     async def _begin(self, exchange: Exchange, block: bytes, waits: bool) -> None:
-        protocol = self._least_busy().protocol
-        if protocol is None or self._closed or not protocol.usable or protocol.full:
-            try:
-                async with asyncio.timeout_at(exchange.deadline):
-                    protocol = await self._free(waits)
-            except TimeoutError:
-                raise RpcError(Code.DEADLINE_EXCEEDED, "deadline exceeded before a connection was ready") from None
+        protocol = self._ready() or await self._ready_by(exchange.deadline, waits)
         exchange.on_done.append(protocol.call_ended)
         exchange.begin(protocol.connection, block)
+        if exchange.deadline is not None:
+            protocol.watch(exchange.deadline)
+
+    def _ready(self) -> ClientProtocol | None:
+        """The connection that a call made now should use, if there is one with room."""
+        protocol = self._least_busy().protocol
+        if protocol is None or self._closed or not protocol.usable or protocol.full:
+            return None
+        return protocol
+
+    async def _ready_by(self, deadline: float | None, waits: bool) -> ClientProtocol:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._free(waits)
+        except TimeoutError:
+            raise RpcError(Code.DEADLINE_EXCEEDED, "deadline exceeded before a connection was ready") from None
 
     def _retry(self, exchange: Exchange, block: bytes) -> None:
         """Start a call again that a server refused before it did anything with it."""

@@ -33,6 +33,9 @@ class Sender:
 
     def emit(self, built: bytes) -> None:
         self._out.append(built)
+        self._wake()
+
+    def _wake(self) -> None:
         if not self._awake:
             self._awake = True
             self._endpoint.wake()
@@ -43,9 +46,7 @@ class Sender:
         if size <= self._send_window and size <= stream.send_window and size <= self._peer_frame_bytes:
             self._send_window -= size
             self._out += frames.whole_response(stream.id, head, message, last)
-            if not self._awake:
-                self._awake = True
-                self._endpoint.wake()
+            self._wake()
             self._sent_end(stream)
             return
         self.send_head(stream, head)

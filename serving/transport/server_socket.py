@@ -160,6 +160,9 @@ class ServerProtocol(asyncio.Protocol):
         method = methods.find(head.shape.path)
         return None if method is None else ServicerCall(self, stream, head, method)
 
+    def answered(self, stream: Stream, head: Head, payload: bytes, last: Head) -> None:
+        """Servers get no responses."""
+
     def head_too_large(self, stream: Stream) -> None:
         if stream.owner is None:
             unserved(self, stream, None, _HEAD_TOO_LARGE)

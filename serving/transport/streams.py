@@ -44,6 +44,9 @@ class Endpoint(Protocol):
     def opened(self, stream: Stream, head: Any, end: bool, payload: bytes) -> None:
         """A server's new stream; sets its owner, or answers at once. `payload` is data that came with it."""
 
+    def answered(self, stream: Stream, head: Any, payload: bytes, last: Any) -> None:
+        """A client's response came whole, in one piece of data. The stream has ended."""
+
     def head_too_large(self, stream: Stream) -> None: ...
 
     def going_away(self) -> None:

@@ -1,0 +1,114 @@
+"""A client's unary call: one request, one reply, nothing between. What most calls are, made as cheap as it can be."""
+
+from __future__ import annotations
+
+import asyncio
+
+from serving.transport.call import Head, MessageReader
+from serving.transport.client_socket import ClientProtocol
+from serving.transport.frames import ErrorCode
+from serving.transport.outcome import broken, is_informational, not_grpc
+from serving.transport.status import Code, RpcError
+from serving.transport.streams import Stream
+
+
+class RefusedError(Exception):
+    """The server did nothing with the call, which may be sent again (RFC 9113, section 8.7)."""
+
+
+class UnaryCall:
+    """On its stream from the beginning. `reply` has the outcome: the message, an RpcError or a RefusedError."""
+
+    __slots__ = ("_head", "_max_receive_bytes", "_messages", "_protocol", "_reader", "_stream", "deadline", "reply")
+
+    def __init__(self, protocol: ClientProtocol, deadline: float | None, max_receive_bytes: int) -> None:
+        self.deadline = deadline
+        self.reply: asyncio.Future[bytes] = protocol.loop.create_future()
+        self._protocol = protocol
+        self._max_receive_bytes = max_receive_bytes
+        self._head: Head | None = None
+        self._reader: MessageReader | None = None
+        self._messages: list[bytes] | None = None
+        self._stream: Stream | None = None
+
+    def begin(self, block: bytes, framed: bytes) -> asyncio.Future[bytes]:
+        self._stream = self._protocol.connection.request(block, framed, self)
+        if self.deadline is not None:
+            self._protocol.watch(self.deadline)
+        return self.reply
+
+    def abandon(self, error: RpcError) -> None:
+        """End from this side, and tell the peer. Does nothing once the call has ended."""
+        if self._stream is not None:
+            self._protocol.connection.reset(self._stream, ErrorCode.CANCEL)
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if self._ended():
+            self.reply.set_exception(error)
+
+    def _ended(self) -> bool:
+        """Whether somebody still waits for the outcome."""
+        if self._stream is not None:
+            self._stream = None
+            self._protocol.call_ended()
+        return not self.reply.done()
+
+    # --- client_socket.ClientCall ---
+
+    def received_whole(self, head: Head, payload: bytes, last: Head) -> None:
+        size = len(payload) - 5
+        expected = head.shape.begins_response and last.shape.ends_well and self._head is None
+        if expected and int.from_bytes(payload[:5], "big") == size and size <= self._max_receive_bytes:
+            if self._ended():
+                self.reply.set_result(payload[5:])
+        else:
+            self.received_head(head, end=False)
+            self.received_data(payload, end=False)
+            self.received_head(last, end=True)
+
+    def received_head(self, head: Head, end: bool) -> None:
+        if self._stream is None or is_informational(head, end):
+            return
+        if self._head is None:
+            self._head = head
+            error = not_grpc(head)
+            if error is not None:
+                self.abandon(error)
+                return
+        if end:
+            self._finish(head)
+
+    def _finish(self, last: Head) -> None:
+        error, messages = last.status(), self._messages or []
+        if error is None and len(messages) != 1:
+            error = RpcError(Code.INTERNAL, f"{len(messages)} replies to a unary call")
+        if error is not None:
+            self._fail(error)
+        elif self._ended():
+            self.reply.set_result(messages[0])
+
+    def received_data(self, payload: bytes, end: bool) -> None:
+        if self._stream is None:
+            return
+        if self._reader is None:
+            encoding = b"identity" if self._head is None else self._head.shape.encoding
+            self._reader, self._messages = MessageReader(self._max_receive_bytes, encoding), []
+        try:
+            messages = self._reader.feed(payload)
+            if end:
+                raise RpcError(Code.INTERNAL, "the response ended without a status")
+        except RpcError as error:
+            self.abandon(error)
+            return
+        self._messages = [*(self._messages or ()), *messages][:2]  # two are as wrong as many
+        self._protocol.connection.consumed(self._stream, len(payload))
+
+    def writable(self) -> None:
+        """All is sent at the beginning; what does not fit waits in the stream."""
+
+    def closed(self, code: ErrorCode) -> None:
+        if code is ErrorCode.REFUSED_STREAM and self._head is None:
+            self._fail(RefusedError())
+        else:
+            self._fail(broken(self._protocol.connection, code))

@@ -1,0 +1,211 @@
+"""A client's unary call on a connection whose server is a script; a clock that is ticked."""
+
+import asyncio
+import gzip
+
+import pytest
+
+from serving.transport import Code, RpcError, frames
+from serving.transport.call import OK_TRAILERS, RESPONSE_HEAD, frame_message, trailers
+from serving.transport.client_socket import ClientProtocol
+from serving.transport.compression import GZIP_FIELD
+from serving.transport.frames import ErrorCode, FrameReader
+from serving.transport.hpack import encode
+from serving.transport.unary import RefusedError, UnaryCall
+
+BLOCK = encode(((b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/a/b")))
+BODY = bytes(range(256)) * 4
+
+
+class Wire(asyncio.Transport):
+    """Keeps what the client writes."""
+
+    def __init__(self):
+        super().__init__()
+        self.written = bytearray()
+
+    def write(self, data):
+        self.written += data
+
+    def is_closing(self):
+        return False
+
+    def close(self):
+        pass
+
+
+class TickedLoop:
+    """Timers of which the test says when they go off; nothing else is asked of a loop here."""
+
+    def __init__(self):
+        self.now, self.timers = 0.0, []
+        self.create_future = asyncio.get_running_loop().create_future
+        self.call_soon = asyncio.get_running_loop().call_soon
+
+    def time(self):
+        return self.now
+
+    def call_later(self, delay, callback):
+        timer = [self.now + delay, callback]
+        self.timers.append(timer)
+        return Cancellation(self.timers, timer)
+
+    def tick(self, seconds):
+        self.now += seconds
+        for timer in [timer for timer in self.timers if timer[0] <= self.now]:
+            self.timers.remove(timer)
+            timer[1]()
+
+
+class Cancellation:
+    def __init__(self, timers, timer):
+        self._timers, self._timer = timers, timer
+
+    def cancel(self):
+        if self._timer in self._timers:
+            self._timers.remove(self._timer)
+
+
+def connected():
+    protocol, wire = ClientProtocol(1e6), Wire()
+    protocol.loop = TickedLoop()
+    protocol.connection_made(wire)
+    protocol.data_received(frames.settings({}))
+    return protocol, wire
+
+
+def begun(protocol, deadline=None, max_bytes=1 << 20, body=b"hello"):
+    call = UnaryCall(protocol, deadline, max_bytes)
+    return call, call.begin(BLOCK, frame_message(body))
+
+
+def response(stream_id, *messages, head=RESPONSE_HEAD, last=OK_TRAILERS, data_flags=0):
+    data = b"".join(frames.frame(frames.DATA, data_flags, stream_id, message) for message in messages)
+    return frames.headers(stream_id, head, False) + data + frames.headers(stream_id, last, True)
+
+
+def written(protocol, wire):
+    protocol.flush()
+    sent = FrameReader(frames.MAX_FRAME_BYTES).feed(bytes(wire.written).removeprefix(frames.PREFACE))
+    wire.written.clear()
+    return sent
+
+
+@pytest.mark.parametrize("step", [1, 7, 30, 1000, 5000])
+async def test_a_reply_arrives_however_it_is_cut(step):
+    protocol, _ = connected()
+    replies = [begun(protocol)[1] for _ in range(3)]
+    sent = b"".join(response(number, frame_message(BODY + b"%d" % number)) for number in (5, 1, 3))
+    for start in range(0, len(sent), step):
+        protocol.data_received(sent[start : start + step])
+    assert [reply.result() for reply in replies] == [BODY + b"1", BODY + b"3", BODY + b"5"]
+    assert not protocol.connection.streams
+
+
+NOT_GRPC = encode(((b":status", b"503"), (b"content-type", b"text/html")))
+WRONG = {
+    "a status": (response(1, last=trailers(5, "no such thing", ())), Code.NOT_FOUND),
+    "a status after a message": (response(1, frame_message(b"x"), last=trailers(5, "", ())), Code.NOT_FOUND),
+    "no message": (response(1), Code.INTERNAL),
+    "an empty piece of data": (response(1, b""), Code.INTERNAL),
+    "two messages": (response(1, frame_message(b"x") * 2), Code.INTERNAL),
+    "two messages apart": (response(1, frame_message(b"x"), frame_message(b"y")), Code.INTERNAL),
+    "another length": (response(1, b"\x00\x00\x00\x00\x09short"), Code.INTERNAL),
+    "too much": (response(1, frame_message(b"x" * 101)), Code.RESOURCE_EXHAUSTED),
+    "an unknown compression": (response(1, b"\x01\x00\x00\x00\x01x"), Code.INTERNAL),
+    "a web page": (response(1, frame_message(b"x"), head=NOT_GRPC), Code.UNAVAILABLE),
+    "no status": (
+        frames.headers(1, RESPONSE_HEAD, False) + frames.frame(frames.DATA, 1, 1, frame_message(b"x")),
+        Code.INTERNAL,
+    ),
+    "a reset": (frames.rst_stream(1, ErrorCode.CANCEL), Code.CANCELLED),
+    "a late refusal": (
+        frames.headers(1, RESPONSE_HEAD, False) + frames.rst_stream(1, ErrorCode.REFUSED_STREAM),
+        Code.UNAVAILABLE,
+    ),
+    "rubbish": (frames.frame(frames.DATA, 0, 0, b"x"), Code.UNAVAILABLE),
+}
+
+
+@pytest.mark.parametrize(("sent", "code"), WRONG.values(), ids=WRONG.keys())
+async def test_what_is_not_one_good_reply_has_a_status(sent, code):
+    protocol, _ = connected()
+    _, reply = begun(protocol, max_bytes=100)
+    protocol.data_received(sent)
+    with pytest.raises(RpcError) as caught:
+        reply.result()
+    assert caught.value.code is code
+    assert not protocol.connection.streams
+
+
+async def test_a_compressed_reply_is_inflated():
+    protocol, _ = connected()
+    _, reply = begun(protocol)
+    packed = gzip.compress(BODY)
+    message = b"\x01" + len(packed).to_bytes(4, "big") + packed
+    protocol.data_received(response(1, message, head=RESPONSE_HEAD + GZIP_FIELD))
+    assert reply.result() == BODY
+
+
+async def test_an_informational_head_is_no_response():
+    protocol, _ = connected()
+    _, reply = begun(protocol)
+    early = frames.headers(1, encode(((b":status", b"103"),)), False)
+    protocol.data_received(early + response(1, frame_message(BODY)))
+    assert reply.result() == BODY
+
+
+async def test_a_refused_call_may_be_sent_again():
+    protocol, _ = connected()
+    _, reply = begun(protocol)
+    protocol.data_received(frames.rst_stream(1, ErrorCode.REFUSED_STREAM))
+    with pytest.raises(RefusedError):
+        reply.result()
+
+
+async def test_a_request_larger_than_the_windows_is_sent_as_they_open():
+    protocol, wire = connected()
+    body = bytes(100_000)
+    begun(protocol, body=body)
+    sent = written(protocol, wire)
+    protocol.data_received(frames.window_update(0, 1 << 20) + frames.window_update(1, 1 << 20))
+    sent += written(protocol, wire)
+    data = [item for item in sent if item[0] == frames.DATA]
+    assert b"".join(item[3] for item in data) == frame_message(body)
+    assert [item[1] for item in data if item[1]] == [frames.END_STREAM]
+
+
+async def test_deadlines_end_calls_in_their_order_with_one_timer():
+    protocol, wire = connected()
+    calls = [begun(protocol, deadline)[1] for deadline in (5.0, 1.0, 3.0, None)]
+    assert len(protocol.loop.timers) == 2  # the other one is for keepalive
+    ended = []
+    for _ in range(6):
+        protocol.loop.tick(1.0)
+        ended.append([call.done() for call in calls])
+    assert [row.count(True) for row in ended] == [1, 1, 2, 2, 3, 3]
+    assert [call.exception().code for call in calls[:3]] == [Code.DEADLINE_EXCEEDED] * 3
+    resets = [item[2] for item in written(protocol, wire) if item[0] == frames.RST_STREAM]
+    assert resets == [3, 5, 1]
+    assert len(protocol.loop.timers) == 1
+
+
+async def test_an_abandoned_call_is_reset_once_and_its_late_reply_ignored():
+    protocol, wire = connected()
+    call, reply = begun(protocol)
+    reply.cancel()
+    call.abandon(RpcError(Code.CANCELLED, "cancelled"))
+    call.abandon(RpcError(Code.CANCELLED, "cancelled"))
+    protocol.data_received(response(1, frame_message(BODY)))
+    assert [item[2] for item in written(protocol, wire) if item[0] == frames.RST_STREAM] == [1]
+    assert protocol.connection.closed_reason is None
+
+
+async def test_a_reply_to_a_caller_who_just_left_ends_the_call():
+    protocol, wire = connected()
+    call, reply = begun(protocol)
+    reply.cancel()
+    protocol.data_received(response(1, frame_message(BODY)))
+    call.abandon(RpcError(Code.CANCELLED, "cancelled"))
+    assert not [item for item in written(protocol, wire) if item[0] == frames.RST_STREAM]
+    assert not protocol.connection.streams
