@@ -3,6 +3,10 @@
 A half lies in `<root>/<model>/<version>/<role>-<party>/` in its own party's registry: `manifest.json` and the files it
 lists. It is immutable once bound. `half_digest` is the SHA-256 of the RFC 8785 JSON of the manifest without `binding`;
 `binding_digest` is the SHA-256 of the RFC 8785 JSON of the binding, equal on all parties.
+
+Where a publisher cannot tell the parties each other's digests (FATE), a manifest has an `identity`: the digest of what
+every party knows of this half, its name at the publisher. The binding then names identities; the half's own digest
+stands beside it as `sealed`.
 """
 
 from __future__ import annotations
@@ -112,7 +116,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     files: dict[str, FileEntry] = {}
     self_test: SelfTest | None = None
     provenance: dict[str, Any] = {}
+    identity: str | None = None
     binding: list[HalfRef] | None = None
+    sealed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

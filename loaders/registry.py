@@ -26,13 +26,15 @@ from loaders.artifact import MANIFEST, SCHEMA, Artifact, ArtifactError, FileEntr
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,3}")
 ALIASES = "aliases"
+_BOUND = {"binding", "sealed"}
+"""Keys of a manifest that binding adds."""
 
 
 def write_half(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> str:
     """Phase one: store a half and return its digest. Storing the same half again changes nothing; another one takes the
     place of a half that was never bound, and is refused with ArtifactError where one is bound."""
     entries = {name: FileEntry(hashlib.sha256(content).hexdigest(), len(content)) for name, content in files.items()}
-    complete = msgspec.structs.replace(manifest, files=entries, binding=None)
+    complete = msgspec.structs.replace(manifest, files=entries, binding=None, sealed=None)
     document = {**msgspec.to_builtins(complete), "schema": SCHEMA}
     target = half_path(root, manifest.model, manifest.version, manifest.role, manifest.party)
     for name in files:
@@ -65,7 +67,7 @@ def _make_way(target: Path, digest: str) -> None:
 def bind(half: Path, binding: Sequence[HalfRef]) -> str:
     """Phase two: write the binding of all parties' halves into the half at `half`; returns the binding's digest."""
     document = _document(half)
-    own = HalfRef(document["role"], document["party"], digest_of(document))
+    own = HalfRef(document["role"], document["party"], document.get("identity") or digest_of(document))
     entries = sorted(binding)
     if own not in entries:
         raise ArtifactError(f"{_shown(half)}: the binding does not name this half, {own.half_digest[:12]}")
@@ -75,6 +77,8 @@ def bind(half: Path, binding: Sequence[HalfRef]) -> str:
     if document.get("binding") not in (None, builtin):
         raise ArtifactError(f"{_shown(half)} is bound already, and a bound half never changes")
     document["binding"] = builtin
+    if "identity" in document:
+        document["sealed"] = digest_of(document)
     _replace(half / MANIFEST, rfc8785.dumps(document), half.parent)
     return hashlib.sha256(rfc8785.dumps(builtin)).hexdigest()
 
@@ -91,7 +95,8 @@ def open_half(root: Path, model: str, version: str, party: str) -> Artifact:
         )
     if manifest.binding is None:
         raise ArtifactError(f"{_shown(half)} is not bound: its job did not finish publishing")
-    if HalfRef(manifest.role, party, digest) not in manifest.binding:
+    sealed = manifest.sealed == digest if manifest.identity else manifest.sealed is None
+    if not sealed or HalfRef(manifest.role, party, manifest.identity or digest) not in manifest.binding:
         raise ArtifactError(f"{_shown(half)}/{MANIFEST} has been changed: its digest is not the one in the binding")
     _verify_files(half, manifest)
     binding = hashlib.sha256(rfc8785.dumps(msgspec.to_builtins(manifest.binding))).hexdigest()
@@ -141,8 +146,9 @@ def resolve_alias(root: Path, model: str, alias: str) -> str:
 
 
 def digest_of(document: Mapping[str, Any]) -> str:
-    """SHA-256 of the RFC 8785 JSON of a manifest without its binding. Keys that this version does not know count."""
-    return hashlib.sha256(rfc8785.dumps({key: document[key] for key in document if key != "binding"})).hexdigest()
+    """SHA-256 of the RFC 8785 JSON of a manifest as it was before it was bound. Keys that this version does not know
+    count."""
+    return hashlib.sha256(rfc8785.dumps({key: document[key] for key in document if key not in _BOUND})).hexdigest()
 
 
 def version_path(root: Path, model: str, version: str) -> Path:

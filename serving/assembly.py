@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from starlette.routing import Route
+
 from serving.access import Access
 from serving.audit import AuditLog
 from serving.cache.counts import Counts
@@ -20,6 +22,8 @@ from serving.control import ControlStore, FileControlStore
 from serving.features.catalog import make_source
 from serving.features.source import FeatureSource
 from serving.frontdoor import admin, federation, inference
+from serving.frontdoor.fate import doors as fate_doors
+from serving.frontdoor.fate.doors import FateNode
 from serving.frontdoor.http import HttpDoor
 from serving.frontdoor.oip import service as oip
 from serving.frontdoor.oip.control import Repository
@@ -79,18 +83,14 @@ async def assemble(settings: Settings) -> Node:
     def readiness() -> Readiness:
         return report(node.state is NodeState.READY, node.state.value, checks)
 
-    models = Models(publishing.routes, pool)
-    repository = Repository(publishing, models, Path(settings.registry))
-    foreign = OipNode(Door(pipeline, models), repository, readiness, settings.limits.max_batch_rows, audit, access)
-    oip.register(service, foreign, figures, access.operator)
-    oip.register(operator, foreign, figures, partial(access.admin, role=Role.OPERATOR))
+    described = FateNode(settings, publishing, pool, pipeline, audit, access, readiness)
+    protocols = _foreign_protocols(described, service, operator, figures)
     readings = (
         *(partial(request_metrics, figures), partial(lag_metrics, lag)),
         *(partial(model_metrics, publishing, pool), partial(replica_metrics, replicas)),
         partial(cache_metrics, _levels(results, memory, shared)),
     )
     max_bytes = settings.limits.max_request_bytes
-    protocols = OipHttp(foreign, figures, max_bytes).routes()
     http = HttpDoor(pipeline, Exposition(readings), readiness, figures, max_bytes, access, protocols)
 
     parts = (
@@ -112,6 +112,19 @@ async def assemble(settings: Settings) -> Node:
     return (node := Node(settings, ports, parts, ready))
 
 
+def _foreign_protocols(node: FateNode, service: Server, operator: Server, figures: RequestFigures) -> list[Route]:
+    """Registers them; returns what belongs on the HTTP port."""
+    limits, access = node.settings.limits, node.access
+    models = Models(node.publishing.routes, node.pool)
+    repository = Repository(node.publishing, models, Path(node.settings.registry))
+    door = Door(node.pipeline, models)
+    foreign = OipNode(door, repository, node.readiness, limits.max_batch_rows, node.audit, access)
+    oip.register(service, foreign, figures, access.operator)
+    oip.register(operator, foreign, figures, partial(access.admin, role=Role.OPERATOR))
+    fate_doors.register(service, operator, node, figures)
+    return OipHttp(foreign, figures, limits.max_request_bytes).routes()
+
+
 def _control_store(settings: Settings) -> ControlStore:
     local = FileControlStore(Path(settings.state_dir))
     if not settings.control.url:
@@ -131,9 +144,14 @@ def _servers(settings: Settings) -> tuple[Server, Server, Server]:
 def _ports(settings: Settings, servers: tuple[Server, Server, Server], http: HttpDoor) -> tuple[Port, ...]:
     service, party, operator = servers
     listeners: tuple[tuple[str, Listener, str, tuple[str, ...]], ...] = (
-        ("service", service, settings.ports.service, ("tessera.v1.Inference", oip.SERVICE)),
+        ("service", service, settings.ports.service, ("tessera.v1.Inference", oip.SERVICE, *fate_doors.SERVICE_PORT)),
         ("party", party, settings.ports.party, ("tessera.v1.Federation",)),
-        ("admin", operator, settings.ports.admin, ("tessera.v1.Admin", oip.SERVICE)),
+        (
+            "admin",
+            operator,
+            settings.ports.admin,
+            ("tessera.v1.Admin", oip.SERVICE, *fate_doors.ADMIN_PORT),
+        ),
         ("http", HttpServer(http.application()), settings.ports.http, ()),
     )
     return tuple(

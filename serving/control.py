@@ -83,6 +83,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     services: dict[str, Service] = {}
     default_service: str = ""
     holds: tuple[Hold, ...] = ()
+    flow_rules: dict[str, float] = {}
+    """Calls or rows a second by FATE's name of an interface or model."""
 
 
 class SnapshotError(OSError):

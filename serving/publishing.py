@@ -185,6 +185,24 @@ class Publishing:
             models = [bindings.variant_model(variant) for variant in target.variants]
             return await self._hold_and_bind(service, revision, models, lambda _: target)
 
+    async def offline(self, service: str, revision: int) -> None:
+        """Forget a service and its previous binding; its versions stay loaded."""
+
+        def without(state: State) -> State:
+            self._at_revision(state, service, revision)
+            kept = {name: one for name, one in state.services.items() if name != service}
+            default = "" if state.default_service == service else state.default_service
+            return msgspec.structs.replace(state, services=kept, default_service=default)
+
+        async with self._binding:
+            current = self._at_revision(self._wanted.state, service, revision)
+            if current is None:
+                raise UnknownNameError(f"unknown service {service!r}")
+            held = self._needed(current)
+            await self._wanted.change(without)
+            logger.info("service %s is offline", service)
+            await self._host_holds.release(service, held)
+
     async def unload(self, model: ModelId, force: bool = False) -> None:
         """Take a version out of memory here; returns when no request uses it. Raises ConflictError with its users."""
         if model not in bindings.wanted_models(self._wanted.state) and self._pool.find(model) is None:
@@ -213,12 +231,24 @@ class Publishing:
         await self._wanted.change(with_default)
         logger.info("the default service is %s", service or "none")
 
+    async def set_flow_rule(self, resource: str, per_s: float) -> None:
+        """For callers of FATE's protocols."""
+
+        def with_rule(state: State) -> State:
+            return msgspec.structs.replace(state, flow_rules={**state.flow_rules, resource: per_s})
+
+        await self._wanted.change(with_rule)
+        logger.info("%s may be asked %g times a second", resource, per_s)
+
     def models(self) -> list[ModelStatus]:
         state = self._wanted.state
         return [
             ModelStatus(life, self._pool.find(model), tuple(self._holders(state, model)))
             for model, life in sorted(self._reconciler.lives.items())
         ]
+
+    def life(self, model: ModelId) -> Lifecycle | None:
+        return self._reconciler.lives.get(model)
 
     def state(self) -> State:
         return self._wanted.state

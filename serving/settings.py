@@ -170,6 +170,33 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ] = ""
 
 
+class FateMode(Enum):
+    """Whose numbers models exported by FATE give: those of FATE offline, or those of FATE-Serving."""
+
+    STRICT_OFFLINE = "strict_offline"
+    SERVING_COMPAT = "serving_compat"
+
+
+HttpUrl = Annotated[str, Meta(pattern="^https?://", description="a http:// or https:// address")]
+
+
+class FateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """FATE-Serving's protocols. `user_id`: the name of the user's id among what callers send to hosts.
+
+    Models come from FATE-Flow at one of `transfer_urls` (the first when it names none), or from files in `models_root`;
+    from elsewhere they are refused. `synchronize`: other nodes may copy models from here, and this one from `sources`.
+    """
+
+    mode: FateMode = FateMode.STRICT_OFFLINE
+    user_id: str = ""
+    transfer_urls: tuple[HttpUrl, ...] = ()
+    models_root: FilePath = ""
+    max_model_bytes: Count = 1 << 30
+    fetch_timeout_s: Seconds = 60.0
+    synchronize: bool = False
+    sources: tuple[str, ...] = ()
+
+
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`per_s` and `burst` in rows (`burst`: those of one second when not given); `concurrent` in calls."""
 
@@ -221,6 +248,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     peers: dict[PartyId, PeerSettings] = {}
     features: dict[str, FeatureSettings] = {}
     cache: CacheSettings = CacheSettings()
+    fate: FateSettings = FateSettings()
     control: ControlSettings = ControlSettings()
     replica: str = ""
     limits: Limits = Limits()

@@ -28,7 +28,7 @@ class FateLoader(Loader):
 
     def load(self) -> Servable:
         try:
-            half = compile_half(_parts(self.artifact), _site(self.artifact))
+            half = compile_half(parts_of(self.artifact), _site(self.artifact))
             servable = half.servable()
         except (ExportError, ComponentError) as error:
             raise LoadError(str(error)) from None
@@ -46,7 +46,8 @@ class FateLoader(Loader):
             raise LoadError("the manifest declares another merge than its parts have; import the export again")
 
 
-def _parts(artifact: Artifact) -> Parts:
+def parts_of(artifact: Artifact) -> Parts:
+    """The parts as they were exported. Reads files."""
     names = [name for name in artifact.files if name.startswith(FOLDER)]
     return {name.removeprefix(FOLDER): (artifact.path / name).read_bytes() for name in names}
 

@@ -71,6 +71,13 @@ def parts_of_json(raw: bytes) -> Parts:
     return _checked({"/".join(names): _decoded("/".join(names), value) for names, value in found.items()})
 
 
+def json_of(parts: Parts) -> bytes:
+    """A cache file of FATE-Serving."""
+    keys = {name: name.split("/") for name in parts}
+    named = {f"{component}.{alias}:{message}": name for name, (component, alias, message) in keys.items()}
+    return msgspec.json.encode({key: base64.b64encode(parts[name]).decode() for key, name in named.items()})
+
+
 def _decoded(name: str, value: Any) -> bytes:
     if not isinstance(value, str):
         raise ExportError(f"{name} is not a text in base64")

@@ -17,6 +17,7 @@ from loaders.artifact import ArtifactError, HalfRef, Manifest, SelfTest
 from loaders.catalog import formats, load_servable, loader_for
 from loaders.fate.component import Mode, Site
 from loaders.fate.importing import half_of
+from loaders.fate.names import FateName
 from loaders.loader import Loader, LoadError, Servable
 from loaders.registry import bind, half_path, open_half, write_half
 from loaders.signature import Batch
@@ -34,9 +35,9 @@ def make_fate(root: Path) -> Path:
         "lr_0/model/LRModelParam": param.SerializeToString(),
         "pipeline/pipeline/Pipeline": wire.Pipeline(inference_dsl=json.dumps(dsl).encode()).SerializeToString(),
     }
-    manifest, files = half_of(parts, "m", "1", Site("guest", "bank", (), Mode.STRICT_OFFLINE))
+    manifest, files = half_of(parts, FateName("m", "1"), Site("guest", "bank", (), Mode.STRICT_OFFLINE))
     test = SelfTest(numbers=[[0.5, 0.0], [0.0, 1.0]], outputs={"partial": [[0.5], [-0.75]]})
-    digest = write_half(root, msgspec.structs.replace(manifest, self_test=test), files)
+    digest = write_half(root, msgspec.structs.replace(manifest, self_test=test, identity=None), files)
     half = half_path(root, "m", "1", "guest", "bank")
     bind(half, [HalfRef("guest", "bank", digest)])
     return half

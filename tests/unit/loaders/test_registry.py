@@ -297,3 +297,35 @@ def test_a_manifest_survives_the_disk(half: Path, tmp_path: Path) -> None:
     written, _ = linear_half("m", "1", "guest", "bank", WEIGHTS, 0.5)
     assert msgspec.structs.replace(manifest, files={}, binding=None) == written
     assert isinstance(manifest, Manifest)
+
+
+def named(root: Path) -> tuple[Path, HalfRef]:
+    """A half that the parties know by its name."""
+    manifest, files = linear_half("m", "1", "guest", "bank", WEIGHTS, 0.5)
+    write_half(root, msgspec.structs.replace(manifest, identity="ab" * 32), files)
+    return half_path(root, "m", "1", "guest", "bank"), HalfRef("guest", "bank", "ab" * 32)
+
+
+def test_a_half_that_parties_know_by_name_is_bound_by_it_and_sealed(tmp_path: Path) -> None:
+    path, ref = named(tmp_path)
+    other = HalfRef("host", "shop", "cd" * 32)
+    digest = bind(path, [ref, other])
+    artifact = open_half(tmp_path, "m", "1", "bank")
+    assert artifact.binding_digest == digest
+    assert artifact.manifest.sealed == artifact.half_digest != "ab" * 32
+    assert bind(path, [other, ref]) == digest
+
+
+@pytest.mark.parametrize("changes", [{"provenance": {"job": "another"}}, {"sealed": None}, {"identity": None}])
+def test_a_sealed_half_does_not_change(tmp_path: Path, changes: dict[str, object]) -> None:
+    path, ref = named(tmp_path)
+    bind(path, [ref])
+    document = {**json.loads((path / "manifest.json").read_bytes()), **changes}
+    kept = {key: value for key, value in document.items() if value is not None}
+    (path / "manifest.json").write_bytes(rfc8785.dumps(kept))
+    refused(tmp_path, "has been changed")
+
+
+def test_a_half_without_a_name_is_bound_by_its_digest_alone(tmp_path: Path, half: Path) -> None:
+    edit(half, sealed="00" * 32)
+    refused(tmp_path, "has been changed")

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from loaders.artifact import Artifact, HalfRef
+from loaders.artifact import Artifact
 from loaders.catalog import load_servable, loader_for
 from loaders.fate.component import Mode, Site
-from loaders.fate.importing import half_of
+from loaders.fate.importing import store_half
+from loaders.fate.names import FateName
 from loaders.loader import Scores, Servable
 from loaders.merge import merge_rule
-from loaders.registry import bind, half_path, open_half, write_half
+from loaders.registry import open_half
 from loaders.signature import Batch
-from tests.fate_models import TEXTS, FateModel
+from tests.fate_models import GUEST, TEXTS, FateModel
 from tests.fate_reference import Row
 
 
@@ -51,15 +52,13 @@ def batch(servable: Servable, rows: Sequence[Row]) -> Batch:
 
 
 def load(root: Path, model: FateModel, mode: Mode) -> Loaded:
-    refs, paths = [], {}
+    artifacts = {}
     for site in model.sites:
         role, _, party = site.partition(":")
-        manifest, files = half_of(model.parts[site], "m", "1", Site(role, party, model.hosts, mode))
-        refs.append(HalfRef(role, party, write_half(root / party, manifest, files)))
-        paths[site] = half_path(root / party, "m", "1", role, party)
-    for path in paths.values():
-        bind(path, refs)
-    artifacts = {site: open_half(root / site.partition(":")[2], "m", "1", site.partition(":")[2]) for site in paths}
+        name = FateName(f"{role}#{party}#m", "1")
+        store_half(root / party, model.parts[site], name, Site(role, party, model.hosts, mode), GUEST)
+        artifacts[site] = open_half(root / party, "m", "1", party)
+    assert len({artifact.binding_digest for artifact in artifacts.values()}) == 1
     return Loaded(artifacts, {site: load_servable(loader_for(artifact)) for site, artifact in artifacts.items()})
 
 

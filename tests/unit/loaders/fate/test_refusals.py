@@ -7,18 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from loaders.artifact import Merge, MergeKind
 from loaders.fate.component import ComponentError, Mode, Site
 from loaders.fate.export import ExportError
 from loaders.fate.importing import half_of
+from loaders.fate.names import FateName
 from loaders.loader import LoadError
 from tessera.compat import fate_model_pb2 as wire
 from tests.fate_models import FateModel, Recipe, make
 from tests.unit.loaders.halves import load
 
 GUEST = "guest:9999"
+NAME = FateName("m", "1")
 LR, OVR, FM, TREES = (
     Recipe("lr", plain=True),
     Recipe("ovr", plain=True),
@@ -47,7 +50,7 @@ def changed(recipe: Recipe, message: type, change: Callable[[Any], None], seed: 
 
 def refused(model: FateModel, text: str) -> None:
     with pytest.raises((ComponentError, ExportError), match=text):
-        half_of(model.parts[GUEST], "m", "1", Site("guest", "9999", model.hosts, Mode.STRICT_OFFLINE))
+        half_of(model.parts[GUEST], NAME, Site("guest", "9999", model.hosts, Mode.STRICT_OFFLINE))
 
 
 def dsl(change: Callable[[dict[str, Any]], object]) -> Callable[[Any], None]:
@@ -245,7 +248,7 @@ def test_trees_of_columns_that_fate_serving_loses_do_not_load_for_it() -> None:
     models = [make(seed, Recipe("trees", texts=True)) for seed in range(8)]
     with pytest.raises(ComponentError, match="no component before it gives column 'g4_"):
         for model in models:
-            half_of(model.parts[GUEST], "m", "1", Site("guest", "9999", model.hosts, Mode.SERVING_COMPAT))
+            half_of(model.parts[GUEST], NAME, Site("guest", "9999", model.hosts, Mode.SERVING_COMPAT))
 
 
 @pytest.mark.parametrize(
@@ -259,7 +262,8 @@ def test_trees_of_columns_that_fate_serving_loses_do_not_load_for_it() -> None:
 )
 def test_a_manifest_that_says_something_else_than_its_parts_is_refused(tmp_path: Path, changes, text: str) -> None:
     model = make(1, Recipe("lr", hosts=0, plain=True))
-    manifest, files = half_of(model.parts[GUEST], "m", "1", Site("guest", "9999", (), Mode.STRICT_OFFLINE))
+    manifest, files = half_of(model.parts[GUEST], NAME, Site("guest", "9999", (), Mode.STRICT_OFFLINE))
+    manifest = msgspec.structs.replace(manifest, identity=None)
     assert load(tmp_path / "good", manifest, files)
     with pytest.raises(LoadError, match=text):
         load(tmp_path, manifest, files, **changes)

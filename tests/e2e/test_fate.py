@@ -1,0 +1,379 @@
+"""A FATE 1.x deployment drives two real nodes: its FATE-Flows load and bind, its callers ask."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.transport import Channel
+from tessera.compat import fate_common_service_pb2 as operations
+from tessera.compat import fate_common_service_pb2_grpc, fate_inference_pb2_grpc, fate_model_service_pb2_grpc
+from tessera.compat import fate_inference_pb2 as wire
+from tessera.compat import fate_model_service_pb2 as models
+from tests import fate_reference as reference
+from tests.fate_models import GUEST, HOSTS, FateModel, Recipe, as_json, as_transfer_reply, as_zip, make
+from tests.nodes import PartyNode, free_port
+
+pytestmark = pytest.mark.usefixtures("transport")
+
+HOST = HOSTS[0]
+MODEL_ID = f"arbiter-{HOST}#guest-{GUEST}#host-{HOST}#model"
+USERS: dict[str, dict[str, float]] = {
+    "u1": {f"h0{n}": 0.5 - n for n in range(5)},
+    "u2": {f"h0{n}": n / 4 for n in range(5)},
+}
+CASE = {f"g{n}": 0.25 * n - 0.5 for n in range(5)}
+
+LR, TREES, MIX, CLASSES = (
+    make(3, Recipe("lr", plain=True)),
+    make(4, Recipe("trees", plain=True)),
+    make(5, Recipe("trees", plain=True, strategy="mix")),
+    make(6, Recipe("trees", plain=True, classes=3)),
+)
+VERSIONS: Mapping[str, FateModel] = {"100": LR, "101": TREES, "102": MIX, "103": CLASSES}
+
+
+class Flow:
+    """The model transfer of FATE-Flow at both parties, over HTTP."""
+
+    def __init__(self) -> None:
+        flow = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                flow.asked.append(asked)
+                site = ":".join(asked["namespace"].split("#")[:2])
+                model = VERSIONS.get(asked["name"])
+                body = as_transfer_reply(model.parts[site]) if model else b'{"retcode": 210, "retmsg": "no such model"}'
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None: ...
+
+        self.asked: list[dict[str, str]] = []
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1/model/transfer"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+class Deployment:
+    def __init__(self, folder: Path) -> None:
+        self.flow = Flow()
+        port = free_port()
+        fate = f"[fate]\ntransfer_urls = ['{self.flow.url}']\nmodels_root = 'exports'\n"
+        self.guest = PartyNode(folder, GUEST, f"[peers.{HOST}]\naddress = '127.0.0.1:{port}'\n{fate}")
+        features = "[features.default]\npath = 'users.csv'\n"
+        self.host = PartyNode(
+            folder, HOST, f"plaintext_caller = '{GUEST}'\n[peers.{GUEST}]\nmay_load = ['*']\n{features}{fate}", port
+        )
+        names = list(USERS["u1"])
+        rows = [",".join([user, *(str(values[name]) for name in names)]) for user, values in USERS.items()]
+        (self.host.folder / "users.csv").write_text("\n".join([",".join(["id", *names]), *rows]) + "\n")
+        exports = self.guest.folder / "exports"
+        exports.mkdir()
+        (exports / "model.zip").write_bytes(as_zip(LR.parts[f"guest:{GUEST}"]))
+        (exports / "model.cache").write_bytes(as_json(LR.parts[f"guest:{GUEST}"]))
+
+    def models(self, node: PartyNode, method: str, request: Any) -> Any:
+        async def ask(link: Channel) -> Any:
+            return await getattr(fate_model_service_pb2_grpc.ModelServiceStub(link.stub_channel), method)(
+                request, timeout=20
+            )
+
+        return node.call("admin", ask)
+
+    def operations(self, method: str, request: Any) -> Any:
+        async def ask(link: Channel) -> Any:
+            stub = fate_common_service_pb2_grpc.CommonServiceStub(link.stub_channel)
+            return await getattr(stub, method)(request, timeout=20)
+
+        return self.guest.call("admin", ask)
+
+    def infer(self, method: str = "inference", **body: Any) -> dict[str, Any]:
+        async def ask(link: Channel) -> Any:
+            stub = fate_inference_pb2_grpc.InferenceServiceStub(link.stub_channel)
+            return await getattr(stub, method)(wire.InferenceMessage(body=json.dumps(body).encode()), timeout=10)
+
+        return dict(json.loads(self.guest.call("service", ask).body))
+
+    def load(self, node: PartyNode, version: str = "100", **fields: Any) -> models.PublishResponse:
+        return self.models(node, "publishLoad", publish(node, version, **fields))
+
+    def bind(self, service: str, version: str = "100") -> models.PublishResponse:
+        return self.models(self.guest, "publishBind", publish(self.guest, version, serviceId=service))
+
+    def publish(self, service: str, version: str) -> None:
+        for node in (self.guest, self.host):
+            assert self.load(node, version).statusCode == 0
+        assert self.bind(service, version).statusCode == 0
+
+
+def publish(node: PartyNode, version: str, **fields: Any) -> models.PublishRequest:
+    """As FATE-Flow 1.11 fills it."""
+    role = "guest" if node.party == GUEST else "host"
+    roles = {"guest": [GUEST], "host": [HOST], "arbiter": [HOST]}
+    request = models.PublishRequest(local=models.LocalInfo(role=role, partyId=node.party), **fields)
+    for name, parties in roles.items():
+        request.role[name].partyId.extend(parties)
+        for party in parties:
+            half = request.model[name].roleModelInfo[party]
+            half.tableName, half.namespace = version, f"{name}#{party}#{MODEL_ID}"
+    return request
+
+
+def expected(model: FateModel, user: str, case: Mapping[str, float] = CASE) -> Any:
+    return reference.score(model, {f"guest:{GUEST}": dict(case), f"host:{HOST}": dict(USERS[user])}, False)
+
+
+def case(user: str, service: str = "s", **fields: Any) -> dict[str, Any]:
+    return {"serviceId": service, "featureData": CASE, "sendToRemoteFeatureData": {"device_id": user}, **fields}
+
+
+@pytest.fixture(scope="module")
+def fate(transport: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    deployment = Deployment(tmp_path_factory.mktemp("fate"))
+    deployment.host.start()
+    deployment.guest.start()
+    try:
+        yield deployment
+    finally:
+        deployment.guest.stop()
+        deployment.host.stop()
+        deployment.flow.server.shutdown()
+        deployment.flow.server.server_close()
+
+
+def test_load_bind_infer_batch_unbind_unload(fate: Deployment) -> None:
+    assert fate.bind("s").statusCode == 109
+    fate.publish("s", "100")
+    reply = fate.infer(**case("u1", caseId="c1"))
+    assert reply["retcode"] == 0, reply
+    assert reply["data"]["score"] == pytest.approx(expected(LR, "u1"), abs=1e-12)
+    assert reply["data"]["modelId"] == f"guest#{GUEST}#{MODEL_ID}"
+    assert reply["data"]["modelVersion"] == "100"
+    assert reply["data"]["timestamp"] > 1_600_000_000_000
+    assert (reply["caseid"], reply["log"], reply["warn"], reply["flag"]) == ("", {}, {}, 0)
+    assert fate.infer(**case("u1", caseId="c1")) == reply
+
+    rows = [
+        {"index": 4, "featureData": CASE, "sendToRemoteFeatureData": {"device_id": "u2"}},
+        {"index": 0, "featureData": CASE, "sendToRemoteFeatureData": {"device_id": "u1"}, "needCheckFeature": False},
+        {"index": 2, "featureData": {**CASE, "g1": "abc"}, "sendToRemoteFeatureData": {"device_id": "u1"}},
+        {"index": 3, "featureData": CASE, "sendToRemoteFeatureData": {"device_id": "nobody"}},
+    ]
+    batch = fate.infer("batchInference", serviceId="s", caseId="b1", batchDataList=rows)
+    assert (batch["retcode"], batch["caseid"]) == (0, "b1")
+    assert [row["index"] for row in batch["batchDataList"]] == [0, 2, 3, 4]
+    assert [row["retcode"] for row in batch["batchDataList"]] == [0, 102, 2113, 0]
+    assert batch["batchDataList"][0]["data"]["score"] == pytest.approx(expected(LR, "u1"), abs=1e-12)
+    assert batch["batchDataList"][3]["data"]["score"] == pytest.approx(expected(LR, "u2"), abs=1e-12)
+    assert batch["singleInferenceResultMap"] == {str(row["index"]): row for row in batch["batchDataList"]}
+
+    named = {"tableName": "100", "namespace": f"guest#{GUEST}#{MODEL_ID}"}
+    wrong = fate.models(fate.guest, "unbind", models.UnbindRequest(serviceIds=["s", "other"], **named))
+    assert wrong.statusCode == 109
+    assert fate.infer(**case("u1"))["retcode"] == 0
+    assert fate.models(fate.guest, "unbind", models.UnbindRequest(serviceIds=["s"], **named)).statusCode == 0
+    assert fate.infer(**case("u1"))["retcode"] == 104
+    assert fate.models(fate.guest, "unload", models.UnloadRequest(**named)).statusCode == 0
+    assert fate.models(fate.guest, "unload", models.UnloadRequest(**named)).statusCode == 104
+    assert fate.infer(**{**case("u1", ""), "modelId": named["namespace"], "modelVersion": "100"})["retcode"] == 104
+
+
+@pytest.mark.parametrize("version", ["101", "102", "103"])
+def test_trees_over_two_nodes(fate: Deployment, version: str) -> None:
+    fate.publish(f"trees{version}", version)
+    for user in USERS:
+        data = fate.infer(**case(user, f"trees{version}"))["data"]
+        wanted = expected(VERSIONS[version], user)
+        assert data["score"] == pytest.approx(wanted, abs=1e-12)
+        if version == "103":
+            assert data["label"] == f"c{wanted.index(max(wanted))}"
+
+
+def test_another_version_answers_from_the_next_request_on(fate: Deployment) -> None:
+    fate.publish("switched", "100")
+    before = fate.infer(**case("u1", "switched"))["data"]
+    fate.publish("switched", "101")
+    after = fate.infer(**case("u1", "switched"))["data"]
+    assert (before["modelVersion"], after["modelVersion"]) == ("100", "101")
+    assert after["score"] == pytest.approx(expected(TREES, "u1"), abs=1e-12)
+
+
+def test_a_caller_of_the_first_line_names_the_version(fate: Deployment) -> None:
+    fate.publish("named", "100")
+    body = {**case("u1", ""), "modelId": f"guest#{GUEST}#{MODEL_ID}", "modelVersion": "100"}
+    assert fate.infer(**body)["data"]["score"] == pytest.approx(expected(LR, "u1"), abs=1e-12)
+
+
+def test_models_from_files_stay_within_their_root(fate: Deployment) -> None:
+    for kind, place in (("FILE", "model.zip"), ("CACHE", "model.cache")):
+        version = f"file-{kind}"
+        assert fate.load(fate.guest, version, loadType=kind, filePath=place).statusCode == 0
+        found = fate.models(fate.guest, "queryModel", models.QueryModelRequest(tableName=version))
+        assert len(found.modelInfos) == 1
+    for place in ("../serving.toml", "/etc/passwd", "", "nothing.zip", str(fate.guest.config)):
+        reply = fate.load(fate.guest, "elsewhere", loadType="FILE", filePath=place)
+        assert (reply.statusCode, "names no file in" in reply.message) == (107, True)
+
+
+def test_models_come_from_known_addresses_only(fate: Deployment) -> None:
+    before = len(fate.flow.asked)
+    for url in (
+        "http://127.0.0.1:1/v1/model/transfer",
+        fate.flow.url + "/../x",
+        "http%3A%2F%2F169.254.169.254",
+        "file:///etc/passwd",
+    ):
+        reply = fate.load(fate.guest, "elsewhere", filePath=url)
+        assert (reply.statusCode, "transfer_urls" in reply.message) == (107, True)
+    assert len(fate.flow.asked) == before
+    reply = fate.load(fate.guest, "104", filePath=fate.flow.url)
+    assert (reply.statusCode, "refused with 210: no such model" in reply.message) == (107, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda request: setattr(request.local, "partyId", "10000"), "this node is party"),
+        (lambda request: request.role["guest"].partyId.append("9998"), "role must name one guest"),
+        (lambda request: request.role["guest"].ClearField("partyId"), "role must name one guest"),
+        (lambda request: request.model.clear(), "named by a namespace"),
+        (lambda request: setattr(request, "loadType", "FTP"), "is none of FATEFLOW"),
+    ],
+)
+def test_a_wrong_publication_is_refused(fate: Deployment, change: Any, text: str) -> None:
+    request = publish(fate.guest, "elsewhere")
+    change(request)
+    reply = fate.models(fate.guest, "publishLoad", request)
+    assert (reply.statusCode, text in reply.message) == (100, True), reply
+
+
+def test_a_service_id_has_no_special_characters(fate: Deployment) -> None:
+    for service in ("", "a?b", "a/b"):
+        assert fate.bind(service).statusCode == 100
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"featureData": CASE}, 100),
+        ({"serviceId": "codes"}, 100),
+        ({"serviceId": "codes", "featureData": 7}, 100),
+        ({"serviceId": "nothing", "featureData": CASE}, 104),
+        ({"serviceId": "codes", "featureData": CASE, "sendToRemoteFeatureData": {"id": "nobody"}}, 2113),
+        ({"serviceId": "codes", "featureData": CASE}, 100),
+        ({"serviceId": "codes", "featureData": {**CASE, "g0": True}, "sendToRemoteFeatureData": {"id": "u1"}}, 102),
+        ({"serviceId": "codes", "featureData": {"g0": 1}, "sendToRemoteFeatureData": {"id": "u1"}}, 102),
+        ({"serviceId": "codes", "featureData": {**CASE, "g0": "1e999"}, "sendToRemoteFeatureData": {"id": "u1"}}, 102),
+    ],
+)
+def test_what_is_wrong_has_its_code(fate: Deployment, body: dict[str, Any], code: int) -> None:
+    fate.publish("codes", "100")
+    reply = fate.infer(**body)
+    assert reply["retcode"] == code, reply
+    assert reply["retmsg"]
+    assert ("modelVersion" in reply["data"]) == (body.get("serviceId") == "codes")
+
+
+def test_values_are_read_as_they_are_spelled_and_others_left_out(fate: Deployment) -> None:
+    fate.publish("spelled", "100")
+    spelled = {name: f" {value:e} " for name, value in CASE.items()}
+    reply = fate.infer(**{**case("u1", "spelled"), "featureData": {**spelled, "unknown": "x", "other": None}})
+    assert reply["data"]["score"] == pytest.approx(expected(LR, "u1"), abs=1e-12)
+
+
+def test_batches_that_cannot_be_are_refused(fate: Deployment) -> None:
+    fate.publish("batches", "100")
+    row = {"index": 0, "featureData": CASE, "sendToRemoteFeatureData": {"id": "u1"}}
+    for rows, code in (([], 100), ([row, row], 100), ([{**row, "index": n} for n in range(1_001)], 124)):
+        assert fate.infer("batchInference", serviceId="batches", batchDataList=rows)["retcode"] == code
+    wrong = fate.infer("batchInference", serviceId="batches", batchDataList=[{**row, "featureData": {}}])
+    assert (wrong["retcode"], wrong["batchDataList"][0]["retcode"]) == (0, 102)
+    assert wrong["caseid"]
+
+
+def test_models_are_described(fate: Deployment) -> None:
+    fate.publish("described", "100")
+    everything = fate.models(fate.guest, "queryModel", models.QueryModelRequest())
+    assert everything.retcode == 0
+    [exact] = fate.models(
+        fate.guest, "queryModel", models.QueryModelRequest(queryType=2, serviceId="described")
+    ).modelInfos
+    assert (exact.tableName, exact.namespace) == ("100", f"guest#{GUEST}#{MODEL_ID}")
+    assert "described" in exact.serviceIds
+    content = json.loads(exact.content)
+    assert (content["role"], content["partId"]) == ("guest", GUEST)
+    assert content["federationModelMap"]["host"][HOST]["namespace"] == f"host#{HOST}#{MODEL_ID}"
+    params = {node.name: node.params for node in exact.modelProcessorExt.nodes}
+    assert "weight" in json.loads(params["heterologisticregression_0"])
+    assert not fate.models(
+        fate.guest, "queryModel", models.QueryModelRequest(queryType=2, serviceId="describe")
+    ).modelInfos
+    assert fate.models(fate.guest, "queryModel", models.QueryModelRequest(queryType=1, serviceId="describe")).modelInfos
+    one = fate.models(fate.guest, "queryModel", models.QueryModelRequest(beginIndex=1, endIndex=2)).modelInfos
+    assert [info.index for info in one] == [1]
+
+
+def test_models_are_copied_only_where_it_is_allowed(fate: Deployment) -> None:
+    named = {"tableName": "100", "namespace": f"guest#{GUEST}#{MODEL_ID}"}
+    asked = models.FetchModelRequest(sourceIp="127.0.0.1", sourcePort=1, **named)
+    assert fate.models(fate.guest, "fetchModel", asked).statusCode == 130
+    given = fate.models(fate.guest, "modelTransfer", models.ModelTransferRequest(**named))
+    assert (given.statusCode, given.cacheData) == (130, b"")
+
+
+def test_flow_rules_and_figures(fate: Deployment) -> None:
+    fate.publish("limited", "100")
+    resource = f"M_100_guest#{GUEST}#{MODEL_ID}"
+    rule = operations.UpdateFlowRuleRequest
+    try:
+        assert fate.operations("updateFlowRule", rule(source=resource, allowQps=0)).statusCode == 0
+        assert fate.infer(**case("u1", "limited"))["retcode"] == 124
+        assert fate.operations("updateFlowRule", rule(source=resource, allowQps=1e6)).statusCode == 0
+        assert fate.infer(**case("u1", "limited"))["retcode"] == 0
+        assert fate.operations("updateFlowRule", rule(source="I_inference", allowQps=0)).statusCode == 0
+        assert fate.infer(**case("u1", "limited"))["retcode"] == 124
+    finally:
+        fate.operations("updateFlowRule", rule(source="I_inference", allowQps=1e6))
+    assert fate.operations("updateFlowRule", rule(source="x", allowQps=1)).statusCode == 100
+    asked = operations.QueryMetricRequest(beginMs=0, endMs=1 << 60, source="I_inference")
+    seconds = json.loads(fate.operations("queryMetrics", asked).data)
+    assert sum(second["blockQps"] for second in seconds) >= 2
+    assert sum(second["successQps"] for second in seconds) >= 1
+    rows = json.loads(fate.operations("queryMetrics", operations.QueryMetricRequest(endMs=1 << 60, type=1)).data)
+    assert resource in {row["resource"] for row in rows}
+
+
+def test_settings_and_health_are_shown_without_secrets(fate: Deployment) -> None:
+    props = json.loads(fate.operations("listProps", operations.QueryPropsRequest(keyword="")).data)
+    assert props["party"] == GUEST
+    assert json.loads(fate.operations("listProps", operations.QueryPropsRequest(keyword="max_batch")).data) == {
+        "limits.max_batch_rows": "1000"
+    }
+    health = json.loads(fate.operations("checkHealthService", operations.HealthCheckRequest()).data)
+    assert {record["healthCheckStatus"] for record in health["records"]} == {"ok"}
+    for method, request in (
+        ("queryJvmInfo", operations.QueryJvmInfoRequest()),
+        ("updateService", operations.UpdateServiceRequest()),
+        ("updateConfig", operations.UpdateConfigRequest(filePath="/tmp/x", data="{}")),
+    ):
+        assert fate.operations(method, request).statusCode in {125, 126}
+
+
+def test_models_and_bindings_outlive_a_restart(fate: Deployment) -> None:
+    fate.publish("restarted", "101")
+    asked = len(fate.flow.asked)
+    fate.guest.stop()
+    fate.guest.start()
+    assert fate.infer(**case("u2", "restarted"))["data"]["score"] == pytest.approx(expected(TREES, "u2"), abs=1e-12)
+    assert fate.load(fate.guest, "101").statusCode == 0
+    assert len(fate.flow.asked) == asked
