@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from hdrh.histogram import HdrHistogram
 
 from bench.load.results import Percentiles
 
 _LOWEST_NS, _HIGHEST_NS, _DIGITS = 1_000, 3_600 * 10**9, 3
+_BITS = 11
+"""What a histogram of three digits keeps of a number."""
 
 
 class Latencies:
     """Durations are given in seconds, and told in milliseconds."""
 
     def __init__(self, histogram: HdrHistogram | None = None) -> None:
-        self._histogram = histogram or HdrHistogram(_LOWEST_NS, _HIGHEST_NS, _DIGITS)
+        self._folded = histogram or HdrHistogram(_LOWEST_NS, _HIGHEST_NS, _DIGITS)
+        self._counts: dict[int, int] = defaultdict(int)  # not folded yet: the histogram takes microseconds a value
 
     @classmethod
     def decode(cls, encoded: bytes) -> Latencies:
@@ -26,7 +31,16 @@ class Latencies:
         return bytes(self._histogram.encode())
 
     def record(self, seconds: float) -> None:
-        self._histogram.record_value(min(_HIGHEST_NS, max(_LOWEST_NS, round(seconds * 1e9))))
+        value = min(_HIGHEST_NS, max(_LOWEST_NS, round(seconds * 1e9)))
+        shift = max(0, value.bit_length() - _BITS)
+        self._counts[value >> shift << shift] += 1
+
+    @property
+    def _histogram(self) -> HdrHistogram:
+        for value, count in self._counts.items():
+            self._folded.record_value(value, count)
+        self._counts.clear()
+        return self._folded
 
     def add(self, other: Latencies) -> None:
         self._histogram.add(other._histogram)
