@@ -44,6 +44,12 @@ class ServicerCall(ServerCall):
         if method.request_streaming:
             self.start(self._serve(None))
 
+    def received_whole(self, message: bytes) -> None:
+        if self._method.request_streaming:
+            super().received_whole(message)
+        else:
+            self.start(self._serve(message))
+
     def received_messages(self, messages: list[bytes], count: int, end: bool) -> None:
         self._queue(messages, count, end)
         if self._method.request_streaming:
@@ -147,8 +153,19 @@ class ServicerCall(ServerCall):
             self.fail(RpcError(Code.UNIMPLEMENTED, "method not implemented") if left_out else verdict(error))
 
     async def _answer(self, request: bytes | None) -> None:
+        method, context = self._method, Context(self)
+        if request is None or method.response_streaming or method.threaded:
+            await self._respond(context, request)
+        else:  # most calls: no more layers than they need
+            reply = await method.behaviour(method.deserialize(request), context)
+            if self.status is None and not (self.details or self.head_sent or self._squeezes):
+                self.succeed(method.serialize(reply))
+                return
+            await self._unary(reply)
+        self.finish(code_of(self.status), self.details, self.trailing)
+
+    async def _respond(self, context: Context, request: bytes | None) -> None:
         method = self._method
-        context = Context(self)
         result = await self._behave(context, request)
         if not method.response_streaming:
             await self._unary(result)
@@ -158,7 +175,6 @@ class ServicerCall(ServerCall):
             await self._from_generator(result)
         else:
             await result
-        self.finish(code_of(self.status), self.details, self.trailing)
 
     async def _behave(self, context: Context, request: bytes | None) -> Any:
         """What the servicer's method returned, awaited if that is its one reply."""

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
 from typing import Protocol, cast
 
 from serving.transport.call import Head
 from serving.transport.connection import Connection
 from serving.transport.credentials import HTTP2
+from serving.transport.deadlines import Deadlines, Timed
 from serving.transport.frames import ErrorCode
 from serving.transport.status import Code, RpcError
 from serving.transport.streams import ConnectionLimits, Stream, StreamOwner
 
-_NEVER = math.inf
-_TICK_S = 0.001
 
-
-class ClientCall(StreamOwner, Protocol):
+class ClientCall(StreamOwner, Timed, Protocol):
     """A call on its stream."""
-
-    deadline: float | None
-    """On the loop's clock."""
 
     def received_whole(self, head: Head, payload: bytes, last: Head) -> None: ...
 
@@ -41,8 +35,7 @@ class ClientProtocol(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._heard_at = self.loop.time()
         self._ticking: asyncio.TimerHandle | None = None
-        self._due_at = _NEVER
-        self._due: asyncio.TimerHandle | None = None
+        self.deadlines = Deadlines(self.loop, self._calls)
 
     @property
     def usable(self) -> bool:
@@ -82,8 +75,7 @@ class ClientProtocol(asyncio.Protocol):
         self._transport = None
         if self._ticking is not None:
             self._ticking.cancel()
-        if self._due is not None:
-            self._due.cancel()
+        self.deadlines.cancel()
         self.connection.lost("the peer closed the connection")
         self._admit_waiting(len(self.waiting))
         self.lost.set()
@@ -134,26 +126,6 @@ class ClientProtocol(asyncio.Protocol):
     def _calls(self) -> list[ClientCall]:
         owners = [stream.owner for stream in self.connection.streams.values()]
         return [cast(ClientCall, owner) for owner in owners if owner is not None]
-
-    def watch(self, deadline: float) -> None:
-        """End what runs at its deadline. One timer serves all calls: it goes off at the earliest, often for nothing."""
-        if deadline < self._due_at:
-            if self._due is not None:
-                self._due.cancel()
-            self._due_at = deadline
-            self._due = self.loop.call_later(max(_TICK_S, deadline - self.loop.time()), self._expire)
-
-    def _expire(self) -> None:
-        self._due_at, now, left = _NEVER, self.loop.time(), _NEVER
-        for call in self._calls():
-            if call.deadline is None:
-                continue
-            if call.deadline <= now:
-                call.abandon(RpcError(Code.DEADLINE_EXCEEDED, "deadline exceeded"))
-            else:
-                left = min(left, call.deadline)
-        if left < _NEVER:
-            self.watch(left)
 
     def _admit_waiting(self, count: int) -> None:
         while self.waiting and count:

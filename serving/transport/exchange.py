@@ -134,6 +134,9 @@ class Exchange:
                 self.connection.reset(self.stream, ErrorCode.CANCEL)
             self.finish(error)
 
+    def expire(self) -> None:
+        self.abandon(RpcError(Code.DEADLINE_EXCEEDED, "deadline exceeded"))
+
     def finish(self, error: RpcError | None) -> None:
         if self.done:
             return

@@ -87,7 +87,7 @@ class NativeChannel(Channel):
         exchange.on_done.append(protocol.call_ended)
         exchange.begin(protocol.connection, block)
         if exchange.deadline is not None:
-            protocol.watch(exchange.deadline)
+            protocol.deadlines.watch(exchange.deadline)
 
     def _ready(self) -> ClientProtocol | None:
         """The connection that a call made now should use, if there is one with room."""

@@ -21,7 +21,6 @@ _TICK_S = 1.0
 _ROUND_TRIP_S = 1.0
 _MAX_PENDING_BYTES = 16 << 20
 _BUSY = RpcError(Code.RESOURCE_EXHAUSTED, "too many calls at once")
-_TOO_LATE = RpcError(Code.DEADLINE_EXCEEDED, "deadline exceeded while the request arrived")
 _STOPPING = RpcError(Code.UNAVAILABLE, "the server is stopping")
 
 
@@ -140,14 +139,12 @@ class NativeServer(Server):
         self._ticking = loop.call_later(_TICK_S, self._tick)
 
     def tick(self, now: float) -> None:
-        """Let connections grow old, and end calls whose request is still arriving after their deadline."""
+        """Let connections grow old."""
         for protocol in list(self._connections):
             protocol.tick(now)
         for protocol in [one for one, since in self._handshakes.items() if now - since > HANDSHAKE_S + _TICK_S]:
             del self._handshakes[protocol]
             self.count("TLS handshake failed or slow")
-        for call in [call for call in self.calls if call.task is None and now > (call.deadline or now)]:
-            call.fail(_TOO_LATE)
 
     async def _refresh(self) -> None:
         """New handshakes see new certificates; connections keep theirs."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 from serving.transport.call import (
@@ -47,10 +48,23 @@ def verdict(error: BaseException) -> RpcError:
     return RpcError(Code.INTERNAL, "internal error")
 
 
+if sys.version_info >= (3, 12):
+
+    def started(running: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, name: str) -> asyncio.Task[None]:
+        """A task that ran until it first had to wait, perhaps to its end."""
+        return asyncio.Task(running, loop=loop, name=name, eager_start=True)
+
+else:
+
+    def started(running: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, name: str) -> asyncio.Task[None]:
+        """A task, which begins in the next turn of the loop."""
+        return asyncio.Task(running, loop=loop, name=name)
+
+
 class ServerCall:
     """One call: its deadline, its task if it has one, and its answer. `done` once the last byte was handed over."""
 
-    __slots__ = ("_timer", "callbacks", "deadline", "done", "head", "head_sent", "host", "outlives", "reader", "stream",
+    __slots__ = ("callbacks", "deadline", "done", "head", "head_sent", "host", "outlives", "reader", "stream",
         "task", "trailing")  # fmt: skip
 
     def __init__(self, host: Host, stream: Stream, head: Head) -> None:
@@ -66,7 +80,6 @@ class ServerCall:
         self.outlives = False
         """The turn of the loop that brought the request: the server knows of it."""
         self.callbacks: list[Callable[[], None]] | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
     # --- port.Call ---
 
@@ -134,17 +147,14 @@ class ServerCall:
         if self.task is not None:
             self.task.cancel()
 
-    def start(self, running: Awaitable[None]) -> None:
-        self.task = asyncio.ensure_future(running)
-        remaining = self.time_remaining()
-        if remaining is not None:
-            expired = RpcError(Code.DEADLINE_EXCEEDED, "deadline exceeded")
-            self._timer = self.host.loop.call_later(remaining, self.cancel, expired)
+    def expire(self) -> None:
+        self.cancel(RpcError(Code.DEADLINE_EXCEEDED, "deadline exceeded"))
+
+    def start(self, running: Coroutine[Any, Any, None]) -> None:
+        self.task = started(running, self.host.loop, self.head.shape.path)
 
     def _finish(self) -> None:
         self.done = True
-        if self._timer is not None:
-            self._timer.cancel()
         if self.outlives:
             self.host.finished(self)
         for callback in self.callbacks or ():
@@ -157,6 +167,17 @@ class ServerCall:
         self.received_data(b"", end)
 
     def received_data(self, payload: bytes, end: bool) -> None:
+        size = len(payload) - 5
+        if (
+            end
+            and self.reader is None
+            and int.from_bytes(payload[:5], "big") == size <= self.host.options.max_receive_bytes
+        ):
+            self.received_whole(payload[5:])
+        else:
+            self._read(payload, end)
+
+    def _read(self, payload: bytes, end: bool) -> None:
         try:
             if self.reader is None:
                 self.reader = MessageReader(self.host.options.max_receive_bytes, self.head.shape.encoding)
@@ -167,6 +188,10 @@ class ServerCall:
             self.cancel(error)
             return
         self.received_messages(messages, len(payload), end)
+
+    def received_whole(self, message: bytes) -> None:
+        """The only message, which came with the end of the request."""
+        self.received_messages([message], 0, end=True)
 
     def received_messages(self, messages: list[bytes], count: int, end: bool) -> None:
         """`count` bytes arrived and completed these messages; their window is to be given back."""
@@ -191,13 +216,8 @@ class BytesCall(ServerCall):
         self._handler = handler
         self._request: bytes | None = None
 
-    def received_data(self, payload: bytes, end: bool) -> None:
-        whole = end and self.reader is None and self._request is None and payload[:1] == b"\x00"
-        size = len(payload) - 5
-        if whole and size == int.from_bytes(payload[1:5], "big") and size <= self.host.options.max_receive_bytes:
-            self._run(payload[5:])
-        else:
-            super().received_data(payload, end)
+    def received_whole(self, message: bytes) -> None:
+        self._run(message)
 
     def received_messages(self, messages: list[bytes], count: int, end: bool) -> None:
         self.host.connection.consumed(self.stream, count)

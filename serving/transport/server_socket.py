@@ -9,6 +9,7 @@ from serving.transport.aio import InterceptedCall, ServicerCall
 from serving.transport.call import Head
 from serving.transport.connection import Connection
 from serving.transport.credentials import HTTP2, NOBODY, identity_of
+from serving.transport.deadlines import Deadlines
 from serving.transport.frames import ErrorCode, StreamFault
 from serving.transport.hpack import encode
 from serving.transport.methods import Registry
@@ -53,6 +54,7 @@ class ServerProtocol(asyncio.Protocol):
         self.peer = ""
         self.identity = NOBODY
         self.connection = Connection(self, Head, ConnectionLimits(), self.loop.time, client=False)
+        self.deadlines = Deadlines(self.loop, self._calls)
         self._transport: asyncio.Transport | None = None
         self._heard_at = self._progress_at = self._opened_at = self.loop.time()
         self._pending_bytes = 0
@@ -81,6 +83,7 @@ class ServerProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self.deadlines.cancel()
         self.server.lost(self)
         self.connection.lost("the peer closed the connection")
 
@@ -149,6 +152,12 @@ class ServerProtocol(asyncio.Protocol):
         if not call.done:
             call.outlives = True
             self.server.calls.add(call)
+            if call.deadline is not None:
+                self.deadlines.watch(call.deadline)
+
+    def _calls(self) -> list[ServerCall]:
+        owners = [stream.owner for stream in self.connection.streams.values()]
+        return [cast(ServerCall, owner) for owner in owners if owner is not None]
 
     def _call(self, stream: Stream, head: Head) -> ServerCall | None:
         methods = self.server.methods

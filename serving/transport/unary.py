@@ -34,7 +34,7 @@ class UnaryCall:
     def begin(self, block: bytes, framed: bytes) -> asyncio.Future[bytes]:
         self._stream = self._protocol.connection.request(block, framed, self)
         if self.deadline is not None:
-            self._protocol.watch(self.deadline)
+            self._protocol.deadlines.watch(self.deadline)
         return self.reply
 
     def abandon(self, error: RpcError) -> None:
@@ -42,6 +42,9 @@ class UnaryCall:
         if self._stream is not None:
             self._protocol.connection.reset(self._stream, ErrorCode.CANCEL)
             self._fail(error)
+
+    def expire(self) -> None:
+        self.abandon(RpcError(Code.DEADLINE_EXCEEDED, "deadline exceeded"))
 
     def _fail(self, error: Exception) -> None:
         if self._ended():

@@ -9,6 +9,7 @@ from serving.transport import Code, RpcError, frames
 from serving.transport.call import OK_TRAILERS, RESPONSE_HEAD, frame_message, trailers
 from serving.transport.client_socket import ClientProtocol
 from serving.transport.compression import GZIP_FIELD
+from serving.transport.deadlines import Deadlines
 from serving.transport.frames import ErrorCode, FrameReader
 from serving.transport.hpack import encode
 from serving.transport.unary import RefusedError, UnaryCall
@@ -69,6 +70,7 @@ class Cancellation:
 def connected():
     protocol, wire = ClientProtocol(1e6), Wire()
     protocol.loop = TickedLoop()
+    protocol.deadlines = Deadlines(protocol.loop, protocol._calls)
     protocol.connection_made(wire)
     protocol.data_received(frames.settings({}))
     return protocol, wire

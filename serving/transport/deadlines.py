@@ -1,0 +1,51 @@
+"""One timer for all calls of a connection: setting a timer for each would cost more than some calls do."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+_SOONEST_S = 0.001
+
+
+class Timed(Protocol):
+    """A call that runs. `deadline` is on the loop's clock."""
+
+    deadline: float | None
+
+    def expire(self) -> None: ...
+
+
+class Deadlines:
+    """The timer goes off at the earliest deadline it was told of, though that call has mostly ended by then; it looks
+    for calls that are due, and waits for the earliest of the others."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, running: Callable[[], Iterable[Timed]]) -> None:
+        self._loop = loop
+        self._running = running
+        self._at = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, deadline: float) -> None:
+        """For a call that `running` will name until it has ended."""
+        if deadline < self._at:
+            self.cancel()
+            self._at = deadline
+            self._timer = self._loop.call_later(max(_SOONEST_S, deadline - self._loop.time()), self._look)
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        self._at, self._timer = math.inf, None
+        calls = [(call.deadline, call) for call in self._running() if call.deadline is not None]
+        for deadline, call in calls:
+            if deadline <= now:
+                call.expire()
+        later = [deadline for deadline, _ in calls if deadline > now]
+        if later:
+            self.watch(min(later))
