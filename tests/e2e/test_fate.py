@@ -30,13 +30,16 @@ USERS: dict[str, dict[str, float]] = {
 }
 CASE = {f"g{n}": 0.25 * n - 0.5 for n in range(5)}
 
-LR, TREES, MIX, CLASSES = (
-    make(3, Recipe("lr", plain=True)),
-    make(4, Recipe("trees", plain=True)),
-    make(5, Recipe("trees", plain=True, strategy="mix")),
-    make(6, Recipe("trees", plain=True, classes=3)),
-)
-VERSIONS: Mapping[str, FateModel] = {"100": LR, "101": TREES, "102": MIX, "103": CLASSES}
+VERSIONS: Mapping[str, FateModel] = {
+    "100": make(3, Recipe("lr", plain=True)),
+    "101": make(4, Recipe("trees", plain=True)),
+    "102": make(5, Recipe("trees", plain=True, strategy="mix")),
+    "103": make(6, Recipe("trees", plain=True, classes=3)),
+    "105": make(7, Recipe("ovr", plain=True, classes=3)),
+    "106": make(8, Recipe("fm", plain=True)),
+    "107": make(9, Recipe("scorecard", plain=True)),
+}
+LR, TREES, MIX = VERSIONS["100"], VERSIONS["101"], VERSIONS["102"]
 
 
 class Flow:
@@ -69,7 +72,10 @@ class Deployment:
         self.flow = Flow()
         port = free_port()
         fate = f"[fate]\ntransfer_urls = ['{self.flow.url}']\nmodels_root = 'exports'\n"
-        self.guest = PartyNode(folder, GUEST, f"[peers.{HOST}]\naddress = '127.0.0.1:{port}'\n{fate}")
+        self.guest = PartyNode(
+            folder, GUEST, f"[peers.{HOST}]\naddress = '127.0.0.1:{port}'\n{fate}synchronize = true\n"
+        )
+        self.peer = f"[peers.{HOST}]\naddress = '127.0.0.1:{port}'\n"
         features = "[features.default]\npath = 'users.csv'\n"
         self.host = PartyNode(
             folder, HOST, f"plaintext_caller = '{GUEST}'\n[peers.{GUEST}]\nmay_load = ['*']\n{features}{fate}", port
@@ -97,12 +103,12 @@ class Deployment:
 
         return self.guest.call("admin", ask)
 
-    def infer(self, method: str = "inference", **body: Any) -> dict[str, Any]:
+    def infer(self, method: str = "inference", node: PartyNode | None = None, **body: Any) -> dict[str, Any]:
         async def ask(link: Channel) -> Any:
             stub = fate_inference_pb2_grpc.InferenceServiceStub(link.stub_channel)
             return await getattr(stub, method)(wire.InferenceMessage(body=json.dumps(body).encode()), timeout=10)
 
-        return dict(json.loads(self.guest.call("service", ask).body))
+        return dict(json.loads((node or self.guest).call("service", ask).body))
 
     def load(self, node: PartyNode, version: str = "100", **fields: Any) -> models.PublishResponse:
         return self.models(node, "publishLoad", publish(node, version, **fields))
@@ -188,15 +194,23 @@ def test_load_bind_infer_batch_unbind_unload(fate: Deployment) -> None:
     assert fate.infer(**{**case("u1", ""), "modelId": named["namespace"], "modelVersion": "100"})["retcode"] == 104
 
 
-@pytest.mark.parametrize("version", ["101", "102", "103"])
-def test_trees_over_two_nodes(fate: Deployment, version: str) -> None:
-    fate.publish(f"trees{version}", version)
+@pytest.mark.parametrize("version", ["101", "102", "103", "106", "107"])
+def test_models_over_two_nodes(fate: Deployment, version: str) -> None:
+    fate.publish(f"model{version}", version)
     for user in USERS:
-        data = fate.infer(**case(user, f"trees{version}"))["data"]
+        data = fate.infer(**case(user, f"model{version}"))["data"]
         wanted = expected(VERSIONS[version], user)
         assert data["score"] == pytest.approx(wanted, abs=1e-12)
         if version == "103":
             assert data["label"] == f"c{wanted.index(max(wanted))}"
+
+
+def test_one_against_the_rest_gives_the_best_class(fate: Deployment) -> None:
+    fate.publish("ovr", "105")
+    wanted = expected(VERSIONS["105"], "u1")
+    data = fate.infer(**case("u1", "ovr"))["data"]
+    assert data["score"] == pytest.approx(max(wanted), abs=1e-12)
+    assert data["label"] == f"c{wanted.index(max(wanted))}"
 
 
 def test_another_version_answers_from_the_next_request_on(fate: Deployment) -> None:
@@ -324,11 +338,41 @@ def test_models_are_described(fate: Deployment) -> None:
 
 
 def test_models_are_copied_only_where_it_is_allowed(fate: Deployment) -> None:
-    named = {"tableName": "100", "namespace": f"guest#{GUEST}#{MODEL_ID}"}
-    asked = models.FetchModelRequest(sourceIp="127.0.0.1", sourcePort=1, **named)
-    assert fate.models(fate.guest, "fetchModel", asked).statusCode == 130
-    given = fate.models(fate.guest, "modelTransfer", models.ModelTransferRequest(**named))
-    assert (given.statusCode, given.cacheData) == (130, b"")
+    fate.publish("copied", "100")
+    guests, hosts = (
+        {"tableName": "100", "namespace": f"{one}#{MODEL_ID}"} for one in (f"guest#{GUEST}", f"host#{HOST}")
+    )
+    asked = models.FetchModelRequest(sourceIp="127.0.0.1", sourcePort=1, **guests)
+    refused = fate.models(fate.guest, "fetchModel", asked)
+    assert (refused.statusCode, "fate.sources" in refused.message) == (130, True)
+    given = fate.models(fate.host, "modelTransfer", models.ModelTransferRequest(**hosts))
+    assert (given.statusCode, "fate.synchronize" in given.message, given.cacheData) == (130, True, b"")
+
+
+def test_a_node_copies_a_model_and_its_service_from_another(fate: Deployment, tmp_path: Path) -> None:
+    fate.publish("original", "102")
+    source = fate.guest.address("admin")
+    settings = f"{fate.peer}[fate]\nsynchronize = true\nsources = ['{source}']\n"
+    copy = PartyNode(tmp_path, GUEST, settings)
+    copy.start()
+    try:
+        ip, _, port = source.rpartition(":")
+        asked = models.FetchModelRequest(
+            tableName="102",
+            namespace=f"guest#{GUEST}#{MODEL_ID}",
+            sourceIp=ip,
+            sourcePort=int(port),
+            serviceIds=["copied"],
+        )
+        reply = fate.models(copy, "fetchModel", asked)
+        assert reply.statusCode == 0, reply
+        answer = fate.infer(node=copy, **case("u1", "copied"))
+        assert answer["data"]["score"] == pytest.approx(expected(MIX, "u1"), abs=1e-12)
+        asked.tableName = "999"
+        missing = fate.models(copy, "fetchModel", asked)
+        assert (missing.statusCode, "hands nothing over: 130" in missing.message) == (130, True), missing
+    finally:
+        copy.stop()
 
 
 def test_flow_rules_and_figures(fate: Deployment) -> None:

@@ -22,6 +22,7 @@ class _Described(msgspec.Struct, rename="camel"):
 
     table_name: str
     namespace: str
+    part_id: str
     role: str
     role_party_map_list: list[_Party]
 
@@ -59,8 +60,8 @@ def resource_of(name: FateName) -> str:
     return f"M_{name.table}_{name.namespace}"
 
 
-def publication_in(raw: bytes) -> Publication:
-    """Of another node's description. Raises InvalidRequestError."""
+def publication_in(raw: bytes, party: str) -> Publication:
+    """Of another node's description, which must be of the same party. Raises InvalidRequestError."""
     try:
         found = msgspec.json.decode(raw, type=_Described)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -69,4 +70,6 @@ def publication_in(raw: bytes) -> Publication:
     hosts = sorted(one.partId for one in found.role_party_map_list if one.role == HOST)
     if len(guests) != 1 or found.role not in {GUEST, HOST}:
         raise InvalidRequestError("modelData names no guest, or another role than guest and host")
+    if found.part_id != party:
+        raise InvalidRequestError(f"modelData is of party {found.part_id!r}, this node is party {party!r}")
     return Publication(FateName(found.namespace, found.table_name), found.role, guests[0], tuple(hosts))

@@ -127,7 +127,7 @@ class ModelServicer(fate_model_service_pb2_grpc.ModelServiceServicer):
         given = await self._asked(source, asked)
         if given.statusCode:
             raise ConflictError(f"node {source} hands nothing over: {given.statusCode} {given.message[:300]}")
-        publication = publication_in(given.modelData)
+        publication = publication_in(given.modelData, self._admin.settings.party)
         if publication.name != _name(request):
             raise ConflictError(f"node {source} hands over another model, {publication.name.namespace}")
         try:

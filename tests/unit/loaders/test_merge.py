@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from loaders.artifact import Link, Merge, MergeKind
+from loaders.artifact import Link, Merge, MergeKind, Points
 from loaders.loader import LoadError
-from loaders.merge import merge_rule
+from loaders.merge import credit_points, merge_rule
 from loaders.servables.linear import LinearServable
 from loaders.servables.preprocess import Steps
 from loaders.signature import Signature, TensorSpec
@@ -62,3 +62,24 @@ def test_an_expectation_too_large_for_a_number_is_infinite() -> None:
 def test_a_rule_for_another_kind_of_half_is_refused_at_load() -> None:
     with pytest.raises(LoadError, match="'tree_walk' is not for halves that give NUMBERS"):
         merge_rule(Merge(kind=MergeKind.TREE_WALK), LINEAR)
+
+
+@pytest.mark.parametrize(
+    ("probability", "points"),
+    [(0.5, 500.0), (1 / 3, 520.0), (0.0, 1500.0), (1e-9, 1500.0), (1.0, 0.0), (1 - 1e-9, 0.0), (0.999999, 101.37)],
+)
+def test_points_are_made_of_the_probability(probability: float, points: float) -> None:
+    assert credit_points(np.array([[probability]]), Points())[0, 0] == pytest.approx(points, abs=1e-9)
+
+
+def test_points_stay_within_their_limits_and_round_as_they_are_told() -> None:
+    narrow = Points(offset=100.0, upper_limit_ratio=1.5, lower_limit=80.0)
+    assert credit_points(np.array([[0.001], [0.999]]), narrow)[:, 0].tolist() == [150.0, 80.0]
+    half = Points(offset=0.125, upper_limit_ratio=10.0, factor=1e-300)
+    up = Points(offset=0.125, upper_limit_ratio=10.0, factor=1e-300, half_up=True)
+    assert [credit_points(np.array([[0.5]]), rule)[0, 0] for rule in (half, up)] == [0.12, 0.13]
+
+
+def test_points_come_after_the_link() -> None:
+    rule = merge_rule(Merge(kind=MergeKind.SUM, link=Link.SIGMOID, points=Points()), LINEAR)
+    assert rule([np.array([[0.0, math.log(0.5)]])])[0].tolist() == [500.0, 520.0]

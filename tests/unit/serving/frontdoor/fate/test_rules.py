@@ -1,0 +1,68 @@
+"""Flow rules and figures, with a clock that ticks."""
+
+from __future__ import annotations
+
+import pytest
+
+from serving.errors import InvalidRequestError, LimitError
+from serving.frontdoor.fate.rules import KEPT_S, Flow
+from tests.clock import Clock
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def rules() -> dict[str, float]:
+    return {}
+
+
+@pytest.fixture
+def flow(clock: Clock, rules: dict[str, float]) -> Flow:
+    return Flow(lambda: rules, clock, clock)
+
+
+def test_without_a_rule_nothing_is_refused(flow: Flow) -> None:
+    for _ in range(1_000):
+        flow.take("I_inference", 1)
+
+
+def test_a_rule_lets_so_many_in_each_second(flow: Flow, rules: dict[str, float], clock: Clock) -> None:
+    rules["M_1"] = 2.0
+    flow.take("M_1", 2)
+    with pytest.raises(LimitError, match="2 rows a second"):
+        flow.take("M_1", 1)
+    flow.take("M_2", 100)
+    clock.tick(0.5)
+    flow.take("M_1", 1)
+
+
+def test_a_changed_rule_counts_at_once(flow: Flow, rules: dict[str, float]) -> None:
+    rules["M_1"] = 0.0
+    with pytest.raises(LimitError, match="closed by a flow rule"):
+        flow.take("M_1", 1)
+    rules["M_1"] = 5.0
+    flow.take("M_1", 1)
+
+
+def test_figures_are_kept_by_second_and_resource(flow: Flow, clock: Clock) -> None:
+    start = int(clock())
+    flow.succeeded("I_inference")
+    flow.succeeded("M_1", 3)
+    clock.tick(1)
+    flow.refused("I_inference", LimitError("too many"))
+    flow.refused("I_inference", InvalidRequestError("wrong"))
+    seconds = list(flow.between(0, 10**15, "I_inference"))
+    assert [at for at, *_ in seconds] == [1_000 * start, 1_000 * (start + 1)]
+    assert [(one.passed, one.succeeded, one.blocked, one.failed) for *_, one in seconds] == [(1, 1, 0, 0), (1, 0, 1, 1)]
+    assert [name for _, name, _ in flow.between(0, 1_000 * start, "")] == ["I_inference", "M_1"]
+    assert list(flow.between(1_000 * start + 1, 1_000 * start + 2, "")) == []
+
+
+def test_old_seconds_are_forgotten(flow: Flow, clock: Clock) -> None:
+    for _ in range(KEPT_S + 5):
+        flow.succeeded("I_inference")
+        clock.tick(1)
+    assert len(list(flow.between(0, 10**15, ""))) == KEPT_S
