@@ -24,7 +24,10 @@ _CONNECTION_FIELDS = frozenset((b"connection", b"keep-alive", b"proxy-connection
 _REQUIRED = frozenset((b":method", b":scheme", b":path"))
 _ALLOWED = _REQUIRED | {b":authority"}
 _ENCODINGS = (b"identity", b"gzip")
-_DECISIVE = _ALLOWED | {b":status", b"content-type", b"grpc-encoding", b"grpc-status"}
+_DECISIVE = _ALLOWED | {b":status", b"content-type", b"grpc-encoding", b"grpc-status", b"te"}
+_GOOD_NAME = re.compile(rb":?[^\x00-\x20A-Z:\x7f-\xff]+")
+_LONGEST_LENGTH = 18
+_LINE_FEED, _RETURN = b"\n\r"  # numbers: they are looked for faster than bytes
 
 _UNKNOWN_ENCODING = RpcError(Code.UNIMPLEMENTED, "unknown grpc-encoding", (("grpc-accept-encoding", "identity,gzip"),))
 _BAD_TIMEOUT = RpcError(Code.INTERNAL, "malformed grpc-timeout")
@@ -33,16 +36,18 @@ _BAD_TIMEOUT = RpcError(Code.INTERNAL, "malformed grpc-timeout")
 class Shape:
     """What blocks with the same fields in the same order say alike, whatever the values of those that vary."""
 
-    __slots__ = ("begins_response", "encoding", "ends_well", "http_status", "is_grpc", "malformed_request", "path",
-        "problem", "timeout_at")  # fmt: skip
+    __slots__ = ("begins_response", "encoding", "ends_well", "http_status", "is_grpc", "length_at",
+        "malformed_request", "malformed_trailers", "path", "problem", "timeout_at")  # fmt: skip
 
     def __init__(self, key: tuple[Field | bytes, ...]) -> None:
         """`key` has the fields whose values matter here, and the names of the others."""
         names = [part if isinstance(part, bytes) else part[0] for part in key]
         values = dict(part for part in key if not isinstance(part, bytes))
         pseudo = {name: value for name, value in values.items() if name[:1] == b":"}
+        malformed = _malformed(names, len(pseudo)) or values.get(b"te", b"trailers") != b"trailers"
         complete = _REQUIRED <= pseudo.keys() <= _ALLOWED and pseudo[b":path"]
-        self.malformed_request = not complete or _malformed(names, len(pseudo))
+        self.malformed_request = malformed or not complete
+        self.malformed_trailers = malformed or bool(pseudo)
         self.path = pseudo.get(b":path", b"").decode("latin-1")
         self.http_status = pseudo.get(b":status", b"200")
         self.is_grpc = is_grpc_content(values.get(b"content-type", b""))
@@ -50,6 +55,7 @@ class Shape:
         self.ends_well = values.get(b"grpc-status") == b"0"
         self.encoding = values.get(b"grpc-encoding", b"identity")
         self.timeout_at = names.index(b"grpc-timeout") if b"grpc-timeout" in names else None
+        self.length_at = names.index(b"content-length") if b"content-length" in names else None
         self.problem = None if self.encoding in _ENCODINGS else _UNKNOWN_ENCODING
 
 
@@ -61,7 +67,7 @@ def _shape(key: tuple[Field | bytes, ...]) -> Shape:
 class Head:
     """One received header block. Shared by all blocks that are equal."""
 
-    __slots__ = ("fields", "problem", "shape", "timeout_s")
+    __slots__ = ("content_length", "fields", "malformed", "problem", "shape", "timeout_s")
 
     def __init__(self, fields: tuple[Field, ...]) -> None:
         self.fields = fields
@@ -74,6 +80,18 @@ class Head:
             self.timeout_s = parse_timeout(fields[shape.timeout_at][1])
             if self.timeout_s is None:
                 self.problem = _BAD_TIMEOUT
+        values = b"".join((*zip(*fields, strict=True),)[1]) if fields else b""
+        self.malformed = _LINE_FEED in values or _RETURN in values or 0 in values
+        """Whatever it is the head of."""
+        self.content_length: int | None = None
+        if shape.length_at is not None:
+            self._measure(fields[shape.length_at][1])
+
+    def _measure(self, length: bytes) -> None:
+        if length.isdigit() and len(length) <= _LONGEST_LENGTH:
+            self.content_length = int(length)
+        else:
+            self.malformed = True
 
     def metadata(self) -> Metadata:
         """Custom metadata, decoded. Binary values that are not base64 are left out."""
@@ -102,7 +120,7 @@ def _malformed(names: list[bytes], pseudo_count: int) -> bool:
 
 
 def _is_good_name(name: bytes) -> bool:
-    return bool(name) and name == name.lower() and name not in _CONNECTION_FIELDS
+    return _GOOD_NAME.fullmatch(name) is not None and name not in _CONNECTION_FIELDS
 
 
 def _decoded(fields: Iterable[Field]) -> Iterable[tuple[str, str | bytes]]:

@@ -64,20 +64,20 @@ class Connection(Control):
     def open(self, block: bytes, owner: StreamOwner) -> Stream:
         """A client's new stream, with its request headers sent."""
         stream = self._new_stream(owner)
-        self.emit(frames.headers(stream.id, block, False, self._peer_frame_bytes))
+        self.send_head(stream, block)
         return stream
 
     def request(self, block: bytes, payload: bytes, owner: StreamOwner) -> Stream:
         """A client's new stream, with its request headers and all its data sent."""
         stream = self._new_stream(owner)
-        size, most = len(payload), self._peer_frame_bytes
+        size, most = len(payload), self._at_once_bytes
         if size <= self._send_window and size <= stream.send_window and size <= most and len(block) <= most:
             self._send_window -= size
             self._out += frames.whole_request(stream.id, block, payload)
             self._wake()
             self._sent_end(stream)
         else:
-            self.emit(frames.headers(stream.id, block, False, most))
+            self.send_head(stream, block)
             self.send_data(stream, payload, end=True)
         return stream
 
@@ -206,7 +206,7 @@ class Connection(Control):
             self._forget(stream)
             if stream.owner is not None:
                 stream.owner.closed(fault.code)
-        self.emit(frames.rst_stream(fault.stream_id, fault.code))
+        self._abandon(fault.stream_id, fault.code)
 
     def _data(self, flags: int, stream_id: int, payload: bytes) -> None:
         size = len(payload)
@@ -220,6 +220,8 @@ class Connection(Control):
         if flags & frames.PADDED:
             payload = frames.unpadded(frames.DATA, flags, payload)
             stream.unreturned += size - len(payload)
+        if stream.owed is not None:
+            stream.owed -= len(payload)
         if flags & frames.END_STREAM:
             self._received_end(stream)
         elif not payload:
@@ -239,11 +241,23 @@ class Connection(Control):
             self._unreturned = 0
 
     def _stray(self, stream_id: int) -> None:
-        """A frame for a stream that is closed or half-closed: late ones are common after a reset."""
+        """DATA or HEADERS for a stream that is closed or half-closed: late ones are common after a reset."""
         self._require_known(stream_id)
         self._patience.spend()
-        if stream_id in self.streams:
+        ended_by_peer = not self._client and stream_id not in self._abandoned
+        if stream_id in self.streams or ended_by_peer:
             raise StreamFault(stream_id, ErrorCode.STREAM_CLOSED, "a frame after the end of its stream")
+
+    def _stray_block(self, stream_id: int) -> None:
+        """Blocks of closed streams end the connection: an endpoint that opens streams twice has lost its way."""
+        try:
+            self._stray(stream_id)
+        except StreamFault as fault:
+            if stream_id in self.streams:
+                raise
+            unused = any(stream_id in gap for gap in self._skipped)
+            code = ErrorCode.PROTOCOL_ERROR if unused else fault.code
+            raise ConnectionFault(code, "HEADERS on a closed stream") from None
 
     def _headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         if stream_id == 0:
@@ -276,7 +290,7 @@ class Connection(Control):
         if stream is None and not self._client and stream_id > self._last_peer_stream:
             return self._accept(stream_id, head, end, b"")
         if stream is None or not stream.receiving:
-            return self._stray(stream_id)
+            return self._stray_block(stream_id)
         if head is None:
             self._endpoint.head_too_large(stream)
             return None
@@ -291,6 +305,8 @@ class Connection(Control):
     def _accept(self, stream_id: int, head: Any, end: bool, payload: bytes) -> None:
         if not stream_id & 1:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"a client opened stream {stream_id}")
+        if stream_id - self._last_peer_stream > 2:
+            self._skipped.append(range(self._last_peer_stream + 1, stream_id))
         if self.draining:
             return self._refuse(stream_id)
         self._last_peer_stream = stream_id
@@ -309,7 +325,7 @@ class Connection(Control):
     def _refuse(self, stream_id: int) -> None:
         self._last_peer_stream = max(self._last_peer_stream, stream_id)
         self._patience.spend()
-        self.emit(frames.rst_stream(stream_id, ErrorCode.REFUSED_STREAM))
+        self._abandon(stream_id, ErrorCode.REFUSED_STREAM)
 
     def _rst_stream(self, flags: int, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:
@@ -324,6 +340,8 @@ class Connection(Control):
                 stream.owner.closed(ErrorCode(number) if number in _ERROR_CODES else ErrorCode.INTERNAL_ERROR)
 
     def _received_end(self, stream: Stream) -> None:
+        if stream.owed:
+            raise StreamFault(stream.id, ErrorCode.PROTOCOL_ERROR, "a content-length that is not that of the content")
         stream.receiving = False
         if not stream.sending:
             self.streams.pop(stream.id, None)

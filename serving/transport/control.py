@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from serving.transport import frames
@@ -10,6 +11,10 @@ from serving.transport.sender import Sender
 from serving.transport.streams import ConnectionLimits, Endpoint
 
 _LAST_CALL = b"lastcall"
+_REMEMBERED_GAPS = 64
+_DEFAULT_TABLE_BYTES = 4096
+_EMPTY_TABLE = b"\x20"
+"""A table size update to nothing (RFC 7541, section 6.3)."""
 
 
 class Control(Sender):
@@ -23,6 +28,7 @@ class Control(Sender):
         self._expected: int | None = frames.SETTINGS
         """The only type that the next frame may have."""
         self._last_peer_stream = 0
+        self._skipped: deque[range] = deque(maxlen=_REMEMBERED_GAPS)
         self._next_stream = 1
 
     @property
@@ -67,6 +73,8 @@ class Control(Sender):
         if stream_id == 0:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
         if len(payload) != 5:
+            if stream_id not in self.streams:  # perhaps idle, where no RST_STREAM may be sent
+                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PRIORITY of a wrong length")
             raise StreamFault(stream_id, ErrorCode.FRAME_SIZE_ERROR, "PRIORITY of a wrong length")
 
     def _settings(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -90,10 +98,14 @@ class Control(Sender):
             if not frames.MIN_FRAME_BYTES <= value <= frames.MAX_FRAME_BYTES:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"a maximum frame of {value} bytes")
             self._peer_frame_bytes = value
+            self._fit()
         elif key == Setting.MAX_CONCURRENT_STREAMS:
             self.peer_max_streams = value
-        elif key == Setting.ENABLE_PUSH and value > 1:
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is neither 0 nor 1")
+        elif key == Setting.ENABLE_PUSH and value > (not self._client):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"ENABLE_PUSH of {value}")
+        elif key == Setting.HEADER_TABLE_SIZE and value < _DEFAULT_TABLE_BYTES:
+            self._table_update = _EMPTY_TABLE  # nothing is ever put into it, but the peer must hear that it shrank
+            self._fit()
 
     def _set_initial_window(self, value: int) -> None:
         if value > frames.MAX_WINDOW:

@@ -24,6 +24,10 @@ class Sender:
         self._awake = False
         self._send_window = self._peer_initial_window = frames.DEFAULT_WINDOW
         self._peer_frame_bytes = frames.MIN_FRAME_BYTES
+        self._at_once_bytes = self._peer_frame_bytes
+        """The most that may leave as a whole message: one frame, or nothing while `_table_update` is due."""
+        self._table_update = b""
+        self._abandoned: dict[int, None] = {}
 
     def take_output(self) -> bytes:
         self._awake = False
@@ -43,7 +47,7 @@ class Sender:
     def reply(self, stream: Stream, head: bytes, message: bytes, last: bytes) -> None:
         """A whole unary response: header block, framed message, trailer block."""
         size = len(message)
-        if size <= self._send_window and size <= stream.send_window and size <= self._peer_frame_bytes:
+        if size <= self._send_window and size <= stream.send_window and size <= self._at_once_bytes:
             self._send_window -= size
             self._out += frames.whole_response(stream.id, head, message, last)
             self._wake()
@@ -53,7 +57,13 @@ class Sender:
         self.send_data(stream, message)
         self.send_last(stream, last)
 
+    def _fit(self) -> None:
+        self._at_once_bytes = -1 if self._table_update else self._peer_frame_bytes
+
     def send_head(self, stream: Stream, block: bytes, end: bool = False) -> None:
+        if self._table_update:
+            block, self._table_update = self._table_update + block, b""
+            self._fit()
         self.emit(frames.headers(stream.id, block, end, self._peer_frame_bytes))
         if end:
             self._sent_end(stream)
@@ -62,7 +72,7 @@ class Sender:
         """Send what the windows allow; the rest waits, in order."""
         size = len(payload)
         room = min(self._send_window, stream.send_window, self._peer_frame_bytes)
-        if stream.pending is None and size <= room:
+        if stream.pending is None and (size <= room or not size):
             self._send_window -= size
             stream.send_window -= size
             self.emit(frames.frame(frames.DATA, frames.END_STREAM if end else 0, stream.id, payload))
@@ -82,13 +92,22 @@ class Sender:
         if stream.pending is None:
             self.send_head(stream, block, end=True)
         else:
-            stream.last = frames.headers(stream.id, block, True, self._peer_frame_bytes)
+            stream.last = block
 
     def reset(self, stream: Stream, code: ErrorCode) -> None:
         """Abandon a stream; its owner is told nothing."""
         if self.streams.get(stream.id) is stream:
             self._forget(stream)
-            self.emit(frames.rst_stream(stream.id, code))
+            self._abandon(stream.id, code)
+
+    def _abandon(self, stream_id: int, code: ErrorCode) -> None:
+        """What the peer sent before it hears of this is no fault of its. It cannot have opened more streams by then
+        than it may have at once, so that many are remembered."""
+        if not self._client:
+            self._abandoned[stream_id] = None
+            if len(self._abandoned) > self.limits.max_streams:
+                del self._abandoned[next(iter(self._abandoned))]
+        self.emit(frames.rst_stream(stream_id, code))
 
     def _pump(self, stream: Stream) -> None:
         """Send of what waits as much as the windows allow."""
@@ -108,9 +127,9 @@ class Sender:
             self._drained(stream)
 
     def _drained(self, stream: Stream) -> None:
-        if stream.last is not None:
-            if stream.last:
-                self.emit(stream.last)
+        if stream.last:
+            self.send_head(stream, stream.last, end=True)
+        elif stream.last is not None:
             self._sent_end(stream)
         elif stream.owner is not None:
             stream.owner.writable()

@@ -20,7 +20,7 @@ from serving.transport.call import (
 )
 from serving.transport.connection import Connection
 from serving.transport.credentials import PeerIdentity
-from serving.transport.frames import ErrorCode
+from serving.transport.frames import ErrorCode, StreamFault
 from serving.transport.port import BytesHandler, ServerOptions
 from serving.transport.status import Code, Metadata, RpcError
 from serving.transport.streams import Stream
@@ -144,8 +144,7 @@ class ServerCall:
     def cancel(self, error: RpcError) -> None:
         """End now, from outside the handler, which sees CancelledError."""
         self.fail(error)
-        if self.task is not None:
-            self.task.cancel()
+        self._stop()
 
     def expire(self) -> None:
         self.cancel(RpcError(Code.DEADLINE_EXCEEDED, "deadline exceeded"))
@@ -164,6 +163,8 @@ class ServerCall:
 
     def received_head(self, head: Head, end: bool) -> None:
         """Trailers of a request carry nothing that gRPC defines."""
+        if head.malformed or head.shape.malformed_trailers:
+            raise StreamFault(self.stream.id, ErrorCode.PROTOCOL_ERROR, "malformed trailers")
         self.received_data(b"", end)
 
     def received_data(self, payload: bytes, end: bool) -> None:
@@ -202,6 +203,9 @@ class ServerCall:
     def closed(self, code: ErrorCode) -> None:
         if not self.done:
             self._finish()
+        self._stop()
+
+    def _stop(self) -> None:
         if self.task is not None:
             self.task.cancel()
 
@@ -209,12 +213,13 @@ class ServerCall:
 class BytesCall(ServerCall):
     """A unary call of a bytes handler."""
 
-    __slots__ = ("_handler", "_request")
+    __slots__ = ("_handler", "_reply", "_request")
 
     def __init__(self, host: Host, stream: Stream, head: Head, handler: BytesHandler) -> None:
         super().__init__(host, stream, head)
         self._handler = handler
         self._request: bytes | None = None
+        self._reply: Awaitable[bytes] | None = None
 
     def received_whole(self, message: bytes) -> None:
         self._run(message)
@@ -240,7 +245,14 @@ class BytesCall(ServerCall):
         if isinstance(reply, bytes):
             self.succeed(reply)
         else:
+            self._reply = reply
             self.start(self._later(reply))
+
+    def _stop(self) -> None:
+        super()._stop()
+        reply = self._reply
+        if self.task is not None and isinstance(reply, Coroutine):  # a task that never began leaves it unawaited
+            self.task.add_done_callback(lambda _: reply.close())
 
     async def _later(self, reply: Awaitable[bytes]) -> None:
         try:

@@ -136,8 +136,10 @@ class ServerProtocol(asyncio.Protocol):
         self.loop.call_soon(self.flush)
 
     def opened(self, stream: Stream, head: Head, end: bool, payload: bytes) -> None:
-        if head.shape.malformed_request:
-            raise StreamFault(stream.id, ErrorCode.PROTOCOL_ERROR, "a malformed request head")
+        if head.content_length is not None:
+            stream.owed = head.content_length - len(payload)
+        if head.malformed or head.shape.malformed_request or (end and stream.owed):
+            raise StreamFault(stream.id, ErrorCode.PROTOCOL_ERROR, "a malformed request")
         if not head.shape.is_grpc:
             self.connection.send_head(stream, _NOT_GRPC, end=True)
             return

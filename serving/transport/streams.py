@@ -54,10 +54,11 @@ class Endpoint(Protocol):
 
 
 class Stream:
-    """One request and its response. `pending` waits for the peer's window; `last` follows it."""
+    """One request and its response. `pending` waits for the peer's window; the block `last` follows it, or nothing but
+    the end. `owed` is what the peer's content-length still promises; None without one."""
 
     __slots__ = (
-        "id", "last", "owner", "pending", "receive_window", "receiving", "send_window", "sending", "unreturned",
+        "id", "last", "owed", "owner", "pending", "receive_window", "receiving", "send_window", "sending", "unreturned",
     )  # fmt: skip
 
     def __init__(self, stream_id: int, send_window: int, receive_window: int) -> None:
@@ -70,3 +71,4 @@ class Stream:
         self.sending = True
         self.pending: bytearray | None = None
         self.last: bytes | None = None
+        self.owed: int | None = None

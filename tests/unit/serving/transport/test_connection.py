@@ -345,3 +345,53 @@ def test_no_bytes_raise_anything(chunks):
     made, _ = greeted()
     for chunk in chunks:
         made.receive(chunk)
+
+
+def test_the_end_of_a_stream_leaves_though_its_window_is_negative():
+    made, _ = greeted(client=True)
+    stream = made.open(REQUEST, Sink())
+    made.send_data(stream, b"x" * 10)
+    made.receive(frames.settings({Setting.INITIAL_WINDOW_SIZE: 5}))
+    made.take_output()
+    made.send_data(stream, b"", end=True)
+    assert output(made) == [(frames.DATA, frames.END_STREAM, 1, b"")]
+
+
+def test_what_comes_late_for_a_stream_that_this_side_reset_is_no_fault():
+    made, sink = greeted(max_streams=2)
+    late = frames.frame(frames.DATA, 0, 1, b"x") + frames.frame(frames.HEADERS, ONE | 1, 1, REQUEST)
+    for number in (1, 3, 5):
+        made.receive(request(number, end=False))
+        made.reset(sink.streams[-1], ErrorCode.CANCEL)
+        made.take_output()
+        if number == 1:
+            made.receive(late)
+            assert output(made) == []
+    made.receive(request(1))  # a peer cannot have opened so many streams without having heard of the reset
+    assert fault(made) is ErrorCode.STREAM_CLOSED
+
+
+def test_a_client_bears_whatever_comes_late():
+    made, _ = greeted(client=True)
+    made.reset(made.open(REQUEST, Sink()), ErrorCode.CANCEL)
+    made.take_output()
+    made.receive(request(1, end=False) + frames.frame(frames.DATA, frames.END_STREAM, 1, b"x"))
+    assert (output(made), made.closed_reason) == ([], None)
+
+
+def test_a_server_may_not_allow_itself_to_push():
+    made, _ = connection(client=True)
+    made.receive(frames.settings({Setting.ENABLE_PUSH: 1}))
+    assert fault(made) is ErrorCode.PROTOCOL_ERROR
+
+
+def test_a_promise_of_content_is_kept():
+    made, sink = greeted()
+    for number, sizes in ((1, (3, 4)), (3, (3, 3)), (5, (8,))):
+        made.receive(request(number, end=False))
+        sink.streams[-1].owed = 7
+        for size in sizes[:-1]:
+            made.receive(frames.frame(frames.DATA, 0, number, b"x" * size))
+        made.receive(frames.frame(frames.DATA, frames.END_STREAM, number, b"x" * sizes[-1]))
+    assert sink.resets == [ErrorCode.PROTOCOL_ERROR] * 2
+    assert list(made.streams) == [1]

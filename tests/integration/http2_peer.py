@@ -1,0 +1,146 @@
+"""A peer that writes HTTP/2 byte by byte, by the rules or against them, and reads what comes back frame by frame."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from serving.transport import ServerOptions, frames
+from serving.transport.call import frame_message, request_prefix
+from serving.transport.frames import ErrorCode, FrameReader
+from serving.transport.native_server import NativeServer
+
+ECHO = "/test.Echo/Echo"
+LATER = "/test.Echo/Later"
+BIG = "/test.Echo/Big"
+NEVER = "/test.Echo/Never"
+HELLO = frames.PREFACE + frames.settings({})
+_PATIENCE_S = 10
+
+
+class Received(NamedTuple):
+    """A frame of the server."""
+
+    kind: int
+    flags: int
+    stream_id: int
+    payload: bytes
+
+    @property
+    def ends_stream(self) -> bool:
+        ended = self.kind in {frames.DATA, frames.HEADERS} and bool(self.flags & frames.END_STREAM)
+        return ended or self.kind == frames.RST_STREAM
+
+
+class Peer:
+    """Owns one raw connection. `frames_received` holds all that came, in order."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.frames_received: list[Received] = []
+        self.closed = False
+        self._splitter = FrameReader(frames.MAX_FRAME_BYTES)
+        self._seen = 0
+
+    def send(self, *parts: bytes) -> None:
+        self.writer.write(b"".join(parts))
+
+    async def next_frame(self) -> Received | None:
+        """None once the server has closed."""
+        while self._seen == len(self.frames_received):
+            try:
+                async with asyncio.timeout(_PATIENCE_S):
+                    received = await self.reader.read(1 << 16)
+            except ConnectionError:
+                received = b""
+            if not received:
+                self.closed = True
+                return None
+            self.frames_received += [Received(*item) for item in self._splitter.feed(received)]
+        self._seen += 1
+        return self.frames_received[self._seen - 1]
+
+    async def until(self, kind: int, flags: int = 0, stream_id: int | None = None) -> Received:
+        """The next frame of this kind, with at least these flags. Fails if the server closes first."""
+        while (received := await self.next_frame()) is not None:
+            wanted = received.kind == kind and received.flags & flags == flags
+            if wanted and stream_id in {None, received.stream_id}:
+                return received
+        raise AssertionError(f"closed after {self.frames_received}")
+
+    async def until_ended(self, stream_id: int) -> list[Received]:
+        """The frames of this stream, up to its end."""
+        while True:
+            mine = [received for received in self.frames_received[: self._seen] if received.stream_id == stream_id]
+            if mine and mine[-1].ends_stream:
+                return mine
+            assert await self.next_frame() is not None, f"closed after {self.frames_received}"
+
+    async def until_closed(self) -> list[Received]:
+        while await self.next_frame() is not None:
+            pass
+        return self.frames_received
+
+    async def goaway(self) -> ErrorCode:
+        """Why the server ends the connection; it must close as well."""
+        await self.until_closed()
+        last = self.frames_received[-1]
+        assert last.kind == frames.GOAWAY, self.frames_received
+        return ErrorCode(frames.word(last.payload, 4))
+
+    async def alive(self) -> None:
+        """Fails unless the connection still answers."""
+        self.send(frames.frame(frames.PING, 0, 0, b"areyouup"))
+        while (await self.until(frames.PING, frames.ACK)).payload != b"areyouup":
+            pass
+
+
+async def _later(payload: bytes, call: object) -> bytes:
+    await asyncio.sleep(0)
+    return payload
+
+
+async def _never(payload: bytes, call: object) -> bytes:
+    await asyncio.Event().wait()
+    return payload
+
+
+@asynccontextmanager
+async def serving(options: ServerOptions | None = None) -> AsyncIterator[tuple[NativeServer, int]]:
+    """A server and its port. `NEVER` answers when its call is cancelled."""
+    made = NativeServer(options or ServerOptions())
+    made.add_bytes_handler(ECHO, lambda payload, call: payload)
+    made.add_bytes_handler(BIG, lambda payload, call: b"x" * 1_000_000)
+    made.add_bytes_handler(LATER, _later)
+    made.add_bytes_handler(NEVER, _never)
+    port = made.add_port("127.0.0.1:0")
+    await made.start()
+    try:
+        yield made, port
+    finally:
+        await made.stop(0)
+
+
+@asynccontextmanager
+async def raw(port: int) -> AsyncIterator[Peer]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield Peer(reader, writer)
+    finally:
+        writer.close()
+
+
+def opening(stream_id: int, path: str = NEVER, more: bytes = b"", end: bool = False) -> bytes:
+    """HEADERS of a call; `more` is appended to its block."""
+    return frames.headers(stream_id, request_prefix(path, "test") + more, end)
+
+
+def message(stream_id: int, payload: bytes = b"", end: bool = True) -> bytes:
+    return frames.frame(frames.DATA, frames.END_STREAM if end else 0, stream_id, frame_message(payload))
+
+
+def request(stream_id: int, path: str = ECHO, payload: bytes = b"") -> bytes:
+    return opening(stream_id, path) + message(stream_id, payload)
