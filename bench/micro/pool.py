@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from loaders.artifact import Artifact, Manifest, Merge, MergeKind
+from loaders.artifact import Artifact, Manifest, Merge, MergeKind, TensorSpec
 from loaders.loader import Outputs, Servable
 from loaders.merge import merge_rule
-from loaders.signature import Batch
+from loaders.signature import Batch, Signature
 from serving.pool import ModelHandle, ModelId, ModelPool
 
 
 class Idle(Servable):
     """The pool never asks it."""
+
+    signature = Signature((), (TensorSpec(name="score", dtype="float64", shape=(-1, 1)),))
 
     def predict(self, batch: Batch) -> Outputs:
         return {}

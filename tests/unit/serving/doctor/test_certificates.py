@@ -7,8 +7,6 @@ from serving.doctor.certificates import certificates
 from serving.doctor.finding import Level
 from serving.settings import Settings, TlsSettings
 
-NOW = datetime.now(UTC)
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -19,9 +17,10 @@ def folder(tmp_path_factory):
     return made
 
 
-def findings(folder, now=NOW, party="bank", port="party", **changes):
+def findings(folder, days=0, party="bank", port="party", **changes):
     files = {"certificate": folder / "bank.pem", "key": folder / "bank.key", "authority": folder / "ca.pem", **changes}
     tls = TlsSettings(**{name: str(path) for name, path in files.items()})
+    now = datetime.now(UTC) + timedelta(days=days)
     found = certificates(Settings(party=party, state_dir="s", registry="r", tls={port: tls}), now)
     return [(one.level, one.text) for one in found]
 
@@ -41,7 +40,7 @@ def test_without_tls_there_is_nothing_to_say():
     [(-1, Level.ERROR, "valid only from"), (80, Level.WARNING, "expires on"), (101, Level.ERROR, "expired on")],
 )
 def test_its_time(folder, days, level, text):
-    [(found, said)] = findings(folder, NOW + timedelta(days=days))
+    [(found, said)] = findings(folder, days)
     assert found is level
     assert text in said
 
