@@ -449,7 +449,7 @@ async def test_a_server_bears_clients_that_ping_often(kind):
         await asyncio.sleep(5)  # longer than it takes a server that counts pings to lose patience
         return payload
 
-    async with connected(kind, serves(handler), client_options=ChannelOptions(keepalive_s=0.05)) as (_, client):
+    async with connected(kind, serves(handler), client_options=ChannelOptions(keepalive_s=0.25)) as (_, client):
         assert await client.unary(ECHO, b"x", 30) == b"x"
 
 
