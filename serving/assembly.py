@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -49,6 +49,7 @@ from serving.settings import Role, Settings
 from serving.telemetry.exposition import Exposition, request_metrics
 from serving.telemetry.lag import LoopLag
 from serving.telemetry.requests import RequestFigures
+from serving.telemetry.shared import SharedExposition
 from serving.transport import ChannelOptions, Server, ServerOptions, channel, server
 
 
@@ -90,12 +91,12 @@ async def assemble(settings: Settings) -> Node:
         *(partial(model_metrics, publishing, pool), partial(replica_metrics, replicas)),
         partial(cache_metrics, _levels(results, memory, shared)),
     )
+    exposing, metrics = _exposition(settings, replicas.name, Exposition(readings))
     max_bytes = settings.limits.max_request_bytes
-    http = HttpDoor(pipeline, Exposition(readings), readiness, figures, max_bytes, access, protocols)
+    http = HttpDoor(pipeline, metrics, readiness, figures, max_bytes, access, protocols)
 
     parts = (
-        Part(lag.start, lag.stop),
-        Part(stop=cache.close),
+        *(Part(lag.start, lag.stop), exposing, Part(stop=cache.close)),
         *(Part(stop=peer.close) for peer in peers.values()),
         *(Part(source.open, source.close) for source in sources.values()),
         Part(stop=reconciler.stop),
@@ -123,6 +124,18 @@ def _foreign_protocols(node: FateNode, service: Server, operator: Server, figure
     oip.register(operator, foreign, figures, partial(access.admin, role=Role.OPERATOR))
     fate_doors.register(service, operator, node, figures)
     return OipHttp(foreign, figures, limits.max_request_bytes).routes()
+
+
+def _exposition(settings: Settings, replica: str, own: Exposition) -> tuple[Part, Callable[[], Awaitable[bytes]]]:
+    """What a scrape shows: of one worker its own metrics, of several those of all."""
+    if settings.workers == 1:
+
+        async def alone() -> bytes:
+            return own.text()
+
+        return Part(), alone
+    shared = SharedExposition(own, Path(settings.state_dir) / "metrics", replica)
+    return Part(shared.start, shared.stop), shared.text
 
 
 def _control_store(settings: Settings) -> ControlStore:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -16,7 +16,7 @@ from serving.frontdoor.http_call import JSON, answering, body_of, caller_of, rem
 from serving.frontdoor.json_inference import JsonBatchPredict, JsonPredict
 from serving.pipeline import Codec, Pipeline
 from serving.readiness import Readiness
-from serving.telemetry.exposition import CONTENT_TYPE, Exposition
+from serving.telemetry.exposition import CONTENT_TYPE
 from serving.telemetry.requests import RequestFigures
 from serving.transport import Code
 
@@ -26,7 +26,7 @@ class HttpDoor:
     """What the port shows. `readiness` is asked at every probe; `protocols` are routes of other protocols."""
 
     pipeline: Pipeline
-    exposition: Exposition
+    metrics: Callable[[], Awaitable[bytes]]
     readiness: Callable[[], Readiness]
     figures: RequestFigures
     max_request_bytes: int
@@ -47,7 +47,7 @@ class HttpDoor:
 
     async def _metrics(self, request: Request) -> Response:
         del request
-        return Response(self.exposition.text(), headers={"content-type": CONTENT_TYPE})
+        return Response(await self.metrics(), headers={"content-type": CONTENT_TYPE})
 
     async def _healthz(self, request: Request) -> Response:
         """The process lives and its event loop turns."""

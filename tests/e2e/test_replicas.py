@@ -84,6 +84,13 @@ def test_workers_of_one_node(node: PartyNode) -> None:
     node.online("s", "m", "2", 1)
     assert versions(node) == {"2"}
 
+    def counted() -> set[str]:
+        shown = node.http("GET", "/metrics").text.splitlines()
+        predicted = [line for line in shown if line.startswith("tessera_requests_total{") and "/Predict" in line]
+        return {word for line in predicted for word in ("here/0", "here/1", "here/2") if word in line}
+
+    assert until(lambda: counted() == {"here/0", "here/1", "here/2"})
+
     killed = worker_ids(node)[0]
     killed.send_signal(signal.SIGKILL)
     killed.wait(10)
