@@ -80,12 +80,26 @@ class ClientProtocol(asyncio.Protocol):
         self._admit_waiting(len(self.waiting))
         self.lost.set()
 
+    def pause_writing(self) -> None:
+        self.connection.hold()
+
+    def resume_writing(self) -> None:
+        self.connection.resume()
+        self.flush()
+
+    def _go_on(self) -> None:
+        self.connection.go_on()
+        self.flush()
+
     def flush(self) -> None:
         output = self.connection.take_output()
         if self._transport is None or self._transport.is_closing():  # a TLS transport takes no second close
             return
         if output:
             self._transport.write(output)
+            if self.connection.cut_short:
+                self.connection.cut_short = False
+                self.loop.call_soon(self._go_on)
         drained = self.connection.draining and not self.connection.streams
         if drained or self.connection.closed_reason is not None:
             self._transport.close()

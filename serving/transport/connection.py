@@ -37,6 +37,8 @@ class Connection(Control):
         self._block: list[bytes] = []
         self._block_bytes = 0
         self._block_of: tuple[int, int] | None = None
+        self.blocks_begun = 0
+        """Of those that CONTINUATIONs end."""
         self._whole = self._whole_response if client else self._whole_request
         self._handlers = {
             frames.DATA: self._data, frames.HEADERS: self._headers, frames.PRIORITY: self._priority,
@@ -108,6 +110,15 @@ class Connection(Control):
     def inside_block(self) -> bool:
         """A header block began and has not ended."""
         return self._block_of is not None
+
+    @property
+    def inside_frame(self) -> bool:
+        return self._reader.inside_frame
+
+    @property
+    def bytes_taken(self) -> int:
+        """Of whole frames."""
+        return self._reader.bytes_taken
 
     # --- what the peer does ---
 
@@ -269,6 +280,7 @@ class Connection(Control):
         else:
             self._block_of, self._block, self._block_bytes = (stream_id, flags), [payload], len(payload)
             self._expected = frames.CONTINUATION
+            self.blocks_begun += 1
 
     def _continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
         if self._block_of is None or self._block_of[0] != stream_id:

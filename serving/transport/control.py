@@ -157,8 +157,7 @@ class Control(Sender):
             code = ErrorCode.FLOW_CONTROL_ERROR if increment else ErrorCode.PROTOCOL_ERROR
             raise ConnectionFault(code, "a window update of nothing, or beyond 2^31 - 1")
         if self.pending_bytes:
-            for stream in [stream for stream in self.streams.values() if stream.pending is not None]:
-                self._pump(stream)
+            self._pump_all()
         return None
 
     def _open_stream_window(self, stream_id: int, increment: int) -> None:

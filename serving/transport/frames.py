@@ -81,11 +81,17 @@ _WORD = Struct(">I")
 class FrameReader:
     """Splits received bytes into frames; keeps what is left of an unfinished one, at most one frame long."""
 
-    __slots__ = ("_rest", "max_frame_bytes")
+    __slots__ = ("_rest", "bytes_taken", "max_frame_bytes")
 
     def __init__(self, max_frame_bytes: int = MIN_FRAME_BYTES) -> None:
         self.max_frame_bytes = max_frame_bytes
+        self.bytes_taken = 0
         self._rest = b""
+
+    @property
+    def inside_frame(self) -> bool:
+        """A frame began and has not ended."""
+        return bool(self._rest)
 
     def feed(self, received: bytes) -> list[Frame]:
         """The frames that are complete now. Raises ConnectionFault for one longer than allowed."""
@@ -103,6 +109,7 @@ class FrameReader:
             frames.append((length_and_type & 0xFF, flags, stream_id & MAX_STREAM_ID, buffer[position + 9 : end]))
             position = end
         self._rest = buffer[position:]
+        self.bytes_taken += position
         return frames
 
 

@@ -14,8 +14,9 @@ from serving.transport.listening import bound_port, listen, remove_path
 from serving.transport.methods import Registry
 from serving.transport.port import BytesHandler, Interceptor, Server, ServerOptions
 from serving.transport.server_call import ServerCall
-from serving.transport.server_socket import HANDSHAKE_S, ServerProtocol
+from serving.transport.server_socket import ServerProtocol
 from serving.transport.status import Code, RpcError
+from serving.transport.watch import HANDSHAKE_S
 
 _TICK_S = 1.0
 _ROUND_TRIP_S = 1.0
@@ -95,7 +96,7 @@ class NativeServer(Server):
             call.cancel(_STOPPING)
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
-        self._close_connections()
+        await self._close_connections()
         self._stopped.set()
 
     async def wait_for_termination(self, timeout_s: float | None = None) -> bool:
@@ -110,11 +111,13 @@ class NativeServer(Server):
             await self._until(self._all_know, min(grace_s, _ROUND_TRIP_S))
         for protocol in list(self._connections):
             protocol.connection.last_call()
-        if self.calls:
-            await self._until(lambda: not self.calls, over_at - asyncio.get_running_loop().time())
+        await self._until(self._all_answered, over_at - asyncio.get_running_loop().time())
 
     def _all_know(self) -> bool:
         return all(protocol.connection.draining for protocol in self._connections)
+
+    def _all_answered(self) -> bool:
+        return not self.calls and not any(protocol.connection.pending_bytes for protocol in self._connections)
 
     async def _until(self, reached: Callable[[], bool], within_s: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -123,12 +126,15 @@ class NativeServer(Server):
                     self._progress.clear()
                     await self._progress.wait()
 
-    def _close_connections(self) -> None:
+    async def _close_connections(self) -> None:
         if self._ticking is not None:
             self._ticking.cancel()
         for protocol in list(self._connections):
             protocol.flush()
             protocol.close()
+        await self._until(lambda: not self._connections, _ROUND_TRIP_S)
+        for protocol in list(self._connections):
+            protocol.abort()
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -174,7 +180,7 @@ class NativeServer(Server):
         """Why no further call is taken now."""
         limit = self.options.max_concurrent_calls
         busy = limit is not None and len(self.calls) >= limit
-        return _BUSY if busy or protocol.connection.pending_bytes > _MAX_PENDING_BYTES else None
+        return _BUSY if busy or protocol.connection.waits_for_more_than(_MAX_PENDING_BYTES) else None
 
     def finished(self, call: ServerCall) -> None:
         self.calls.discard(call)

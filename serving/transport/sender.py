@@ -9,6 +9,9 @@ from serving.transport.frames import ErrorCode
 from serving.transport.patience import Patience
 from serving.transport.streams import ConnectionLimits, Endpoint, Stream
 
+_TURN_BYTES = 1 << 20
+"""Of data that waited, the most that leaves in one turn of the loop: other connections have theirs."""
+
 
 class Sender:
     """Output gathers in `take_output`; `Endpoint.wake` is called once when there is some."""
@@ -25,12 +28,18 @@ class Sender:
         self._send_window = self._peer_initial_window = frames.DEFAULT_WINDOW
         self._peer_frame_bytes = frames.MIN_FRAME_BYTES
         self._at_once_bytes = self._peer_frame_bytes
-        """The most that may leave as a whole message: one frame, or nothing while `_table_update` is due."""
+        """The most that may leave as a whole message: one frame, or nothing while held or `_table_update` is due."""
+        self.bytes_pumped = 0
+        self.cut_short = False
+        """Data waits for `go_on`, and for nothing else."""
+        self._held = False
+        self._turn_left = _TURN_BYTES
         self._table_update = b""
         self._abandoned: dict[int, None] = {}
 
     def take_output(self) -> bytes:
         self._awake = False
+        self._turn_left = _TURN_BYTES
         output = b"".join(self._out)
         self._out.clear()
         return output
@@ -58,7 +67,24 @@ class Sender:
         self.send_last(stream, last)
 
     def _fit(self) -> None:
-        self._at_once_bytes = -1 if self._table_update else self._peer_frame_bytes
+        self._at_once_bytes = -1 if self._table_update or self._held else self._peer_frame_bytes
+
+    def hold(self) -> None:
+        """The socket is full: data waits here, where windows and limits count it."""
+        self._held = True
+        self._fit()
+
+    def resume(self) -> None:
+        """The socket takes output again."""
+        self._held = False
+        self._fit()
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Send more of what waits, in another turn of the loop."""
+        self.cut_short = False
+        if self.pending_bytes:
+            self._pump_all()
 
     def send_head(self, stream: Stream, block: bytes, end: bool = False) -> None:
         if self._table_update:
@@ -71,7 +97,7 @@ class Sender:
     def send_data(self, stream: Stream, payload: bytes, end: bool = False) -> None:
         """Send what the windows allow; the rest waits, in order."""
         size = len(payload)
-        room = min(self._send_window, stream.send_window, self._peer_frame_bytes)
+        room = -1 if self._held else min(self._send_window, stream.send_window, self._peer_frame_bytes)
         if stream.pending is None and (size <= room or not size):
             self._send_window -= size
             stream.send_window -= size
@@ -109,19 +135,34 @@ class Sender:
                 del self._abandoned[next(iter(self._abandoned))]
         self.emit(frames.rst_stream(stream_id, code))
 
+    def waits_for_more_than(self, most_bytes: int) -> bool:
+        """The peer is slow to take replies: apart from the largest, which may be as large as it likes."""
+        if self.pending_bytes <= most_bytes:
+            return False
+        sizes = (len(stream.pending) for stream in self.streams.values() if stream.pending is not None)
+        return self.pending_bytes - max(sizes) > most_bytes
+
+    def _pump_all(self) -> None:
+        for stream in [stream for stream in self.streams.values() if stream.pending is not None]:
+            self._pump(stream)
+
     def _pump(self, stream: Stream) -> None:
-        """Send of what waits as much as the windows allow."""
+        """Send of what waits as much as the windows and this turn of the loop allow."""
         pending = stream.pending or bytearray()
         start = 0
-        while (room := min(self._send_window, stream.send_window, self._peer_frame_bytes, len(pending) - start)) > 0:
+        most = 0 if self._held else self._peer_frame_bytes
+        while (room := min(self._send_window, stream.send_window, self._turn_left, most, len(pending) - start)) > 0:
             final = stream.last == b"" and start + room == len(pending)
             payload = bytes(memoryview(pending)[start : start + room])
             self.emit(frames.frame(frames.DATA, frames.END_STREAM if final else 0, stream.id, payload))
             start += room
             self._send_window -= room
             stream.send_window -= room
+            self._turn_left -= room
         del pending[:start]
         self.pending_bytes -= start
+        self.bytes_pumped += start
+        self.cut_short |= self._turn_left <= 0
         if not pending:
             stream.pending = None
             self._drained(stream)

@@ -17,9 +17,9 @@ from serving.transport.port import Compression, ServerOptions
 from serving.transport.server_call import BytesCall, ServerCall, unknown_method, unserved
 from serving.transport.status import Code, RpcError
 from serving.transport.streams import ConnectionLimits, Stream
+from serving.transport.watch import Watch
 
-HANDSHAKE_S = 10.0
-_STALL_S = 60.0
+_GOODBYE_S = 5.0
 _NOT_GRPC = encode(((b":status", b"415"),))
 _HEAD_TOO_LARGE = RpcError(Code.RESOURCE_EXHAUSTED, "request headers too large")
 
@@ -56,8 +56,7 @@ class ServerProtocol(asyncio.Protocol):
         self.connection = Connection(self, Head, ConnectionLimits(), self.loop.time, client=False)
         self.deadlines = Deadlines(self.loop, self._calls)
         self._transport: asyncio.Transport | None = None
-        self._heard_at = self._progress_at = self._opened_at = self.loop.time()
-        self._pending_bytes = 0
+        self.watch = Watch(self.connection, self.options.keepalive_s, self.loop.time())
 
     # --- asyncio.Protocol ---
 
@@ -77,7 +76,7 @@ class ServerProtocol(asyncio.Protocol):
             self.flush()
 
     def data_received(self, data: bytes) -> None:
-        self._heard_at = self.loop.time()
+        self.watch.heard_at = self.loop.time()
         self.connection.receive(data)
         self.flush()
 
@@ -89,12 +88,19 @@ class ServerProtocol(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """A peer that does not read is not read either."""
+        self.connection.hold()
         if self._transport is not None:
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         if self._transport is not None:
             self._transport.resume_reading()
+        self.connection.resume()
+        self.flush()
+
+    def _go_on(self) -> None:
+        self.connection.go_on()
+        self.flush()
 
     def flush(self) -> None:
         output = self.connection.take_output()
@@ -102,6 +108,9 @@ class ServerProtocol(asyncio.Protocol):
             return
         if output:
             self._transport.write(output)
+            if self.connection.cut_short:
+                self.connection.cut_short = False
+                self.loop.call_soon(self._go_on)
         drained = self.connection.draining and not self.connection.streams
         if drained or self.connection.closed_reason is not None:
             self.close()
@@ -115,20 +124,17 @@ class ServerProtocol(asyncio.Protocol):
             self._transport.abort()
 
     def tick(self, now: float) -> None:
-        """Close what is silent, stalled or never began."""
-        connection = self.connection
-        silent_s = now - self._heard_at
-        if connection.pending_bytes != self._pending_bytes or not connection.pending_bytes:
-            self._pending_bytes, self._progress_at = connection.pending_bytes, now
-        late = not connection.settled and now - self._opened_at > HANDSHAKE_S
-        slow = connection.inside_block and silent_s > HANDSHAKE_S
-        if late or slow or now - self._progress_at > _STALL_S or silent_s > 2 * self.options.keepalive_s:
-            self.server.count(
-                ("handshake timeout" if late else "slow headers") if late or slow else "silent or stalled"
-            )
+        """Give up a peer that is silent, stalled or never began."""
+        if self.connection.closed_reason is not None:  # the goodbye is not read
+            if now - self.watch.heard_at > _GOODBYE_S:
+                self.abort()
+            return
+        reason = self.watch.verdict(now)
+        if reason is not None:
+            self.connection.lost(reason)
             self.abort()
-        elif silent_s > self.options.keepalive_s and not connection.pings_unanswered:
-            connection.ping()
+        elif self.watch.should_ask(now):
+            self.connection.ping()
 
     # --- streams.Endpoint ---
 

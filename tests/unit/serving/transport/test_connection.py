@@ -395,3 +395,56 @@ def test_a_promise_of_content_is_kept():
         made.receive(frames.frame(frames.DATA, frames.END_STREAM, number, b"x" * sizes[-1]))
     assert sink.resets == [ErrorCode.PROTOCOL_ERROR] * 2
     assert list(made.streams) == [1]
+
+
+WIDE = frames.settings({Setting.INITIAL_WINDOW_SIZE: frames.MAX_WINDOW}) + frames.window_update(0, 1 << 30)
+
+
+def test_data_waits_while_the_socket_is_full_whatever_the_windows_allow():
+    made, sink = greeted()
+    made.receive(WIDE + request(1) + request(3))
+    made.take_output()
+    made.hold()
+    made.reply(sink.streams[0], b"head", b"message", b"last")
+    made.send_data(sink.streams[1], b"abc")
+    assert [item[0] for item in output(made)] == [frames.HEADERS]
+    assert made.pending_bytes == 10
+    made.receive(frames.window_update(0, 1))
+    assert output(made) == []
+    made.resume()
+    assert [item[3] for item in output(made)] == [b"message", b"last", b"abc"]
+    assert (made.pending_bytes, list(made.streams), sink.drained) == (0, [3], 1)
+
+
+def test_a_large_message_leaves_over_several_turns_of_the_loop():
+    made, sink = greeted()
+    made.receive(WIDE + request(1))
+    made.take_output()
+    made.send_data(sink.streams[0], b"x" * 2_500_000, end=True)
+    turns = [made.take_output()]
+    while made.cut_short:
+        made.go_on()
+        turns.append(made.take_output())
+    assert len(turns) == 3
+    assert all(len(turn) < 1_100_000 for turn in turns)
+    assert sum(len(item[3]) for item in FrameReader(frames.MAX_FRAME_BYTES).feed(b"".join(turns))) == 2_500_000
+    assert not made.streams
+
+
+def test_the_largest_reply_alone_does_not_make_a_peer_slow():
+    made, sink = greeted()
+    made.receive(request(1) + request(3) + request(5))
+    for stream in sink.streams:
+        made.send_data(stream, b"x" * 1_000_000)
+    assert made.waits_for_more_than(1_500_000)
+    assert not made.waits_for_more_than(2_000_000)
+
+
+def test_a_shrunk_header_table_is_acknowledged_once_before_the_next_block():
+    made, sink = greeted()
+    made.receive(frames.settings({Setting.HEADER_TABLE_SIZE: 0, Setting.MAX_FRAME_SIZE: 20_000}))
+    made.receive(request(1) + request(3))
+    made.take_output()
+    for stream in sink.streams:
+        made.reply(stream, b"head", b"message", b"last")
+    assert [item[3] for item in output(made)] == [b"\x20head", b"message", b"last", b"head", b"message", b"last"]
