@@ -23,7 +23,8 @@ from serving.features.catalog import make_source
 from serving.features.source import FeatureSource
 from serving.frontdoor import admin, federation, inference
 from serving.frontdoor.fate import doors as fate_doors
-from serving.frontdoor.fate.doors import FateNode
+from serving.frontdoor.fate.doors import FateNode, Ports
+from serving.frontdoor.fate.signing import access_keys
 from serving.frontdoor.http import HttpDoor
 from serving.frontdoor.oip import service as oip
 from serving.frontdoor.oip.control import Repository
@@ -84,8 +85,9 @@ async def assemble(settings: Settings) -> Node:
     def readiness() -> Readiness:
         return report(node.state is NodeState.READY, node.state.value, checks)
 
-    described = FateNode(settings, publishing, pool, pipeline, audit, access, readiness)
-    protocols = _foreign_protocols(described, service, operator, figures)
+    keys = await asyncio.to_thread(access_keys, settings.fate)
+    described = FateNode(settings, publishing, pool, pipeline, audit, access, readiness, host, keys)
+    protocols = _foreign_protocols(described, Ports(service, party, operator), figures)
     readings = (
         *(partial(request_metrics, figures), partial(lag_metrics, lag)),
         *(partial(model_metrics, publishing, pool), partial(replica_metrics, replicas)),
@@ -113,16 +115,16 @@ async def assemble(settings: Settings) -> Node:
     return (node := Node(settings, ports, parts, ready))
 
 
-def _foreign_protocols(node: FateNode, service: Server, operator: Server, figures: RequestFigures) -> list[Route]:
+def _foreign_protocols(node: FateNode, ports: Ports, figures: RequestFigures) -> list[Route]:
     """Registers them; returns what belongs on the HTTP port."""
     limits, access = node.settings.limits, node.access
     models = Models(node.publishing.routes, node.pool)
     repository = Repository(node.publishing, models, Path(node.settings.registry))
     door = Door(node.pipeline, models)
     foreign = OipNode(door, repository, node.readiness, limits.max_batch_rows, node.audit, access)
-    oip.register(service, foreign, figures, access.operator)
-    oip.register(operator, foreign, figures, partial(access.admin, role=Role.OPERATOR))
-    fate_doors.register(service, operator, node, figures)
+    oip.register(ports.service, foreign, figures, access.operator)
+    oip.register(ports.operator, foreign, figures, partial(access.admin, role=Role.OPERATOR))
+    fate_doors.register(ports, node, figures)
     return OipHttp(foreign, figures, limits.max_request_bytes).routes()
 
 
@@ -158,7 +160,7 @@ def _ports(settings: Settings, servers: tuple[Server, Server, Server], http: Htt
     service, party, operator = servers
     listeners: tuple[tuple[str, Listener, str, tuple[str, ...]], ...] = (
         ("service", service, settings.ports.service, ("tessera.v1.Inference", oip.SERVICE, *fate_doors.SERVICE_PORT)),
-        ("party", party, settings.ports.party, ("tessera.v1.Federation",)),
+        ("party", party, settings.ports.party, ("tessera.v1.Federation", *fate_doors.PARTY_PORT)),
         (
             "admin",
             operator,

@@ -180,11 +180,19 @@ class FateMode(Enum):
 HttpUrl = Annotated[str, Meta(pattern="^https?://", description="a http:// or https:// address")]
 
 
+class FateKeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """With which a party signs its packets; `secret_file` holds the secret."""
+
+    party: PartyId
+    secret_file: FilePath
+
+
 class FateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """FATE-Serving's protocols. `user_id`: the name of the user's id among what callers send to hosts.
 
     Models come from FATE-Flow at one of `transfer_urls` (the first when it names none), or from files in `models_root`;
     from elsewhere they are refused. `synchronize`: other nodes may copy models from here, and this one from `sources`.
+    With `keys`, by app key, packets of other parties must be signed, and be at most `request_expire_s` old.
     """
 
     mode: FateMode = FateMode.STRICT_OFFLINE
@@ -195,6 +203,8 @@ class FateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     fetch_timeout_s: Seconds = 60.0
     synchronize: bool = False
     sources: tuple[str, ...] = ()
+    keys: dict[str, FateKeySettings] = {}
+    request_expire_s: Seconds = 10.0
 
 
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

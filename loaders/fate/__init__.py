@@ -28,7 +28,7 @@ class FateLoader(Loader):
 
     def load(self) -> Servable:
         try:
-            half = compile_half(parts_of(self.artifact), _site(self.artifact))
+            half = compile_half(parts_of(self.artifact), site_of(self.artifact))
             servable = half.servable()
         except (ExportError, ComponentError) as error:
             raise LoadError(str(error)) from None
@@ -52,7 +52,8 @@ def parts_of(artifact: Artifact) -> Parts:
     return {name.removeprefix(FOLDER): (artifact.path / name).read_bytes() for name in names}
 
 
-def _site(artifact: Artifact) -> Site:
+def site_of(artifact: Artifact) -> Site:
+    """Raises LoadError for a manifest that does not say whose numbers count."""
     manifest = artifact.manifest
     hosts = tuple(half.party for half in manifest.binding or () if half.role == "host")
     steps = [step for step in manifest.preprocess if step.keys() == {"kind", "mode"} and step["kind"] == STEP]

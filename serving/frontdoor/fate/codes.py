@@ -39,11 +39,14 @@ class FateCode(IntEnum):
     SYSTEM = 110
     SHUTTING_DOWN = 111
     HOST_FEATURE_MISSING = 113
+    FEATURE_ADAPTOR = 116
     OVERLOAD = 124
     UNSUPPORTED = 125
     NOT_REGISTERED = 126
     INVALID_TOKEN = 127
     MODEL_SYNCHRONISATION = 130
+    PROXY_AUTH = 629
+    """129, with what a proxy adds to its own codes between parties."""
 
 
 _CODES: tuple[tuple[type[Exception], int], ...] = (

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from serving.access import Access
 from serving.audit import AuditLog
-from serving.frontdoor.fate import inference, model_service, operations
+from serving.frontdoor.fate import inference, model_service, operations, unary_call
 from serving.frontdoor.fate.inference import FateInference, FateModels
 from serving.frontdoor.fate.model_service import FateAdmin
 from serving.frontdoor.fate.models import FateModelStore
 from serving.frontdoor.fate.rules import Flow
+from serving.frontdoor.fate.signing import AccessKey, Signatures
+from serving.frontdoor.fate.unary_call import PartnerSide
+from serving.host import HostSide
 from serving.pipeline import Pipeline
 from serving.pool import ModelPool
 from serving.publishing import Publishing
@@ -21,6 +24,7 @@ from serving.telemetry.requests import RequestFigures
 from serving.transport import Server
 
 SERVICE_PORT = (inference.SERVICE,)
+PARTY_PORT = (unary_call.SERVICE,)
 ADMIN_PORT = (model_service.SERVICE, operations.SERVICE)
 
 
@@ -35,16 +39,30 @@ class FateNode:
     audit: AuditLog
     access: Access
     readiness: Callable[[], Readiness]
+    host: HostSide
+    keys: Mapping[str, AccessKey]
 
 
-def register(service: Server, operator: Server, node: FateNode, figures: RequestFigures) -> None:
-    """Serve callers on the service port, FATE-Flow and operators on the admin port."""
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The servers of a node."""
+
+    service: Server
+    party: Server
+    operator: Server
+
+
+def register(ports: Ports, node: FateNode, figures: RequestFigures) -> None:
+    """Serve callers on the service port, other parties on the party port, FATE-Flow and operators on the admin port."""
     settings, publishing = node.settings, node.publishing
     flow = Flow(lambda: publishing.state().flow_rules)
     models = FateModels(publishing, node.pool, settings.fate.user_id, flow)
     door = FateInference(node.pipeline, models, settings.limits.max_batch_rows)
-    inference.register(service, door, figures, node.access)
+    inference.register(ports.service, door, figures, node.access)
     store = FateModelStore(settings, publishing, node.pool)
     admin = FateAdmin(store, publishing, settings, node.audit, node.access)
-    model_service.register(operator, admin)
-    operations.register(operator, admin, flow, node.readiness)
+    model_service.register(ports.operator, admin)
+    operations.register(ports.operator, admin, flow, node.readiness)
+    signatures = Signatures(node.keys, settings.fate.request_expire_s)
+    side = PartnerSide(node.host, node.pool, settings, signatures, node.access.party)
+    unary_call.register(ports.party, side, figures)

@@ -1,0 +1,103 @@
+"""Signed packets, as FATE-Serving's proxies sign them: HMAC-SHA1 over timestamp, header and body, in base64.
+
+Header and body count in the JSON form of protobuf, without blanks. What FATE-Serving lets pass is refused here: unknown
+keys, timestamps of the future, keys of another party, and a packet that was seen before. What tells a packet apart is
+its signature, since the nonce is not signed.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import hashlib
+import hmac
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+
+from serving.errors import NotAllowedError
+from serving.settings import FateSettings
+from tessera.compat import fate_proxy_pb2 as wire
+
+MAX_SEEN = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """A party signs with `secret` and names it by the key's name."""
+
+    party: str
+    secret: bytes
+
+
+def access_keys(settings: FateSettings) -> dict[str, AccessKey]:
+    """Reads the secrets. Raises OSError, also for an empty one."""
+
+    def secret(path: str) -> bytes:
+        found = Path(path).read_bytes().strip()
+        if not found:
+            raise OSError(errno.EINVAL, "holds no secret", path)
+        return found
+
+    return {name: AccessKey(key.party, secret(key.secret_file)) for name, key in settings.keys.items()}
+
+
+class Signatures:
+    """`keys` by app key; `clock` is Unix seconds. A packet counts for `expire_s` before and after its timestamp."""
+
+    def __init__(self, keys: Mapping[str, AccessKey], expire_s: float, clock: Callable[[], float] = time.time) -> None:
+        self._keys = keys
+        self._expire_s = expire_s
+        self._clock = clock
+        self._seen: OrderedDict[bytes, float] = OrderedDict()
+
+    def check(self, packet: wire.Packet) -> None:
+        """Raises NotAllowedError; its text tells nothing that helps to forge. Without keys nothing is asked for."""
+        if not self._keys:
+            return
+        key = self._keys.get(packet.auth.appKey)
+        expected = signature_of(packet, key.secret if key else b"-")
+        given = packet.auth.signature
+        if not hmac.compare_digest(given.encode(), expected.encode()) or key is None:
+            raise NotAllowedError("the packet has no valid signature")
+        if key.party != packet.header.src.partyId:
+            raise NotAllowedError("the packet is signed with another party's key")
+        now_s = self._clock()
+        if not abs(now_s - packet.auth.timestamp / 1_000) < self._expire_s:
+            raise NotAllowedError("the packet's time is not now")
+        self._remember(given.encode(), now_s)
+
+    def _remember(self, signature: bytes, now_s: float) -> None:
+        """For as long as it could come again: its time may lie as far ahead as it may lie back."""
+        while self._seen and next(iter(self._seen.values())) <= now_s:
+            self._seen.popitem(last=False)
+        if signature in self._seen:
+            raise NotAllowedError("the packet was sent before")
+        if len(self._seen) >= MAX_SEEN:
+            raise NotAllowedError("too many signed packets at once")
+        self._seen[signature] = now_s + 2 * self._expire_s
+
+
+def sign(packet: wire.Packet, app_key: str, secret: bytes, now_s: float) -> None:
+    packet.auth.timestamp = int(1_000 * now_s)
+    packet.auth.appKey = app_key
+    packet.auth.signature = signature_of(packet, secret)
+
+
+def signature_of(packet: wire.Packet, secret: bytes) -> str:
+    lines = (str(packet.auth.timestamp), _one_line(packet.header), _one_line(packet.body))
+    digest = hmac.new(secret, "\n".join(lines).encode(), hashlib.sha1).digest()
+    return base64.b64encode(digest).decode()
+
+
+def _one_line(message: Message) -> str:
+    """As Java's JsonFormat prints it: names as in the file, no blanks, JSON's own escapes and those of line ends."""
+    shown = MessageToDict(message, preserving_proto_field_name=True)
+    text = json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

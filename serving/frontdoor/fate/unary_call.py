@@ -1,0 +1,226 @@
+"""`DataTransferService/unaryCall` on the party port: a guest that runs FATE-Serving asks this host for its part.
+
+FATE-Serving leaves a call that it does not understand without an answer; here every call gets a packet with a code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from google.protobuf.message import DecodeError
+
+from apps.app import PartyStatus
+from loaders.fate.component import ComponentError
+from loaders.fate.export import ExportError
+from loaders.fate.names import FateName, FateNameError
+from loaders.fate.partner import PartnerError, PartnerHalf, partner_half
+from serving.errors import ConflictError, InvalidRequestError, LimitError, NotAllowedError, UnknownNameError
+from serving.features.source import FeatureSourceError
+from serving.frontdoor.fate.codes import FateCode, failure
+from serving.frontdoor.fate.features import user_id_in
+from serving.frontdoor.fate.signing import Signatures
+from serving.host import HostSide
+from serving.pool import ModelHandle, ModelId, ModelPool
+from serving.settings import Settings
+from serving.telemetry.requests import RequestFigures
+from serving.transport import Call, Code, Server
+from tessera.compat import fate_proxy_pb2 as wire
+
+SERVICE = "com.webank.ai.fate.api.networking.proxy.DataTransferService"
+UNARY_CALL = f"/{SERVICE}/unaryCall"
+SINGLE, BATCH, TREE = "federatedInference", "batch", "federatedInference4Tree"
+FIRST_LINE_BELOW = 200
+"""Callers with a lower version, or none, are of the first line: they name the guest's model, and read flat replies."""
+
+Caller = Callable[[Call], str]
+
+
+class _Row(msgspec.Struct, rename="camel"):
+    index: int = 0
+    send_to_remote_feature_data: dict[str, Any] = {}
+
+
+class _PartnerModel(msgspec.Struct):
+    name: str
+    namespace: str
+
+
+class _Asked(msgspec.Struct, rename="camel"):
+    """Bodies of all commands. The first line names the guest's model and the user in two fields of their own."""
+
+    send_to_remote_feature_data: dict[str, Any] = {}
+    feature_id_map: dict[str, Any] = {}
+    batch_data_list: list[_Row] = []
+    partner_model_info: _PartnerModel | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartnerSide:
+    """What the protocol asks of a host."""
+
+    host: HostSide
+    pool: ModelPool
+    settings: Settings
+    signatures: Signatures
+    caller: Caller
+
+
+def register(server: Server, side: PartnerSide, figures: RequestFigures) -> None:
+    """Serve the protocol on `server`."""
+    door = UnaryCall(side)
+    counted = figures.of("fate", UNARY_CALL)
+
+    async def handle(raw: bytes, call: Call) -> bytes:
+        began = counted.start()
+        code = Code.CANCELLED
+        packet = wire.Packet()
+        try:
+            _parse(packet, raw)
+            reply = await door.answer(packet, call)
+            code = Code.OK
+        except Exception as error:  # noqa: BLE001 - the outermost frame of a call
+            fate, code, text = _failure(error)
+            reply = _body(retcode=fate, retmsg=text)
+        finally:
+            counted.finish(began, code)
+        return wire.Packet(header=packet.header, body=wire.Data(key=packet.body.key, value=reply)).SerializeToString()
+
+    server.add_bytes_handler(UNARY_CALL, handle)
+
+
+class UnaryCall:
+    """One host's answers to guests that run FATE-Serving."""
+
+    def __init__(self, side: PartnerSide) -> None:
+        self._side = side
+        self._halves: dict[str, PartnerHalf] = {}
+
+    def answer(self, packet: wire.Packet, call: Call) -> Awaitable[bytes]:
+        """Raises what the caller did wrong, before anything is looked up."""
+        caller = self._side.caller(call)
+        self._side.signatures.check(packet)
+        header, party = packet.header, self._side.settings.party
+        if header.src.partyId != caller:
+            raise NotAllowedError(f"the packet says it is from party {header.src.partyId!r}, it comes from {caller!r}")
+        if header.dst.partyId != party:
+            raise InvalidRequestError(f"the packet is for party {header.dst.partyId!r}, this is {party!r}")
+        if header.command.name not in {SINGLE, BATCH, TREE}:
+            raise _UnsupportedError(f"command {header.command.name!r} is none of {SINGLE}, {BATCH}, {TREE}")
+        asked = _asked(packet.body.value)
+        first_line = _is_first_line(header.operator)
+        handle = self._handle(_name(packet, asked, first_line))
+        self._side.host.check_guest(handle.id, caller)
+        if header.command.name == BATCH:
+            return self._batch(handle, asked.batch_data_list)
+        sent = asked.feature_id_map if first_line and asked.feature_id_map else asked.send_to_remote_feature_data
+        return self._single(handle, sent, first_line)
+
+    def _handle(self, name: FateName) -> ModelHandle:
+        handle = self._side.pool.find(ModelId(name.model, name.version))
+        if handle is None:
+            raise UnknownNameError(f"model {name.namespace} {name.table} is not loaded at this party")
+        return handle
+
+    async def _single(self, handle: ModelHandle, sent: dict[str, Any], first_line: bool) -> bytes:
+        half, [(status, payload)] = await self._asked(handle, [sent])
+        if status is not PartyStatus.OK:
+            code, text = _row_code(status)
+            return _body(retcode=code, retmsg=text)
+        flat = {**payload, "prob": payload["score"]} if "score" in payload else payload
+        data = {half.component: payload, **(flat if first_line else {}), "retcode": int(FateCode.OK)}
+        return _body(data=data)
+
+    async def _batch(self, handle: ModelHandle, rows: Sequence[_Row]) -> bytes:
+        limit = self._side.settings.limits.max_batch_rows
+        if not 0 < len(rows) <= limit:
+            raise LimitError(f"{len(rows)} users in one call, this party answers 1 to {limit}")
+        half, answers = await self._asked(handle, [row.send_to_remote_feature_data for row in rows])
+        shown = [_row(row.index, half, *answer) for row, answer in zip(rows, answers, strict=True)]
+        return _body(batchDataList=shown, singleInferenceResultMap={str(row["index"]): row for row in shown})
+
+    async def _asked(
+        self, handle: ModelHandle, sent: Sequence[dict[str, Any]]
+    ) -> tuple[PartnerHalf, list[tuple[PartyStatus, dict[str, Any]]]]:
+        half = await self._half(handle)
+        users = [user_id_in(one, self._side.settings.fate.user_id) for one in sent]
+        partials = await self._side.host.infer(handle.id, handle.artifact.binding_digest, users)
+        return half, [
+            (status, dict(payload))
+            for status, payload in zip(partials.statuses, half.payloads(partials.values), strict=True)
+        ]
+
+    async def _half(self, handle: ModelHandle) -> PartnerHalf:
+        """Read once: a half never changes."""
+        digest = handle.artifact.half_digest
+        if digest not in self._halves:
+            try:
+                self._halves[digest] = await asyncio.to_thread(partner_half, handle.artifact)
+            except (PartnerError, ExportError, ComponentError) as error:
+                raise ConflictError(f"{handle.id}: {error}") from None
+        return self._halves[digest]
+
+
+class _UnsupportedError(InvalidRequestError):
+    """A command that there is not."""
+
+
+def _parse(packet: wire.Packet, raw: bytes) -> None:
+    try:
+        packet.ParseFromString(raw)
+    except DecodeError:
+        raise InvalidRequestError("the request is no Packet") from None
+
+
+def _asked(raw: bytes) -> _Asked:
+    try:
+        return msgspec.json.decode(raw, type=_Asked)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequestError(f"the body cannot be used: {error}") from None
+
+
+def _is_first_line(operator: str) -> bool:
+    version = operator.strip()
+    return not version.isdigit() or int(version[:9]) < FIRST_LINE_BELOW
+
+
+def _name(packet: wire.Packet, asked: _Asked, first_line: bool) -> FateName:
+    """Of this party's half, or of the guest's: both lead to one model here."""
+    model, partner = packet.header.task.model, asked.partner_model_info
+    try:
+        if first_line and partner is not None:
+            return FateName(partner.namespace, partner.name)
+        return FateName(model.namespace, model.tableName)
+    except FateNameError as error:
+        raise InvalidRequestError(str(error)) from None
+
+
+def _row(index: int, half: PartnerHalf, status: PartyStatus, payload: dict[str, Any]) -> dict[str, Any]:
+    if status is PartyStatus.OK:
+        return {"index": index, "retcode": int(FateCode.OK), "data": {half.component: payload}}
+    code, text = _row_code(status)
+    return {"index": index, "retcode": code, "retmsg": text}
+
+
+def _row_code(status: PartyStatus) -> tuple[int, str]:
+    if status is PartyStatus.NOT_FOUND:
+        return int(FateCode.HOST_FEATURE_MISSING), "the user is not known here"
+    return int(FateCode.SYSTEM), "the user's features cannot be used"
+
+
+def _failure(error: Exception) -> tuple[int, Code, str]:
+    fate, status, text = failure(error)
+    if isinstance(error, _UnsupportedError):
+        fate = int(FateCode.UNSUPPORTED)
+    elif isinstance(error, NotAllowedError):
+        fate = int(FateCode.PROXY_AUTH)
+    elif isinstance(error, FeatureSourceError):
+        fate = int(FateCode.FEATURE_ADAPTOR)
+    return fate, status, text
+
+
+def _body(**fields: Any) -> bytes:
+    return msgspec.json.encode({"retcode": 0, "retmsg": "", "caseid": "", "data": {}, "flag": 0, **fields})

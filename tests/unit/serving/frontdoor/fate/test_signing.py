@@ -1,0 +1,163 @@
+"""Signed packets: what FATE-Serving signs passes once, everything else does not."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from serving.errors import NotAllowedError
+from serving.frontdoor.fate import signing
+from serving.frontdoor.fate.signing import AccessKey, Signatures, access_keys, sign, signature_of
+from serving.settings import FateKeySettings, FateSettings
+from tessera.compat import fate_proxy_pb2 as wire
+from tests.clock import Clock
+
+KEYS = {"key-9999": AccessKey("9999", b"secret"), "key-10001": AccessKey("10001", b"other")}
+EXPIRE_S = 10.0
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(1_700_000_000.0)
+
+
+@pytest.fixture
+def signatures(clock: Clock) -> Signatures:
+    return Signatures(KEYS, EXPIRE_S, clock)
+
+
+def packet(body: bytes = b'{"x":1}', party: str = "9999") -> wire.Packet:
+    return wire.Packet(
+        header=wire.Metadata(
+            task=wire.Task(model=wire.Model(namespace="host#10000#m", tableName="1")),
+            src=wire.Topic(partyId=party, role="serving", name="partnerPartyName"),
+            dst=wire.Topic(partyId="10000", role="serving"),
+            command=wire.Command(name="federatedInference"),
+            operator="216",
+            version=216,
+        ),
+        body=wire.Data(value=body),
+    )
+
+
+def signed(clock: Clock, made: wire.Packet | None = None, key: str = "key-9999") -> wire.Packet:
+    made = made or packet()
+    sign(made, key, KEYS[key].secret, clock())
+    return made
+
+
+def test_the_signed_text_is_timestamp_header_and_body_in_one_line_each(clock: Clock) -> None:
+    made = signed(clock, packet('{"name":"Ä\u2028"}'.encode()))
+    text = (
+        "1700000000000\n"
+        '{"task":{"model":{"namespace":"host#10000#m","tableName":"1"}},'
+        '"src":{"name":"partnerPartyName","partyId":"9999","role":"serving"},'
+        '"dst":{"partyId":"10000","role":"serving"},"command":{"name":"federatedInference"},'
+        '"operator":"216","version":"216"}\n'
+        f'{{"value":"{base64.b64encode(made.body.value).decode()}"}}'
+    )
+    expected = base64.b64encode(hmac.new(b"secret", text.encode(), hashlib.sha1).digest()).decode()
+    assert made.auth.signature == expected
+
+
+def test_texts_are_escaped_as_java_does() -> None:
+    made = packet()
+    made.header.operator = 'ä\u2028</b>"\x01\x7f'
+    shown = signing._one_line(made.header)
+    assert '"operator":"ä\\u2028</b>\\"\\u0001\x7f"' in shown
+
+
+def test_an_empty_header_and_body_are_signed_as_empty_objects() -> None:
+    digest = hmac.new(b"secret", b"0\n{}\n{}", hashlib.sha1).digest()
+    assert signature_of(wire.Packet(), b"secret") == base64.b64encode(digest).decode()
+
+
+def test_a_signed_packet_passes_once(signatures: Signatures, clock: Clock) -> None:
+    made = signed(clock)
+    signatures.check(made)
+    for change in (lambda: None, lambda: setattr(made.auth, "nonce", "another"), lambda: clock.tick(EXPIRE_S - 0.1)):
+        change()
+        with pytest.raises(NotAllowedError, match="sent before"):
+            signatures.check(made)
+    signatures.check(signed(clock))
+
+
+def test_a_packet_of_the_future_is_remembered_until_it_has_expired(signatures: Signatures, clock: Clock) -> None:
+    clock.tick(EXPIRE_S - 1)
+    made = signed(clock)
+    clock.tick(1 - EXPIRE_S)
+    signatures.check(made)
+    clock.tick(2 * EXPIRE_S - 2)
+    with pytest.raises(NotAllowedError, match="sent before"):
+        signatures.check(made)
+    clock.tick(2)
+    with pytest.raises(NotAllowedError, match="time is not now"):
+        signatures.check(made)
+
+
+@pytest.mark.parametrize("offset_s", [EXPIRE_S, -EXPIRE_S, 1e6, -1e6])
+def test_only_what_was_signed_now_passes(signatures: Signatures, clock: Clock, offset_s: float) -> None:
+    made = signed(clock)
+    clock.tick(offset_s)
+    with pytest.raises(NotAllowedError, match="time is not now"):
+        signatures.check(made)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda made: made.ClearField("auth"),
+        lambda made: setattr(made.auth, "signature", ""),
+        lambda made: setattr(made.auth, "appKey", "unknown"),
+        lambda made: (setattr(made.auth, "appKey", "unknown"), setattr(made.auth, "signature", "")),
+        lambda made: setattr(made.auth, "appKey", "key-10001"),
+        lambda made: setattr(made.auth, "timestamp", made.auth.timestamp + 1),
+        lambda made: setattr(made.body, "value", b"{}"),
+        lambda made: setattr(made.header.dst, "partyId", "10001"),
+        lambda made: setattr(made.auth, "signature", made.auth.signature + "\u00e4"),
+    ],
+)
+def test_whatever_is_changed_is_refused(
+    signatures: Signatures, clock: Clock, change: Callable[[wire.Packet], object]
+) -> None:
+    made = signed(clock)
+    change(made)
+    with pytest.raises(NotAllowedError, match="no valid signature"):
+        signatures.check(made)
+
+
+def test_a_party_signs_with_its_own_key(signatures: Signatures, clock: Clock) -> None:
+    with pytest.raises(NotAllowedError, match="another party's key"):
+        signatures.check(signed(clock, key="key-10001"))
+
+
+def test_without_keys_nothing_is_asked_for(clock: Clock) -> None:
+    Signatures({}, EXPIRE_S, clock).check(packet())
+
+
+def test_a_flood_is_refused_and_memory_stays_bounded(
+    signatures: Signatures, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signing, "MAX_SEEN", 3)
+    for number in range(3):
+        signatures.check(signed(clock, packet(b"%d" % number)))
+    with pytest.raises(NotAllowedError, match="too many"):
+        signatures.check(signed(clock, packet(b"more")))
+    clock.tick(2 * EXPIRE_S)
+    signatures.check(signed(clock, packet(b"more")))
+
+
+def test_secrets_come_from_files_and_are_not_empty(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s3cret\n")
+    (tmp_path / "empty").write_text("\n")
+    settings = FateSettings(keys={"k": FateKeySettings(party="9999", secret_file=str(tmp_path / "secret"))})
+    assert access_keys(settings) == {"k": AccessKey("9999", b"s3cret")}
+    for name in ("empty", "none"):
+        wrong = FateSettings(keys={"k": FateKeySettings(party="9999", secret_file=str(tmp_path / name))})
+        with pytest.raises(OSError, match=name):
+            access_keys(wrong)

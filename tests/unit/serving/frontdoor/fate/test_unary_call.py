@@ -1,0 +1,248 @@
+"""A guest that runs FATE-Serving asks this host, over a real port."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loaders.catalog import load_servable, loader_for
+from loaders.fate.component import Mode, Site
+from loaders.fate.importing import store_half
+from loaders.fate.names import FateName
+from loaders.merge import merge_rule
+from loaders.registry import open_half
+from serving.features.memory import MemoryFeatureSource
+from serving.frontdoor.fate import unary_call
+from serving.frontdoor.fate.signing import AccessKey, Signatures, sign
+from serving.frontdoor.fate.unary_call import UNARY_CALL, PartnerSide
+from serving.host import HostSide
+from serving.pool import ModelHandle, ModelPool
+from serving.settings import Limits, Settings
+from serving.telemetry.requests import RequestFigures
+from serving.transport import Channel, Transport, channel, server
+from tessera.compat import fate_model_pb2
+from tessera.compat import fate_proxy_pb2 as wire
+from tests import fate_reference as reference
+from tests.fate_models import GUEST, HOSTS, FateModel, Recipe, make
+
+HOST = HOSTS[0]
+USERS = {
+    "u1": {f"h0{place}": 0.5 - place / 3 for place in range(5)},
+    "u2": {f"h0{place}": place / 7 for place in range(5)},
+    "broken": {"h00": 1.0},
+}
+CASE = {f"g{place}": 0.25 * place - 0.5 for place in range(5)}
+MODELS = {
+    "1": make(3, Recipe("lr", plain=True)),
+    "2": make(4, Recipe("trees", plain=True)),
+    "3": make(6, Recipe("trees", plain=True, classes=3)),
+    "4": make(8, Recipe("fm", plain=True)),
+    "5": make(5, Recipe("trees", plain=True, strategy="mix")),
+    "6": make(7, Recipe("ovr", plain=True, classes=3)),
+}
+SECRET = b"secret"
+
+
+def handle(root: Path, version: str) -> ModelHandle:
+    name = FateName(f"host#{HOST}#m", version)
+    site = Site("host", HOST, (HOST,), Mode.STRICT_OFFLINE)
+    store_half(root, MODELS[version].parts[f"host:{HOST}"], name, site, GUEST)
+    artifact = open_half(root, "m", version, HOST)
+    loader = loader_for(artifact)
+    servable = load_servable(loader)
+    return ModelHandle(artifact, servable, merge_rule(artifact.manifest.merge, servable), loader.estimate())
+
+
+class Host:
+    def __init__(self, link: Channel) -> None:
+        self.link = link
+
+    async def ask(self, packet: wire.Packet) -> dict[str, Any]:
+        reply = wire.Packet.FromString(await self.link.unary(UNARY_CALL, packet.SerializeToString(), 5.0))
+        return dict(json.loads(reply.body.value))
+
+
+@asynccontextmanager
+async def serving(root: Path, keys: Mapping[str, AccessKey] | None = None, caller: str = GUEST) -> AsyncIterator[Host]:
+    pool = ModelPool(1 << 24)
+    for version in MODELS:
+        pool.put(await asyncio.to_thread(handle, root, version))
+    settings = Settings(party=HOST, state_dir="", registry="", limits=Limits(max_batch_rows=10))
+    host = HostSide(pool, {"default": MemoryFeatureSource(USERS)})
+    side = PartnerSide(host, pool, settings, Signatures(keys or {}, 10.0), lambda call: caller)
+    port = server(Transport.GRPCIO)
+    unary_call.register(port, side, RequestFigures())
+    link = channel(Transport.GRPCIO, f"127.0.0.1:{port.add_port('127.0.0.1:0')}")
+    await port.start()
+    try:
+        yield Host(link)
+    finally:
+        await link.close()
+        await port.stop(0)
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[Host]:
+    async with serving(tmp_path) as running:
+        yield running
+
+
+def packet(version: str = "1", command: str = "federatedInference", operator: str = "216", **body: Any) -> wire.Packet:
+    """As FATE-Serving's guest fills it."""
+    return wire.Packet(
+        header=wire.Metadata(
+            task=wire.Task(model=wire.Model(namespace=f"host#{HOST}#m", tableName=version)),
+            src=wire.Topic(partyId=GUEST, role="serving", name="partnerPartyName"),
+            dst=wire.Topic(partyId=HOST, role="serving", name="partyName"),
+            command=wire.Command(name=command),
+            operator=operator,
+        ),
+        body=wire.Data(value=json.dumps(body).encode()),
+        auth=wire.AuthInfo(nonce="case", version=operator),
+    )
+
+
+def single(version: str, user: str) -> wire.Packet:
+    return packet(version, sendToRemoteFeatureData={"device_id": user}, featureData={}, seqno="1", caseId="2")
+
+
+def walked(model: FateModel, directions: Mapping[str, Mapping[str, bool]]) -> Any:
+    """What FATE-Serving's guest makes of a host's directions."""
+    name = "hetero_secure_boost_0/model/HeteroSecureBoostingTree"
+    parts = model.parts[f"guest:{GUEST}"]
+    param = fate_model_pb2.BoostingTreeModelParam.FromString(parts[f"{name}Param"])
+    sums = [0.0] * max(1, param.tree_dim)
+    for number, tree in enumerate(param.trees_):
+        node = tree.tree_[0]
+        while not node.is_leaf:
+            own = node.sitename == f"guest:{GUEST}"
+            left = (
+                CASE[param.feature_name_fid_mapping[node.fid]] <= tree.split_maskdict[node.id] + 1e-8
+                if own
+                else directions[str(number)][str(node.id)]
+            )
+            node = tree.tree_[node.left_nodeid if left else node.right_nodeid]
+        sums[number % len(sums)] += 0.3 * node.weight
+    if param.num_classes == 2:
+        return 1 / (1 + math.exp(-sums[0]))
+    raised = [math.exp(value + start) for value, start in zip(sums, param.init_score, strict=True)]
+    return [value / sum(raised) for value in raised]
+
+
+def expected(version: str, user: str) -> Any:
+    return reference.score(MODELS[version], {f"guest:{GUEST}": dict(CASE), f"host:{HOST}": dict(USERS[user])}, False)
+
+
+def linear(user: str) -> float:
+    param = fate_model_pb2.LRModelParam.FromString(
+        MODELS["1"].parts[f"host:{HOST}"]["heterologisticregression_0/model/HeteroLogisticRegressionParam"]
+    )
+    return sum(weight * USERS[user][name] for name, weight in param.weight.items()) + param.intercept
+
+
+async def test_a_linear_half_answers_its_score(host: Host) -> None:
+    reply = await host.ask(single("1", "u1"))
+    assert reply == {
+        "retcode": 0,
+        "retmsg": "",
+        "caseid": "",
+        "flag": 0,
+        "data": {"heterologisticregression_0": {"score": pytest.approx(linear("u1"))}, "retcode": 0},
+    }
+
+
+@pytest.mark.parametrize("version", ["2", "3"])
+async def test_a_guest_walks_with_the_directions(host: Host, version: str) -> None:
+    for user in ("u1", "u2"):
+        reply = await host.ask(single(version, user))
+        assert walked(MODELS[version], reply["data"]["hetero_secure_boost_0"]) == pytest.approx(expected(version, user))
+
+
+async def test_a_factorisation_machine_answers_its_sums(host: Host) -> None:
+    payload = (await host.ask(single("4", "u1")))["data"]["hetero_fm_0"]
+    assert (len(payload["fm_cross"]), math.isfinite(payload["score"])) == (3, True)
+
+
+async def test_a_batch_is_answered_row_by_row(host: Host) -> None:
+    rows = [
+        {"index": index, "sendToRemoteFeatureData": {"id": user}, "featureData": {}, "needCheckFeature": False}
+        for index, user in ((3, "u1"), (0, "nobody"), (1, "broken"), (7, "u2"))
+    ]
+    body = {"hostTableName": "1", "hostNamespace": f"host#{HOST}#m", "guestPartyId": GUEST, "batchDataList": rows}
+    reply = await host.ask(packet("1", "batch", **body))
+    assert reply["retcode"] == 0
+    assert [(row["index"], row["retcode"]) for row in reply["batchDataList"]] == [(3, 0), (0, 113), (1, 110), (7, 0)]
+    assert reply["batchDataList"][0]["data"] == {"heterologisticregression_0": {"score": pytest.approx(linear("u1"))}}
+    assert reply["singleInferenceResultMap"] == {str(row["index"]): row for row in reply["batchDataList"]}
+
+
+@pytest.mark.parametrize("operator", ["", "103"])
+async def test_the_first_line_names_the_guests_model_and_reads_a_flat_reply(host: Host, operator: str) -> None:
+    asked = packet("", "federatedInference", operator, featureIdMap={"device_id": "u1"})
+    asked.header.task.Clear()
+    body = {"partnerModelInfo": {"name": "1", "namespace": f"guest#{GUEST}#m"}, "featureIdMap": {"device_id": "u1"}}
+    asked.body.value = json.dumps(body).encode()
+    data = (await host.ask(asked))["data"]
+    assert data["score"] == data["prob"] == data["heterologisticregression_0"]["score"] == pytest.approx(linear("u1"))
+
+
+@pytest.mark.parametrize(
+    ("made", "code", "text"),
+    [
+        (single("1", "nobody"), 113, "not known"),
+        (single("1", "broken"), 110, "cannot be used"),
+        (single("9", "u1"), 104, "is not loaded"),
+        (single("5", "u1"), 110, "walks alone"),
+        (single("6", "u1"), 110, "no one-vs-rest"),
+        (packet("1", "dance"), 125, "command 'dance'"),
+        (packet("1", "batch", batchDataList=[]), 124, "0 users"),
+        (packet("1", "batch", batchDataList=[{"index": n} for n in range(11)]), 124, "11 users"),
+        (packet("1", sendToRemoteFeatureData=7), 100, "body cannot be used"),
+        (packet("1", sendToRemoteFeatureData={"id": 1.5}), 100, "names a user"),
+        (packet("", sendToRemoteFeatureData={"id": "u1"}), 100, "named by a namespace"),
+    ],
+)
+async def test_every_call_gets_an_answer_with_a_code(host: Host, made: wire.Packet, code: int, text: str) -> None:
+    reply = await host.ask(made)
+    assert (reply["retcode"], text in reply["retmsg"]) == (code, True), reply
+
+
+async def test_bytes_that_are_no_packet_get_an_answer_too(host: Host) -> None:
+    reply = wire.Packet.FromString(await host.link.unary(UNARY_CALL, b"\xff\xff", 5.0))
+    assert json.loads(reply.body.value)["retcode"] == 100
+
+
+async def test_who_asks_is_who_connects(tmp_path: Path) -> None:
+    async with serving(tmp_path, caller="10001") as host:
+        reply = await host.ask(single("1", "u1"))
+        assert (reply["retcode"], "it comes from '10001'" in reply["retmsg"]) == (629, True)
+        spoofed = single("1", "u1")
+        spoofed.header.src.partyId = "10001"
+        reply = await host.ask(spoofed)
+        assert (reply["retcode"], "is not the guest" in reply["retmsg"]) == (629, True)
+
+
+async def test_a_packet_for_another_party_is_refused(host: Host) -> None:
+    asked = single("1", "u1")
+    asked.header.dst.partyId = "10001"
+    assert (await host.ask(asked))["retcode"] == 100
+
+
+async def test_with_keys_only_signed_packets_are_answered_and_only_once(tmp_path: Path) -> None:
+    async with serving(tmp_path, {"key": AccessKey(GUEST, SECRET)}) as host:
+        asked = single("1", "u1")
+        assert (await host.ask(asked))["retcode"] == 629
+        sign(asked, "key", SECRET, time.time())
+        assert (await host.ask(asked))["retcode"] == 0
+        again = await host.ask(asked)
+        assert (again["retcode"], "data" in again, again["data"]) == (629, True, {})
+        sign(asked, "key", b"guessed", time.time())
+        assert (await host.ask(asked))["retcode"] == 629
