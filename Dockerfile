@@ -15,7 +15,8 @@ ARG EXTRAS=sql
 RUN pip install ".[${EXTRAS}]"
 
 FROM python:3.12-slim-bookworm
-RUN useradd --uid 10001 --create-home --home-dir /var/lib/tessera --shell /usr/sbin/nologin tessera
+RUN useradd --uid 10001 --create-home --home-dir /var/lib/tessera --shell /usr/sbin/nologin tessera \
+    && install -d -o tessera -g tessera /certificates
 COPY --from=build /opt/tessera /opt/tessera
 ENV PATH=/opt/tessera/bin:$PATH PYTHONUNBUFFERED=1 TESSERA_LOG_FORMAT=json
 USER 10001
@@ -23,8 +24,8 @@ WORKDIR /var/lib/tessera
 VOLUME /var/lib/tessera
 # service, party, admin, http
 EXPOSE 8700 8701 8702 8703
-HEALTHCHECK --interval=5s --timeout=3s --start-period=30s \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8703/readyz', timeout=2)"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
+    CMD ["tessera", "ready", "--config", "/etc/tessera/serving.toml", "--timeout-s", "3"]
 # SIGTERM drains; SIGHUP takes new settings.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["tessera"]
