@@ -124,8 +124,8 @@ def _foreign_protocols(node: FateNode, ports: Ports, figures: RequestFigures) ->
     foreign = OipNode(door, repository, node.readiness, limits.max_batch_rows, node.audit, access)
     oip.register(ports.service, foreign, figures, access.operator)
     oip.register(ports.operator, foreign, figures, partial(access.admin, role=Role.OPERATOR))
-    fate_doors.register(ports, node, figures)
-    return OipHttp(foreign, figures, limits.max_request_bytes).routes()
+    fate = fate_doors.register(ports, node, figures)
+    return [*OipHttp(foreign, figures, limits.max_request_bytes).routes(), *fate]
 
 
 def _exposition(settings: Settings, replica: str, own: Exposition) -> tuple[Part, Callable[[], Awaitable[bytes]]]:

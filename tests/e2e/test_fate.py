@@ -305,6 +305,21 @@ def test_values_are_read_as_they_are_spelled_and_others_left_out(fate: Deploymen
     assert reply["data"]["score"] == pytest.approx(expected(LR, "u1"), abs=1e-12)
 
 
+def test_callers_of_the_proxy_over_http(fate: Deployment) -> None:
+    fate.publish("http", "100")
+    body = {"featureData": CASE, "sendToRemoteFeatureData": {"device_id": "u1"}}
+    asked = {"head": {"serviceId": "http", "applyId": "a"}, "body": body}
+    reply = fate.guest.http("POST", "/federation/v1/inference", json=asked, headers={"caseId": "h1"})
+    shown = reply.json()
+    assert (reply.status_code, shown["retcode"], shown.keys() & {"log", "warn", "caseid"}) == (200, 0, set())
+    assert shown["data"]["score"] == pytest.approx(expected(LR, "u1"), abs=1e-12)
+    rows = {"head": {"serviceId": "http"}, "body": {"batchDataList": [{**body, "index": 0}]}}
+    batch = fate.guest.http("POST", "/federation/v1/batchInference", json=rows).json()
+    assert batch["batchDataList"][0]["data"]["score"] == shown["data"]["score"]
+    for wrong, code in ((b"{", 100), (b'{"head": {"serviceId": "nothing"}, "body": {"featureData": {}}}', 104)):
+        assert fate.guest.http("POST", "/federation/v1/inference", content=wrong).json()["retcode"] == code
+
+
 def test_batches_that_cannot_be_are_refused(fate: Deployment) -> None:
     fate.publish("batches", "100")
     row = {"index": 0, "featureData": CASE, "sendToRemoteFeatureData": {"id": "u1"}}

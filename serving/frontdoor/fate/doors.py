@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from starlette.routing import Route
+
 from serving.access import Access
 from serving.audit import AuditLog
-from serving.frontdoor.fate import inference, model_service, operations, unary_call
+from serving.frontdoor.fate import http, inference, model_service, operations, unary_call
 from serving.frontdoor.fate.inference import FateInference, FateModels
 from serving.frontdoor.fate.model_service import FateAdmin
 from serving.frontdoor.fate.models import FateModelStore
@@ -52,8 +54,9 @@ class Ports:
     operator: Server
 
 
-def register(ports: Ports, node: FateNode, figures: RequestFigures) -> None:
-    """Serve callers on the service port, other parties on the party port, FATE-Flow and operators on the admin port."""
+def register(ports: Ports, node: FateNode, figures: RequestFigures) -> list[Route]:
+    """Serve callers on the service port, other parties on the party port, FATE-Flow and operators on the admin port;
+    returns what belongs on the HTTP port."""
     settings, publishing = node.settings, node.publishing
     flow = Flow(lambda: publishing.state().flow_rules)
     models = FateModels(publishing, node.pool, settings.fate.user_id, flow)
@@ -66,3 +69,4 @@ def register(ports: Ports, node: FateNode, figures: RequestFigures) -> None:
     signatures = Signatures(node.keys, settings.fate.request_expire_s)
     side = PartnerSide(node.host, node.pool, settings, signatures, node.access.party)
     unary_call.register(ports.party, side, figures)
+    return http.routes(door, node.access, figures, settings.limits.max_request_bytes)
