@@ -220,6 +220,10 @@ class InterceptedCall(ServicerCall):
         self._registry = registry
         super().__init__(host, stream, head, _UNDECIDED)
 
+    def received_whole(self, message: bytes) -> None:
+        """By now the method may be known, where interceptors decided at once; it waits for its request all the same."""
+        self.received_messages([message], 0, end=True)
+
     def received_messages(self, messages: list[bytes], count: int, end: bool) -> None:
         self._queue(messages, count, end)
         self._wake()
