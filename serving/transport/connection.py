@@ -102,9 +102,9 @@ class Connection(Control):
             self.closed_reason = reason
         streams = list(self.streams.values())
         for stream in streams:
-            self._forget(stream)
-            if stream.owner is not None:
-                stream.owner.closed(ErrorCode.INTERNAL_ERROR)
+            owner = self._forget(stream)
+            if owner is not None:
+                owner.closed(ErrorCode.INTERNAL_ERROR)
 
     @property
     def inside_block(self) -> bool:
@@ -214,9 +214,9 @@ class Connection(Control):
         self._patience.spend()
         stream = self.streams.get(fault.stream_id)
         if stream is not None:
-            self._forget(stream)
-            if stream.owner is not None:
-                stream.owner.closed(fault.code)
+            owner = self._forget(stream)
+            if owner is not None:
+                owner.closed(fault.code)
         self._abandon(fault.stream_id, fault.code)
 
     def _data(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -346,10 +346,10 @@ class Connection(Control):
         self._patience.spend()
         stream = self.streams.get(stream_id)
         if stream is not None:
-            self._forget(stream)
-            if stream.owner is not None:
+            owner = self._forget(stream)
+            if owner is not None:
                 number = frames.word(payload)
-                stream.owner.closed(ErrorCode(number) if number in _ERROR_CODES else ErrorCode.INTERNAL_ERROR)
+                owner.closed(ErrorCode(number) if number in _ERROR_CODES else ErrorCode.INTERNAL_ERROR)
 
     def _received_end(self, stream: Stream) -> None:
         if stream.owed:

@@ -141,9 +141,9 @@ class Control(Sender):
         self.draining = True
         last = frames.word(payload) & frames.MAX_STREAM_ID
         for stream in [stream for number, stream in self.streams.items() if self._client and number > last]:
-            self._forget(stream)
-            if stream.owner is not None:
-                stream.owner.closed(ErrorCode.REFUSED_STREAM)
+            owner = self._forget(stream)
+            if owner is not None:
+                owner.closed(ErrorCode.REFUSED_STREAM)
         self._endpoint.going_away()
 
     def _window_update(self, flags: int, stream_id: int, payload: bytes) -> None:

@@ -146,7 +146,9 @@ class Exchange:
         if error is not None:
             self.trailing = error.trailing_metadata
         self._wake()
-        for callback in self.on_done:
+        self.stream = None
+        callbacks, self.on_done = self.on_done, []
+        for callback in callbacks:
             callback()
 
     def _wake(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from serving.transport import frames
 from serving.transport.frames import ErrorCode
 from serving.transport.patience import Patience
-from serving.transport.streams import ConnectionLimits, Endpoint, Stream
+from serving.transport.streams import ConnectionLimits, Endpoint, Stream, StreamOwner
 
 _TURN_BYTES = 1 << 20
 """Of data that waited, the most that leaves in one turn of the loop: other connections have theirs."""
@@ -180,15 +180,19 @@ class Sender:
         self._patience.regain()
         if not stream.receiving:
             self.streams.pop(stream.id, None)
+            stream.owner = None  # its call holds it: without cycles nothing waits for the garbage collector
         elif not self._client:  # the answer is complete: what the client still sends is for nobody
             self.reset(stream, ErrorCode.NO_ERROR)
 
-    def _forget(self, stream: Stream) -> None:
+    def _forget(self, stream: Stream) -> StreamOwner | None:
+        """The owner that it had."""
         self.streams.pop(stream.id, None)
         stream.sending = stream.receiving = False
         if stream.pending is not None:
             self.pending_bytes -= len(stream.pending)
             stream.pending = None
+        owner, stream.owner = stream.owner, None
+        return owner
 
     def consumed(self, stream: Stream, count: int) -> None:
         """The owner took this many received bytes; the peer may send as many again, in large steps."""

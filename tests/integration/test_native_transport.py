@@ -208,6 +208,23 @@ async def test_many_calls_leave_nothing_behind(path):
         await client.close()
 
 
+@pytest.mark.parametrize("path", [ECHO, "/test.Echo/Later"])
+async def test_calls_end_without_work_for_the_garbage_collector(path):
+    async with serving() as (_, port):
+        client = channel(Transport.NATIVE, f"127.0.0.1:{port}")
+        stub = client.stub_channel.unary_unary(path)
+        await slowest_s(client, 5)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(100):
+                assert await client.unary(path, b"x", 5) == await stub(b"x", timeout=5) == b"x"
+            assert gc.collect() < 100
+        finally:
+            gc.enable()
+        await client.close()
+
+
 async def test_a_deadline_passes_while_a_connection_is_full():
     async with serving() as (_, port):
         client = channel(Transport.NATIVE, f"127.0.0.1:{port}")
