@@ -8,11 +8,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from serving.transport import ChannelCredentials, ChannelOptions, Code, CredentialsError, RpcError, Transport, channel
+
+if TYPE_CHECKING:
+    from serving.client import Case, Prediction
 
 TOKEN_VARIABLE = "TESSERA_CLIENT_TOKEN"  # noqa: S105 - the name of a variable, not a token
 _HINTS = {
@@ -43,6 +46,20 @@ class Connection:
             return asyncio.run(self._ask(stub, method, request))
         except RpcError as error:
             raise click.ClickException(self._explain(error)) from None
+
+    def predict(self, case: Case, **named: str) -> Prediction:
+        """One case, with retries within the timeout. Raises ClickException."""
+        try:
+            return asyncio.run(self._predict(case, named))
+        except RpcError as error:
+            raise click.ClickException(self._explain(error)) from None
+
+    async def _predict(self, case: Case, named: dict[str, str]) -> Prediction:
+        from serving.client import Client  # noqa: PLC0415 - keeps `tessera --help` quick
+
+        given = {"credentials": self.credentials, "token": self.token, "timeout_s": self.timeout_s}
+        async with Client(self.address, **given) as client:  # type: ignore[arg-type]
+            return await client.predict(case, **named)
 
     async def _ask(self, stub: Callable[[Any], Any], method: str, request: Any) -> Any:
         link = channel(Transport.NATIVE, self.address, ChannelOptions(credentials=self.credentials))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import IO, Any
+import dataclasses
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from serving.commands.connection import Connection, connected
-from serving.commands.output import plain, show_json
+from serving.commands.output import show_json
+
+if TYPE_CHECKING:
+    from serving.client import Prediction
 
 
 class Features(msgspec.Struct):
@@ -38,23 +42,22 @@ class Features(msgspec.Struct):
 @connected("service", "127.0.0.1:8700")
 def predict(connection: Connection, service: str, version: str, user_id: str, case_id: str, **features: Any) -> None:
     """Ask a service for the score of one case."""
-    from tessera.v1 import inference_pb2, inference_pb2_grpc  # noqa: PLC0415 - keeps `tessera --help` quick
+    from serving.client import Case  # noqa: PLC0415 - keeps `tessera --help` quick
 
     if service and version:
         raise click.UsageError("give --service or --model, not both")
     name, _, version = version.partition(":")
     numbers, texts = Features(**features).maps()
-    request = inference_pb2.PredictRequest(
-        service=service, model=name, version=version, user_id=user_id, case_id=case_id, numbers=numbers, texts=texts
-    )
-    _show(connection, plain(connection.ask(inference_pb2_grpc.InferenceStub, "Predict", request)))
+    case = Case(user_id, numbers, texts, case_id)
+    _show(connection, connection.predict(case, service=service, model=name, version=version))
 
 
-def _show(connection: Connection, reply: dict[str, Any]) -> None:
-    reply["cache"] = reply["cache"].removeprefix("CACHE_LEVEL_").lower()
+def _show(connection: Connection, prediction: Prediction) -> None:
+    reply = dataclasses.asdict(prediction)
+    reply["attribution"] = prediction.attribution.hex()
+    reply["cache"] = prediction.cache.name.lower()
     for party in reply["parties"]:
-        party["status"] = party["status"].removeprefix("PARTY_STATUS_").lower()
-        party["level"] = party["level"].removeprefix("CACHE_LEVEL_").lower()
+        party["status"], party["level"] = party["status"].name.lower(), party["level"].name.lower()
     if connection.as_json:
         show_json(reply)
         return
