@@ -33,7 +33,8 @@ class ClientProtocol(asyncio.Protocol):
         self.lost = asyncio.Event()
         self._keepalive_s = keepalive_s
         self._transport: asyncio.Transport | None = None
-        self._heard_at = self.loop.time()
+        self._opened_at = self._heard_at = self.loop.time()
+        self._lost_at: float | None = None
         self._ticking: asyncio.TimerHandle | None = None
         self.deadlines = Deadlines(self.loop, self._calls)
 
@@ -42,6 +43,10 @@ class ClientProtocol(asyncio.Protocol):
         connection = self.connection
         lost = self._transport is None or connection.closed_reason is not None
         return not (lost or connection.draining or connection.exhausted)
+
+    @property
+    def lived_s(self) -> float:
+        return (self.loop.time() if self._lost_at is None else self._lost_at) - self._opened_at
 
     @property
     def full(self) -> bool:
@@ -73,6 +78,7 @@ class ClientProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._lost_at = self.loop.time()
         if self._ticking is not None:
             self._ticking.cancel()
         self.deadlines.cancel()

@@ -201,6 +201,7 @@ class Connection(Control):
         try:
             return self._decoder.decode(block)
         except HeaderListTooLargeError:
+            self._patience.spend(_BOMB_COST)
             return None
 
     def _preface(self, received: bytes) -> bytes:
@@ -359,6 +360,8 @@ class Connection(Control):
             self.streams.pop(stream.id, None)
 
 
+_BOMB_COST = 50
+"""Decoding a few bytes into very many fields takes as long as this many frames."""
 _LAST_HEADERS = frames.END_HEADERS | frames.END_STREAM
 _NO_FRAME: Frame = (-1, 0, 0, b"")
 _ERROR_CODES = frozenset(ErrorCode)

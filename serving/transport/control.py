@@ -12,6 +12,8 @@ from serving.transport.streams import ConnectionLimits, Endpoint
 
 _LAST_CALL = b"lastcall"
 _REMEMBERED_GAPS = 64
+_FEW_SETTINGS = 16
+"""Of more in one frame only the last value of each counts: every new window is work for all streams."""
 _DEFAULT_TABLE_BYTES = 4096
 _EMPTY_TABLE = b"\x20"
 """A table size update to nothing (RFC 7541, section 6.3)."""
@@ -83,11 +85,13 @@ class Control(Sender):
         if flags & frames.ACK:
             if payload:
                 raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "a SETTINGS acknowledgement with a payload")
+            self._patience.spend()
             return
         if self.settled:
             self._patience.spend()
         self._expected = None
-        for key, value in frames.parse_settings(payload):
+        values = frames.parse_settings(payload)
+        for key, value in dict(values).items() if len(values) > _FEW_SETTINGS else values:
             self._set(key, value)
         self.emit(frames.frame(frames.SETTINGS, frames.ACK, 0))
 
@@ -116,8 +120,9 @@ class Control(Sender):
             stream.send_window += change
             if stream.send_window > frames.MAX_WINDOW:
                 raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window beyond 2^31 - 1")
-            if stream.pending is not None:
-                self._pump(stream)
+            if stream.pending is not None and stream.send_window > 0:
+                self._ready[stream.id] = stream
+        self._pump_ready()
 
     def _push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE is not allowed here")
@@ -127,6 +132,8 @@ class Control(Sender):
             code = ErrorCode.PROTOCOL_ERROR if stream_id else ErrorCode.FRAME_SIZE_ERROR
             raise ConnectionFault(code, "a malformed PING")
         if flags & frames.ACK:
+            if not self.pings_unanswered:
+                self._patience.spend()
             self.pings_unanswered = 0
             if payload == _LAST_CALL and not self._client:
                 self.last_call()
@@ -156,13 +163,13 @@ class Control(Sender):
         if not increment or self._send_window > frames.MAX_WINDOW:
             code = ErrorCode.FLOW_CONTROL_ERROR if increment else ErrorCode.PROTOCOL_ERROR
             raise ConnectionFault(code, "a window update of nothing, or beyond 2^31 - 1")
-        if self.pending_bytes:
-            self._pump_all()
+        self._pump_ready()
         return None
 
     def _open_stream_window(self, stream_id: int, increment: int) -> None:
         stream = self.streams.get(stream_id)
         if stream is None:
+            self._patience.spend()
             return self._require_known(stream_id)
         stream.send_window += increment
         if not increment or stream.send_window > frames.MAX_WINDOW:

@@ -14,6 +14,7 @@ from serving.transport.status import Code, RpcError
 
 _CONNECT_S = 20.0
 _CLOSE_S = 1.0
+_PROOF_S = 0.1
 _GOODBYE_S = 0.1
 """For a server to answer the end of TLS; some never do."""
 
@@ -27,6 +28,7 @@ class Link:
         self._keepalive_s = options.keepalive_s
         self._credentials = options.credentials
         self._backoff = Backoff(options.backoff_max_s, asyncio.get_running_loop().time)
+        self._unjudged: ClientProtocol | None = None
         self._waiting = 0
         self._connecting: asyncio.Task[ClientProtocol] | None = None
         self._reason = ""
@@ -52,6 +54,7 @@ class Link:
     async def _connected(self) -> ClientProtocol:
         if self.protocol is not None and self.protocol.usable:
             return self.protocol
+        self._judge()
         if self._backoff.left_s():
             raise RpcError(Code.UNAVAILABLE, self._reason)
         if self._connecting is None:
@@ -63,9 +66,19 @@ class Link:
         finally:
             self._waiting -= 1
         if not protocol.usable:
-            reason = protocol.connection.closed_reason or "the server takes no calls"
-            raise RpcError(Code.UNAVAILABLE, f"connection lost: {reason}")
+            raise RpcError(Code.UNAVAILABLE, _why_lost(protocol))
         return protocol
+
+    def _judge(self) -> None:
+        """A connection that ended at once was none: a server that accepts and closes is left alone like a dead one."""
+        ended, self._unjudged = self._unjudged, None
+        if ended is None:
+            return
+        if ended.lived_s >= _PROOF_S:
+            self._backoff.succeeded()
+        else:
+            self._backoff.failed()
+            self._reason = _why_lost(ended)
 
     async def _shared(self, connecting: asyncio.Task[ClientProtocol]) -> ClientProtocol:
         """The outcome of an attempt that others wait for too."""
@@ -88,8 +101,7 @@ class Link:
             why = getattr(error, "verify_message", "") or error.strerror or type(error).__name__
             self._reason = f"failed to connect to {self._target}: {why}"
             raise RpcError(Code.UNAVAILABLE, self._reason) from None
-        self._backoff.succeeded()
-        self.protocol = protocol
+        self.protocol = self._unjudged = protocol
         return protocol
 
     async def _open(self) -> ClientProtocol:
@@ -133,6 +145,10 @@ class Link:
             if not await _gone(self.protocol, _CLOSE_S):
                 self.protocol.abort()
                 await self.protocol.lost.wait()
+
+
+def _why_lost(protocol: ClientProtocol) -> str:
+    return f"connection lost: {protocol.connection.closed_reason or 'the server takes no calls'}"
 
 
 async def _gone(protocol: ClientProtocol, within_s: float) -> bool:

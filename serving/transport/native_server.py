@@ -20,6 +20,9 @@ from serving.transport.watch import HANDSHAKE_S
 
 _TICK_S = 1.0
 _ROUND_TRIP_S = 1.0
+_BACKLOG = 1024
+_ACCEPTED_AT_ONCE = 8
+"""By asyncio, in one turn of the loop: a flood of new connections must not hold up those that are served."""
 _MAX_PENDING_BYTES = 16 << 20
 _BUSY = RpcError(Code.RESOURCE_EXHAUSTED, "too many calls at once")
 _STOPPING = RpcError(Code.UNAVAILABLE, "the server is stopping")
@@ -68,7 +71,8 @@ class NativeServer(Server):
         create: Any = loop.create_unix_server if listening.family == socket.AF_UNIX else loop.create_server
         tls = {} if credentials is None else {"ssl": credentials.context, "ssl_handshake_timeout": HANDSHAKE_S}
         accepts = self._accepts if tls else self._accepts_at_once
-        server: asyncio.Server = await create(accepts, sock=listening, backlog=1024, **tls)
+        server: asyncio.Server = await create(accepts, sock=listening, backlog=_ACCEPTED_AT_ONCE, **tls)
+        listening.listen(_BACKLOG)
         return server
 
     def _accepts_at_once(self) -> ServerProtocol:

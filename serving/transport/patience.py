@@ -21,9 +21,9 @@ class Patience:
         self._left = _FULL
         self._at = clock()
 
-    def spend(self) -> None:
+    def spend(self, cost: int = 1) -> None:
         """Raises ConnectionFault when none is left."""
-        self._left -= 1
+        self._left -= cost
         if self._left < 0:
             now = self._clock()
             self._left = min(_FULL, self._left + (now - self._at) * _PER_SECOND)

@@ -34,6 +34,8 @@ class Sender:
         """Data waits for `go_on`, and for nothing else."""
         self._held = False
         self._turn_left = _TURN_BYTES
+        self._ready: dict[int, Stream] = {}
+        """Streams whose own windows are open, in line for the connection's, the socket or the next turn."""
         self._table_update = b""
         self._abandoned: dict[int, None] = {}
 
@@ -82,9 +84,7 @@ class Sender:
 
     def go_on(self) -> None:
         """Send more of what waits, in another turn of the loop."""
-        self.cut_short = False
-        if self.pending_bytes:
-            self._pump_all()
+        self._pump_ready()
 
     def send_head(self, stream: Stream, block: bytes, end: bool = False) -> None:
         if self._table_update:
@@ -142,30 +142,38 @@ class Sender:
         sizes = (len(stream.pending) for stream in self.streams.values() if stream.pending is not None)
         return self.pending_bytes - max(sizes) > most_bytes
 
-    def _pump_all(self) -> None:
-        for stream in [stream for stream in self.streams.values() if stream.pending is not None]:
-            self._pump(stream)
-
     def _pump(self, stream: Stream) -> None:
-        """Send of what waits as much as the windows and this turn of the loop allow."""
+        if stream.send_window > 0:
+            self._ready[stream.id] = stream
+            self._pump_ready()
+
+    def _pump_ready(self) -> None:
+        """Send what the connection's window and this turn of the loop allow, a frame of each stream in turn. A peer
+        that opens windows byte by byte makes no work for streams that stay shut."""
+        ready = self._ready
+        while ready and self._send_window > 0 and self._turn_left > 0 and not self._held:
+            self._send_some(ready.pop(next(iter(ready))))
+        self.cut_short = bool(ready) and self._turn_left <= 0 and not self._held
+
+    def _send_some(self, stream: Stream) -> None:
         pending = stream.pending or bytearray()
-        start = 0
-        most = 0 if self._held else self._peer_frame_bytes
-        while (room := min(self._send_window, stream.send_window, self._turn_left, most, len(pending) - start)) > 0:
-            final = stream.last == b"" and start + room == len(pending)
-            payload = bytes(memoryview(pending)[start : start + room])
-            self.emit(frames.frame(frames.DATA, frames.END_STREAM if final else 0, stream.id, payload))
-            start += room
-            self._send_window -= room
-            stream.send_window -= room
-            self._turn_left -= room
-        del pending[:start]
-        self.pending_bytes -= start
-        self.bytes_pumped += start
-        self.cut_short |= self._turn_left <= 0
+        size = min(self._send_window, stream.send_window, self._peer_frame_bytes, len(pending))
+        if size <= 0:
+            return
+        final = stream.last == b"" and size == len(pending)
+        payload = bytes(memoryview(pending)[:size])
+        self.emit(frames.frame(frames.DATA, frames.END_STREAM if final else 0, stream.id, payload))
+        del pending[:size]
+        stream.send_window -= size
+        self._send_window -= size
+        self._turn_left -= size
+        self.pending_bytes -= size
+        self.bytes_pumped += size
         if not pending:
             stream.pending = None
             self._drained(stream)
+        elif stream.send_window > 0:
+            self._ready[stream.id] = stream
 
     def _drained(self, stream: Stream) -> None:
         if stream.last:
@@ -191,6 +199,7 @@ class Sender:
         if stream.pending is not None:
             self.pending_bytes -= len(stream.pending)
             stream.pending = None
+            self._ready.pop(stream.id, None)
         owner, stream.owner = stream.owner, None
         return owner
 
