@@ -167,6 +167,8 @@ class _Node:
             return (GUEST, -1, PLACEHOLDER, PLACEHOLDER, 0)
         if node.id != place:
             raise ComponentError(f"tree {self.number}: node {node.id} stands at place {place}")
+        if max(node.left_nodeid, node.right_nodeid) >= len(self.tree.tree_):
+            raise ComponentError(f"tree {self.number}: node {node.id} has a child outside of the tree")
         feature = places[node.fid] if self._is_own else -1
         owner, left, right = self._owner(), first + node.left_nodeid, first + node.right_nodeid
         return (owner, feature, left, right, int(self._is_own and self._missing_goes_left()))
