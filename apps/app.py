@@ -47,7 +47,8 @@ class Request:
     Exactly one of three addressing forms: `service`; `model` and `version`; neither (the party's default service).
     Features: either named or packed (`signature_hash` and `matrix` (rows, number features) in signature order, `texts`
     by name). Under each name stands a scalar when not `columnar` (then there is one row), else one value per row.
-    `case_id` is for single-row calls; "" means none, and then there is no result cache.
+    `case_id` is for single-row calls; "" means none, and then there is no result cache. `attributed`: whether the
+    response is to carry attributions, one per row.
     """
 
     service: str
@@ -61,6 +62,7 @@ class Request:
     signature_hash: bytes = b""
     parameters: Mapping[str, str] = field(default_factory=dict)
     columnar: bool = False
+    attributed: bool = False
 
     @property
     def rows(self) -> int:
@@ -116,6 +118,7 @@ class Result:
 class Response:
     """What a front door encodes: `scores` float64 (rows, width); `labels` one per row or empty.
 
+    `attributions`: one per row when the request asked for them: what outcomes are sent back with.
     `variants`: one entry for all rows, one per row when they differ (`model` and `version` are then ""), none when the
     caller named the version.
     """
@@ -127,6 +130,7 @@ class Response:
     complete: bool
     parties: tuple[PartyOutcome, ...] = ()
     labels: tuple[str, ...] = ()
+    attributions: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

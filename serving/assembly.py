@@ -21,6 +21,9 @@ from serving.cache.tiered import TieredCache
 from serving.control import ControlStore, FileControlStore
 from serving.features.catalog import make_source
 from serving.features.source import FeatureSource
+from serving.figures.effects import Effects
+from serving.figures.sqlite import SqliteFigureStore
+from serving.figures.store import FigureStore
 from serving.frontdoor import admin, federation, inference
 from serving.frontdoor.fate import doors as fate_doors
 from serving.frontdoor.fate.doors import FateNode, Ports
@@ -38,11 +41,11 @@ from serving.http_port import HttpServer
 from serving.node import Listener, Node, NodeState, Part, Port
 from serving.peers.peer import Peer
 from serving.peers.remote import RemotePartials
-from serving.pipeline import Pipeline
+from serving.pipeline import Answers, Pipeline
 from serving.pool import ModelPool
 from serving.publishing import Publishing
 from serving.readiness import Readiness, cache_problems, model_problems, report
-from serving.readings import cache_metrics, lag_metrics, model_metrics, replica_metrics
+from serving.readings import cache_metrics, figure_metrics, lag_metrics, model_metrics, replica_metrics
 from serving.reconciler import Reconciler
 from serving.replicas import Replicas
 from serving.security import own_credentials, port_credentials
@@ -71,7 +74,8 @@ async def assemble(settings: Settings) -> Node:
     cache = TieredCache(memory, shared)
     remote = RemotePartials(settings.party, peers, cache, secret, settings.cache)
     results = ResultCache(settings.cache.result_max_entries, settings.cache.result_ttl_s)
-    pipeline = Pipeline(publishing.routes, pool, remote, results, settings.limits)
+    effects = Effects(await asyncio.to_thread(_figure_store, settings), secret)
+    pipeline = Pipeline(publishing.routes, pool, remote, Answers(results, effects), settings.limits)
     sources = _sources(settings)
     host = HostSide(pool, sources)
 
@@ -79,7 +83,7 @@ async def assemble(settings: Settings) -> Node:
     service, party, operator = _servers(settings)
     inference.register(service, pipeline, figures, access)
     federation.register(party, host, publishing, settings, access.party, figures)
-    admin.register(operator, publishing, audit, access)
+    admin.register(operator, publishing, effects, audit, access)
     checks = (partial(model_problems, publishing), partial(cache_problems, shared), replicas.problems)
 
     def readiness() -> Readiness:
@@ -91,14 +95,14 @@ async def assemble(settings: Settings) -> Node:
     readings = (
         *(partial(request_metrics, figures), partial(lag_metrics, lag)),
         *(partial(model_metrics, publishing, pool), partial(replica_metrics, replicas)),
-        partial(cache_metrics, _levels(results, memory, shared)),
+        *(partial(cache_metrics, _levels(results, memory, shared)), partial(figure_metrics, effects)),
     )
     exposing, metrics = _exposition(settings, replicas.name, Exposition(readings))
     max_bytes = settings.limits.max_request_bytes
     http = HttpDoor(pipeline, metrics, readiness, figures, max_bytes, access, protocols)
 
     parts = (
-        *(Part(lag.start, lag.stop), exposing, Part(stop=cache.close)),
+        *(Part(lag.start, lag.stop), exposing, Part(stop=cache.close), Part(effects.start, effects.stop)),
         *(Part(stop=peer.close) for peer in peers.values()),
         *(Part(source.open, source.close) for source in sources.values()),
         Part(stop=reconciler.stop),
@@ -147,6 +151,14 @@ def _control_store(settings: Settings) -> ControlStore:
     from serving.control_redis import RedisControlStore  # noqa: PLC0415 - only replicas on several machines need it
 
     return RedisControlStore(settings.control.url, settings.party, local)
+
+
+def _figure_store(settings: Settings) -> FigureStore:
+    if not settings.control.url:
+        return SqliteFigureStore(Path(settings.state_dir))
+    from serving.figures.redis import RedisFigureStore  # noqa: PLC0415 - as above
+
+    return RedisFigureStore(settings.control.url, settings.party)
 
 
 def _servers(settings: Settings) -> tuple[Server, Server, Server]:

@@ -94,6 +94,7 @@ def routes(state: State, explicit_app: App) -> Routes:
                 VariantRoute(f"{v.model}:{v.version}", variant_model(v), v.ranges) for v in service.current.variants
             ),
             app=make_app(service.current.app, service.current.app_parameters),
+            revision=service.revision,
         )
 
     return Routes(

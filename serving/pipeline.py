@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -49,6 +50,21 @@ class Hosts(Protocol):
     ) -> Awaitable[HostPartials]: ...
 
 
+class Counting(Protocol):
+    """Counts what each variant answers."""
+
+    def answered(self, target: Target, scores: Scores, seconds: float, attributed: bool) -> tuple[bytes, ...]:
+        """The attribution of each row when they are wanted. `seconds`: how long it took; NaN: no score."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What becomes of answers: repeated from memory, counted."""
+
+    repeated: ResultCache
+    counted: Counting
+
+
 class Pipeline:
     """Answers inference requests of every protocol. `clock` is monotonic seconds, as deadlines are."""
 
@@ -57,14 +73,15 @@ class Pipeline:
         routes: RouteTable,
         pool: ModelPool,
         hosts: Hosts,
-        results: ResultCache,
+        answers: Answers,
         limits: Limits,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._routes = routes
         self._pool = pool
         self._hosts = hosts
-        self._results = results
+        self._results = answers.repeated
+        self._counting = answers.counted
         self._limits = limits
         self._limiter = Limiter(limits, clock)
         self._clock = clock
@@ -119,6 +136,7 @@ class Pipeline:
         return groups
 
     async def _run(self, target: Target, request: Request, deadline: float) -> Response:
+        began = self._clock()
         with self._pool.acquire(target.model) as handle, self._limiter.model(target.model.model, request.rows):
             batch = _preprocess(target.app, request, handle)
             async with AsyncExitStack() as stack:
@@ -130,7 +148,10 @@ class Pipeline:
             merged = _merge(handle, local, remote)
             answer = Result(merged, _labels(handle, merged), batch, handle.servable.signature)
             result = _postprocess(target.app, request, answer)
-        return _response(target, result, remote)
+        response = _response(target, result, remote)
+        seconds = self._clock() - began
+        attributions = self._counting.answered(target, response.scores, seconds, request.attributed)
+        return replace(response, attributions=attributions) if attributions else response
 
     def _ask_hosts(
         self, stack: AsyncExitStack, handle: ModelHandle, request: Request, deadline: float
@@ -221,7 +242,7 @@ def _response(target: Target, result: Result, remote: Sequence[HostPartials]) ->
 def _interleave(rows: int, groups: Sequence[Sequence[int]], parts: Sequence[Response]) -> Response:
     """One response in request order. A party that a variant does not need counts as OK for its rows."""
     scores = np.empty((rows, parts[0].scores.shape[1]))
-    variants, labels = [""] * rows, [""] * rows
+    variants, labels, attributions = [""] * rows, [""] * rows, [b""] * rows
     statuses = {outcome.party: [PartyStatus.OK] * rows for part in parts for outcome in part.parties}
     levels = {party: [CacheLevel.NONE] * rows for party in statuses}
     for indices, part in zip(groups, parts, strict=True):
@@ -229,6 +250,7 @@ def _interleave(rows: int, groups: Sequence[Sequence[int]], parts: Sequence[Resp
         for position, row in enumerate(indices):
             variants[row] = part.variants[0]
             labels[row] = part.labels[position] if part.labels else ""
+            attributions[row] = part.attributions[position] if part.attributions else b""
             for outcome in part.parties:
                 statuses[outcome.party][row] = outcome.statuses[position]
                 levels[outcome.party][row] = outcome.levels[position]
@@ -240,4 +262,5 @@ def _interleave(rows: int, groups: Sequence[Sequence[int]], parts: Sequence[Resp
         complete=all(part.complete for part in parts),
         parties=tuple(PartyOutcome(party, tuple(statuses[party]), tuple(levels[party])) for party in statuses),
         labels=tuple(labels) if any(labels) else (),
+        attributions=tuple(attributions) if any(attributions) else (),
     )

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from prometheus_client.metrics_core import Metric
 
 from serving.cache.counts import Counts
+from serving.figures.counts import QUANTILES
+from serving.figures.effects import Effects
 from serving.lifecycle import ModelState
 from serving.pool import ModelPool
 from serving.publishing import Publishing
@@ -47,6 +49,37 @@ def model_metrics(publishing: Publishing, pool: ModelPool) -> Iterable[Metric]:
     )
     yield gauge("tessera_pool_bytes", "Memory of all loaded models.", [({}, float(pool.held_bytes))])
     yield gauge("tessera_pool_max_bytes", "limits.pool_max_bytes.", [({}, float(pool.max_bytes))])
+
+
+def figure_metrics(effects: Effects) -> Iterable[Metric]:
+    """Sums over all replicas, the same at each: average them over replicas, never add them."""
+    found = effects.last
+    labels = [
+        {"service": one.subject.service, "variant": one.subject.variant, "shadow": str(one.subject.shadow).lower()}
+        for one in found
+    ]
+    pairs = list(zip(labels, found, strict=True))
+    yield gauge("tessera_variant_answers", "Answers of a variant.", [(who, float(one.answers)) for who, one in pairs])
+    outcomes = (
+        ({**who, "label": label}, float(count))
+        for who, one in pairs
+        for label, count in (("1", one.positives), ("0", one.negatives))
+    )
+    yield gauge("tessera_variant_outcomes", "Answers whose outcome is known.", outcomes)
+    for kind, about in (
+        ("auc", "Area under the ROC curve."),
+        ("ks", "Kolmogorov and Smirnov's distance."),
+        ("seconds_mean", "Mean time to answer."),
+        ("moved", "Mean difference of a shadow to the answers given."),
+    ):
+        known = [(who, value) for who, one in pairs if (value := getattr(one, kind)) is not None]
+        yield gauge(f"tessera_variant_{kind}", about, known)
+    quantiles = (
+        ({**who, "quantile": f"{share:g}"}, value)
+        for who, one in pairs
+        for share, value in zip(QUANTILES, one.score_quantiles, strict=False)
+    )
+    yield gauge("tessera_variant_score", "Quantiles of the scores.", quantiles)
 
 
 def replica_metrics(replicas: Replicas) -> Iterable[Metric]:

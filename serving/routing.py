@@ -35,6 +35,7 @@ class ServiceRoute:
     salt: bytes
     variants: tuple[VariantRoute, ...]
     app: App
+    revision: int = 0
 
     def pick(self, user_id: str) -> VariantRoute:
         """The user's variant; without a user id, the case decides at the caller."""
@@ -49,11 +50,14 @@ class ServiceRoute:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One version that answers, and the app around it. `variant` is "" when the caller named the version."""
+    """One version that answers, and the app around it. `variant` and `service` are "" when the caller named the
+    version; `revision` is the service's."""
 
     model: ModelId
     app: App
     variant: str
+    service: str = ""
+    revision: int = 0
 
 
 Address = tuple[str, str, str]
@@ -94,7 +98,7 @@ class Routes:
             return Target(ModelId(model, version), self.explicit_app, "")
         route = self.service(service, model)
         variant = route.pick(key)
-        return Target(variant.model, route.app, variant.name)
+        return Target(variant.model, route.app, variant.name, route.service, route.revision)
 
     def service_name(self, address: Address) -> str:
         """The service that an address leads to; "" for a caller who named a version."""

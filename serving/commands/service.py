@@ -10,6 +10,8 @@ from serving.commands.connection import Connection
 from serving.commands.model import admin, variant_text
 from serving.commands.output import plain, show_json, show_table
 
+_COLUMNS = ("variant", "answers", "scores at 5 25 50 75 95 %", "outcomes 1/0", "AUC", "KS", "mean ms", "p99 ms")
+
 
 @click.group()
 def service() -> None:
@@ -41,19 +43,22 @@ def list_services(connection: Connection) -> None:
 @click.argument("name", metavar="SERVICE")
 @admin
 def show(connection: Connection, name: str) -> None:
-    """Show one service, with the binding that a rollback would return to."""
+    """Show one service, with the binding that a rollback would return to, and what its variants have answered."""
     services = _services(connection)
     found = next((item for item in services if item["service"] == name), None)
     if found is None:
         known = ", ".join(item["service"] for item in services) or "none yet"
         raise click.ClickException(f"NOT_FOUND: no service {name}; known: {known}")
+    figures = _figures(connection, name)
     if connection.as_json:
-        show_json(found)
+        show_json({**found, "figures": figures})
         return
     for key in ("service", "revision", "app", "app_parameters", "is_default"):
         click.echo(f"{key}: {found[key]}")
     click.echo(f"variants: {_variants(found['variants'])}")
     click.echo(f"previous: {_variants(found['previous']) or 'none'}")
+    if figures:
+        show_table(_COLUMNS, [_figure_row(one) for one in figures])
 
 
 @service.command()
@@ -79,6 +84,28 @@ def _services(connection: Connection) -> list[dict[str, Any]]:
 
     reply = connection.ask(admin_pb2_grpc.AdminStub, "ListServices", admin_pb2.ListServicesRequest())
     return [plain(item) for item in reply.services]
+
+
+def _figures(connection: Connection, name: str) -> list[dict[str, Any]]:
+    from tessera.v1 import admin_pb2, admin_pb2_grpc  # noqa: PLC0415
+
+    reply = connection.ask(admin_pb2_grpc.AdminStub, "Figures", admin_pb2.FiguresRequest(service=name))
+    optional = ("auc", "ks", "seconds_mean", "seconds_p50", "seconds_p99", "moved")
+    return [
+        {**plain(one), **{field: None for field in optional if not one.HasField(field)}}  # absent is not 0
+        for one in reply.variants
+    ]
+
+
+def _figure_row(one: dict[str, Any]) -> tuple[object, ...]:
+    def shown(value: float | None, form: str = ".4g") -> str:
+        return "" if value is None else format(value, form)
+
+    milliseconds = [shown(one[key] and 1_000 * one[key], ".3g") for key in ("seconds_mean", "seconds_p99")]
+    scores = " ".join(shown(value, ".3g") for value in one["score_quantiles"])
+    name = f"{one['variant']} (shadow)" if one["shadow"] else one["variant"]
+    outcomes = f"{one['positives']}/{one['negatives']}"
+    return (name, one["answers"], scores, outcomes, shown(one["auc"]), shown(one["ks"]), *milliseconds)
 
 
 def _variants(variants: list[dict[str, Any]]) -> str:

@@ -12,6 +12,8 @@ from serving.audit import AuditLog
 from serving.bindings import VariantWeight
 from serving.control import Service, Variant
 from serving.errors import InvalidRequestError
+from serving.figures.counts import VariantFigures
+from serving.figures.effects import Effects
 from serving.frontdoor.answer import answering_method
 from serving.frontdoor.federation import replica_message
 from serving.pool import ModelId
@@ -21,13 +23,13 @@ from serving.transport import Code, RpcError, Server, call_of
 from tessera.v1 import admin_pb2 as wire
 from tessera.v1 import admin_pb2_grpc
 
-_ROLES = {"ListModels": Role.VIEWER, "ListServices": Role.VIEWER, "Feedback": Role.CALLER}
+_ROLES = {"ListModels": Role.VIEWER, "ListServices": Role.VIEWER, "Figures": Role.VIEWER, "Feedback": Role.CALLER}
 """The other methods are for operators."""
 
 
-def register(server: Server, publishing: Publishing, audit: AuditLog, access: Access) -> None:
+def register(server: Server, publishing: Publishing, effects: Effects, audit: AuditLog, access: Access) -> None:
     """Serve the protocol on `server`."""
-    servicer = AdminServicer(publishing, audit, access)
+    servicer = AdminServicer(publishing, effects, audit, access)
     for method in wire.DESCRIPTOR.services_by_name["Admin"].methods:
         role = _ROLES.get(method.name, Role.OPERATOR)
         setattr(servicer, method.name, _guarded(getattr(servicer, method.name), access, role))
@@ -45,8 +47,9 @@ def _guarded(method: Callable[..., Awaitable[Any]], access: Access, role: Role) 
 class AdminServicer(admin_pb2_grpc.AdminServicer):
     """Every change is in the audit log."""
 
-    def __init__(self, publishing: Publishing, audit: AuditLog, access: Access) -> None:
+    def __init__(self, publishing: Publishing, effects: Effects, audit: AuditLog, access: Access) -> None:
         self._publishing = publishing
+        self._effects = effects
         self._audit = audit
         self._access = access
 
@@ -106,7 +109,14 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
 
     @answering_method
     async def Feedback(self, request: wire.FeedbackRequest, context: object) -> wire.FeedbackReply:
-        raise RpcError(Code.UNIMPLEMENTED, "Feedback is not part of this version")
+        outcomes = [(outcome.attribution, outcome.label) for outcome in request.outcomes]
+        taken = await self._effects.feedback(outcomes)
+        return wire.FeedbackReply(accepted=taken.accepted, known=taken.known, refused=taken.refused)
+
+    @answering_method
+    async def Figures(self, request: wire.FiguresRequest, context: object) -> wire.FiguresReply:
+        found = await self._effects.figures(request.service or None)
+        return wire.FiguresReply(variants=[_figures(one) for one in found])
 
     @answering_method
     async def Prefetch(self, request: wire.PrefetchRequest, context: object) -> wire.PrefetchReply:
@@ -150,6 +160,25 @@ def _service(name: str, service: Service, is_default: bool) -> wire.ServiceStatu
         app=service.current.app,
         app_parameters=service.current.app_parameters,
         is_default=is_default,
+    )
+
+
+def _figures(one: VariantFigures) -> wire.VariantFigures:
+    return wire.VariantFigures(
+        service=one.subject.service,
+        variant=one.subject.variant,
+        shadow=one.subject.shadow,
+        answers=one.answers,
+        positives=one.positives,
+        negatives=one.negatives,
+        auc=one.auc,
+        auc_error=one.auc_error,
+        ks=one.ks,
+        score_quantiles=one.score_quantiles,
+        seconds_mean=one.seconds_mean,
+        seconds_p50=one.seconds_p50,
+        seconds_p99=one.seconds_p99,
+        moved=one.moved,
     )
 
 

@@ -45,6 +45,7 @@ class PredictCodec:
             matrix=_row(message.vector) if packed else None,
             signature_hash=message.vector.signature_hash if packed else b"",
             parameters=dict(message.parameters),
+            attributed=True,
         )
 
     def encode(self, response: Response, level: CacheLevel) -> bytes:
@@ -57,6 +58,7 @@ class PredictCodec:
             complete=response.complete,
             parties=[_outcome(outcome) for outcome in response.parties],
             cache=enum_value(level),
+            attribution=response.attributions[0] if response.attributions else b"",
         )
         return message.SerializeToString()
 
@@ -83,6 +85,7 @@ class BatchPredictCodec:
             signature_hash=message.matrix.signature_hash if packed else b"",
             parameters=dict(message.parameters),
             columnar=True,
+            attributed=message.attributed,
         )
 
     def encode(self, response: Response, level: CacheLevel) -> bytes:
@@ -100,6 +103,7 @@ class BatchPredictCodec:
             version=response.version,
             variants=response.variants,
             labels=response.labels,
+            attributions=response.attributions,
         )
         return message.SerializeToString()
 

@@ -166,10 +166,58 @@ class FeedbackRequest(_message.Message):
     def __init__(self, outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ...) -> None: ...
 
 class FeedbackReply(_message.Message):
-    __slots__ = ("accepted",)
+    __slots__ = ("accepted", "known", "refused")
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
     accepted: int
-    def __init__(self, accepted: _Optional[int] = ...) -> None: ...
+    known: int
+    refused: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, accepted: _Optional[int] = ..., known: _Optional[int] = ..., refused: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class FiguresRequest(_message.Message):
+    __slots__ = ("service",)
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    def __init__(self, service: _Optional[str] = ...) -> None: ...
+
+class VariantFigures(_message.Message):
+    __slots__ = ("service", "variant", "shadow", "answers", "positives", "negatives", "auc", "ks", "auc_error", "score_quantiles", "seconds_mean", "seconds_p50", "seconds_p99", "moved")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    VARIANT_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    POSITIVES_FIELD_NUMBER: _ClassVar[int]
+    NEGATIVES_FIELD_NUMBER: _ClassVar[int]
+    AUC_FIELD_NUMBER: _ClassVar[int]
+    KS_FIELD_NUMBER: _ClassVar[int]
+    AUC_ERROR_FIELD_NUMBER: _ClassVar[int]
+    SCORE_QUANTILES_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_MEAN_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_P50_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_P99_FIELD_NUMBER: _ClassVar[int]
+    MOVED_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    variant: str
+    shadow: bool
+    answers: int
+    positives: int
+    negatives: int
+    auc: float
+    ks: float
+    auc_error: float
+    score_quantiles: _containers.RepeatedScalarFieldContainer[float]
+    seconds_mean: float
+    seconds_p50: float
+    seconds_p99: float
+    moved: float
+    def __init__(self, service: _Optional[str] = ..., variant: _Optional[str] = ..., shadow: _Optional[bool] = ..., answers: _Optional[int] = ..., positives: _Optional[int] = ..., negatives: _Optional[int] = ..., auc: _Optional[float] = ..., ks: _Optional[float] = ..., auc_error: _Optional[float] = ..., score_quantiles: _Optional[_Iterable[float]] = ..., seconds_mean: _Optional[float] = ..., seconds_p50: _Optional[float] = ..., seconds_p99: _Optional[float] = ..., moved: _Optional[float] = ...) -> None: ...
+
+class FiguresReply(_message.Message):
+    __slots__ = ("variants",)
+    VARIANTS_FIELD_NUMBER: _ClassVar[int]
+    variants: _containers.RepeatedCompositeFieldContainer[VariantFigures]
+    def __init__(self, variants: _Optional[_Iterable[_Union[VariantFigures, _Mapping]]] = ...) -> None: ...
 
 class PrefetchRequest(_message.Message):
     __slots__ = ("service", "model", "version", "user_ids")

@@ -75,6 +75,11 @@ class AdminStub:
                 request_serializer=tessera_dot_v1_dot_admin__pb2.FeedbackRequest.SerializeToString,
                 response_deserializer=tessera_dot_v1_dot_admin__pb2.FeedbackReply.FromString,
                 _registered_method=True)
+        self.Figures = channel.unary_unary(
+                '/tessera.v1.Admin/Figures',
+                request_serializer=tessera_dot_v1_dot_admin__pb2.FiguresRequest.SerializeToString,
+                response_deserializer=tessera_dot_v1_dot_admin__pb2.FiguresReply.FromString,
+                _registered_method=True)
         self.Prefetch = channel.unary_unary(
                 '/tessera.v1.Admin/Prefetch',
                 request_serializer=tessera_dot_v1_dot_admin__pb2.PrefetchRequest.SerializeToString,
@@ -140,6 +145,13 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Figures(self, request, context):
+        """What each variant has answered and what became of it, summed over all replicas.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Prefetch(self, request, context):
         """Fill the remote caches for users, with routing and the peer leg only.
         """
@@ -189,6 +201,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Feedback,
                     request_deserializer=tessera_dot_v1_dot_admin__pb2.FeedbackRequest.FromString,
                     response_serializer=tessera_dot_v1_dot_admin__pb2.FeedbackReply.SerializeToString,
+            ),
+            'Figures': grpc.unary_unary_rpc_method_handler(
+                    servicer.Figures,
+                    request_deserializer=tessera_dot_v1_dot_admin__pb2.FiguresRequest.FromString,
+                    response_serializer=tessera_dot_v1_dot_admin__pb2.FiguresReply.SerializeToString,
             ),
             'Prefetch': grpc.unary_unary_rpc_method_handler(
                     servicer.Prefetch,
@@ -413,6 +430,33 @@ class Admin:
             '/tessera.v1.Admin/Feedback',
             tessera_dot_v1_dot_admin__pb2.FeedbackRequest.SerializeToString,
             tessera_dot_v1_dot_admin__pb2.FeedbackReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Figures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tessera.v1.Admin/Figures',
+            tessera_dot_v1_dot_admin__pb2.FiguresRequest.SerializeToString,
+            tessera_dot_v1_dot_admin__pb2.FiguresReply.FromString,
             options,
             channel_credentials,
             insecure,

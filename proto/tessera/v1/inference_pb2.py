@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atessera/v1/inference.proto\x12\ntessera.v1\"\xcf\x03\n\x0ePredictRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0f\n\x07\x63\x61se_id\x18\x04 \x01(\t\x12\x0f\n\x07user_id\x18\x05 \x01(\t\x12\x38\n\x07numbers\x18\x06 \x03(\x0b\x32\'.tessera.v1.PredictRequest.NumbersEntry\x12\x34\n\x05texts\x18\x07 \x03(\x0b\x32%.tessera.v1.PredictRequest.TextsEntry\x12)\n\x06vector\x18\x08 \x01(\x0b\x32\x19.tessera.v1.FeatureVector\x12>\n\nparameters\x18\t \x03(\x0b\x32*.tessera.v1.PredictRequest.ParametersEntry\x1a.\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a,\n\nTextsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"8\n\rFeatureVector\x12\x16\n\x0esignature_hash\x18\x01 \x01(\x0c\x12\x0f\n\x07numbers\x18\x02 \x03(\x01\"m\n\x0cPartyOutcome\x12\r\n\x05party\x18\x01 \x01(\t\x12\'\n\x06status\x18\x02 \x01(\x0e\x32\x17.tessera.v1.PartyStatus\x12%\n\x05level\x18\x03 \x01(\x0e\x32\x16.tessera.v1.CacheLevel\"\xd6\x01\n\x0cPredictReply\x12\r\n\x05score\x18\x01 \x03(\x01\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x0f\n\x07variant\x18\x05 \x01(\t\x12\x10\n\x08\x63omplete\x18\x06 \x01(\x08\x12)\n\x07parties\x18\x07 \x03(\x0b\x32\x18.tessera.v1.PartyOutcome\x12%\n\x05\x63\x61\x63he\x18\x08 \x01(\x0e\x32\x16.tessera.v1.CacheLevel\x12\x13\n\x0b\x61ttribution\x18\t \x01(\x0c\"\x85\x04\n\x13\x42\x61tchPredictRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x10\n\x08user_ids\x18\x04 \x03(\t\x12=\n\x07numbers\x18\x05 \x03(\x0b\x32,.tessera.v1.BatchPredictRequest.NumbersEntry\x12\x39\n\x05texts\x18\x06 \x03(\x0b\x32*.tessera.v1.BatchPredictRequest.TextsEntry\x12)\n\x06matrix\x18\x07 \x01(\x0b\x32\x19.tessera.v1.FeatureMatrix\x12\x43\n\nparameters\x18\x08 \x03(\x0b\x32/.tessera.v1.BatchPredictRequest.ParametersEntry\x1aH\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.tessera.v1.NumberColumn:\x02\x38\x01\x1a\x44\n\nTextsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.tessera.v1.TextColumn:\x02\x38\x01\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1e\n\x0cNumberColumn\x12\x0e\n\x06values\x18\x01 \x03(\x01\"\x1c\n\nTextColumn\x12\x0e\n\x06values\x18\x01 \x03(\t\"8\n\rFeatureMatrix\x12\x16\n\x0esignature_hash\x18\x01 \x01(\x0c\x12\x0f\n\x07numbers\x18\x02 \x01(\x0c\"\xb6\x01\n\x11\x42\x61tchPredictReply\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06scores\x18\x02 \x03(\x01\x12\x10\n\x08statuses\x18\x03 \x01(\x0c\x12.\n\x07parties\x18\x04 \x03(\x0b\x32\x1d.tessera.v1.BatchPartyOutcome\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x10\n\x08variants\x18\x07 \x03(\t\x12\x0e\n\x06labels\x18\x08 \x03(\t\"D\n\x11\x42\x61tchPartyOutcome\x12\r\n\x05party\x18\x01 \x01(\t\x12\x10\n\x08statuses\x18\x02 \x01(\x0c\x12\x0e\n\x06levels\x18\x03 \x01(\x0c*\xc7\x01\n\x0bPartyStatus\x12\x13\n\x0fPARTY_STATUS_OK\x10\x00\x12\x1a\n\x16PARTY_STATUS_NOT_FOUND\x10\x01\x12\x18\n\x14PARTY_STATUS_TIMEOUT\x10\x02\x12\x19\n\x15PARTY_STATUS_REJECTED\x10\x03\x12\x1c\n\x18PARTY_STATUS_UNREACHABLE\x10\x04\x12\x19\n\x15PARTY_STATUS_MISMATCH\x10\x05\x12\x19\n\x15PARTY_STATUS_INTERNAL\x10\x06*^\n\nCacheLevel\x12\x14\n\x10\x43\x41\x43HE_LEVEL_NONE\x10\x00\x12\x12\n\x0e\x43\x41\x43HE_LEVEL_L1\x10\x01\x12\x12\n\x0e\x43\x41\x43HE_LEVEL_L2\x10\x02\x12\x12\n\x0e\x43\x41\x43HE_LEVEL_L3\x10\x03\x32\x9c\x01\n\tInference\x12?\n\x07Predict\x12\x1a.tessera.v1.PredictRequest\x1a\x18.tessera.v1.PredictReply\x12N\n\x0c\x42\x61tchPredict\x12\x1f.tessera.v1.BatchPredictRequest\x1a\x1d.tessera.v1.BatchPredictReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atessera/v1/inference.proto\x12\ntessera.v1\"\xcf\x03\n\x0ePredictRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0f\n\x07\x63\x61se_id\x18\x04 \x01(\t\x12\x0f\n\x07user_id\x18\x05 \x01(\t\x12\x38\n\x07numbers\x18\x06 \x03(\x0b\x32\'.tessera.v1.PredictRequest.NumbersEntry\x12\x34\n\x05texts\x18\x07 \x03(\x0b\x32%.tessera.v1.PredictRequest.TextsEntry\x12)\n\x06vector\x18\x08 \x01(\x0b\x32\x19.tessera.v1.FeatureVector\x12>\n\nparameters\x18\t \x03(\x0b\x32*.tessera.v1.PredictRequest.ParametersEntry\x1a.\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a,\n\nTextsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"8\n\rFeatureVector\x12\x16\n\x0esignature_hash\x18\x01 \x01(\x0c\x12\x0f\n\x07numbers\x18\x02 \x03(\x01\"m\n\x0cPartyOutcome\x12\r\n\x05party\x18\x01 \x01(\t\x12\'\n\x06status\x18\x02 \x01(\x0e\x32\x17.tessera.v1.PartyStatus\x12%\n\x05level\x18\x03 \x01(\x0e\x32\x16.tessera.v1.CacheLevel\"\xd6\x01\n\x0cPredictReply\x12\r\n\x05score\x18\x01 \x03(\x01\x12\r\n\x05label\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x0f\n\x07variant\x18\x05 \x01(\t\x12\x10\n\x08\x63omplete\x18\x06 \x01(\x08\x12)\n\x07parties\x18\x07 \x03(\x0b\x32\x18.tessera.v1.PartyOutcome\x12%\n\x05\x63\x61\x63he\x18\x08 \x01(\x0e\x32\x16.tessera.v1.CacheLevel\x12\x13\n\x0b\x61ttribution\x18\t \x01(\x0c\"\x99\x04\n\x13\x42\x61tchPredictRequest\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x10\n\x08user_ids\x18\x04 \x03(\t\x12=\n\x07numbers\x18\x05 \x03(\x0b\x32,.tessera.v1.BatchPredictRequest.NumbersEntry\x12\x39\n\x05texts\x18\x06 \x03(\x0b\x32*.tessera.v1.BatchPredictRequest.TextsEntry\x12)\n\x06matrix\x18\x07 \x01(\x0b\x32\x19.tessera.v1.FeatureMatrix\x12\x43\n\nparameters\x18\x08 \x03(\x0b\x32/.tessera.v1.BatchPredictRequest.ParametersEntry\x12\x12\n\nattributed\x18\t \x01(\x08\x1aH\n\x0cNumbersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\'\n\x05value\x18\x02 \x01(\x0b\x32\x18.tessera.v1.NumberColumn:\x02\x38\x01\x1a\x44\n\nTextsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12%\n\x05value\x18\x02 \x01(\x0b\x32\x16.tessera.v1.TextColumn:\x02\x38\x01\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x1e\n\x0cNumberColumn\x12\x0e\n\x06values\x18\x01 \x03(\x01\"\x1c\n\nTextColumn\x12\x0e\n\x06values\x18\x01 \x03(\t\"8\n\rFeatureMatrix\x12\x16\n\x0esignature_hash\x18\x01 \x01(\x0c\x12\x0f\n\x07numbers\x18\x02 \x01(\x0c\"\xcc\x01\n\x11\x42\x61tchPredictReply\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06scores\x18\x02 \x03(\x01\x12\x10\n\x08statuses\x18\x03 \x01(\x0c\x12.\n\x07parties\x18\x04 \x03(\x0b\x32\x1d.tessera.v1.BatchPartyOutcome\x12\r\n\x05model\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x10\n\x08variants\x18\x07 \x03(\t\x12\x0e\n\x06labels\x18\x08 \x03(\t\x12\x14\n\x0c\x61ttributions\x18\t \x03(\x0c\"D\n\x11\x42\x61tchPartyOutcome\x12\r\n\x05party\x18\x01 \x01(\t\x12\x10\n\x08statuses\x18\x02 \x01(\x0c\x12\x0e\n\x06levels\x18\x03 \x01(\x0c*\xc7\x01\n\x0bPartyStatus\x12\x13\n\x0fPARTY_STATUS_OK\x10\x00\x12\x1a\n\x16PARTY_STATUS_NOT_FOUND\x10\x01\x12\x18\n\x14PARTY_STATUS_TIMEOUT\x10\x02\x12\x19\n\x15PARTY_STATUS_REJECTED\x10\x03\x12\x1c\n\x18PARTY_STATUS_UNREACHABLE\x10\x04\x12\x19\n\x15PARTY_STATUS_MISMATCH\x10\x05\x12\x19\n\x15PARTY_STATUS_INTERNAL\x10\x06*^\n\nCacheLevel\x12\x14\n\x10\x43\x41\x43HE_LEVEL_NONE\x10\x00\x12\x12\n\x0e\x43\x41\x43HE_LEVEL_L1\x10\x01\x12\x12\n\x0e\x43\x41\x43HE_LEVEL_L2\x10\x02\x12\x12\n\x0e\x43\x41\x43HE_LEVEL_L3\x10\x03\x32\x9c\x01\n\tInference\x12?\n\x07Predict\x12\x1a.tessera.v1.PredictRequest\x1a\x18.tessera.v1.PredictReply\x12N\n\x0c\x42\x61tchPredict\x12\x1f.tessera.v1.BatchPredictRequest\x1a\x1d.tessera.v1.BatchPredictReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,10 +43,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BATCHPREDICTREQUEST_TEXTSENTRY']._serialized_options = b'8\001'
   _globals['_BATCHPREDICTREQUEST_PARAMETERSENTRY']._loaded_options = None
   _globals['_BATCHPREDICTREQUEST_PARAMETERSENTRY']._serialized_options = b'8\001'
-  _globals['_PARTYSTATUS']._serialized_start=1790
-  _globals['_PARTYSTATUS']._serialized_end=1989
-  _globals['_CACHELEVEL']._serialized_start=1991
-  _globals['_CACHELEVEL']._serialized_end=2085
+  _globals['_PARTYSTATUS']._serialized_start=1832
+  _globals['_PARTYSTATUS']._serialized_end=2031
+  _globals['_CACHELEVEL']._serialized_start=2033
+  _globals['_CACHELEVEL']._serialized_end=2127
   _globals['_PREDICTREQUEST']._serialized_start=43
   _globals['_PREDICTREQUEST']._serialized_end=506
   _globals['_PREDICTREQUEST_NUMBERSENTRY']._serialized_start=363
@@ -62,23 +62,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREDICTREPLY']._serialized_start=678
   _globals['_PREDICTREPLY']._serialized_end=892
   _globals['_BATCHPREDICTREQUEST']._serialized_start=895
-  _globals['_BATCHPREDICTREQUEST']._serialized_end=1412
-  _globals['_BATCHPREDICTREQUEST_NUMBERSENTRY']._serialized_start=1219
-  _globals['_BATCHPREDICTREQUEST_NUMBERSENTRY']._serialized_end=1291
-  _globals['_BATCHPREDICTREQUEST_TEXTSENTRY']._serialized_start=1293
-  _globals['_BATCHPREDICTREQUEST_TEXTSENTRY']._serialized_end=1361
+  _globals['_BATCHPREDICTREQUEST']._serialized_end=1432
+  _globals['_BATCHPREDICTREQUEST_NUMBERSENTRY']._serialized_start=1239
+  _globals['_BATCHPREDICTREQUEST_NUMBERSENTRY']._serialized_end=1311
+  _globals['_BATCHPREDICTREQUEST_TEXTSENTRY']._serialized_start=1313
+  _globals['_BATCHPREDICTREQUEST_TEXTSENTRY']._serialized_end=1381
   _globals['_BATCHPREDICTREQUEST_PARAMETERSENTRY']._serialized_start=457
   _globals['_BATCHPREDICTREQUEST_PARAMETERSENTRY']._serialized_end=506
-  _globals['_NUMBERCOLUMN']._serialized_start=1414
-  _globals['_NUMBERCOLUMN']._serialized_end=1444
-  _globals['_TEXTCOLUMN']._serialized_start=1446
-  _globals['_TEXTCOLUMN']._serialized_end=1474
-  _globals['_FEATUREMATRIX']._serialized_start=1476
-  _globals['_FEATUREMATRIX']._serialized_end=1532
-  _globals['_BATCHPREDICTREPLY']._serialized_start=1535
-  _globals['_BATCHPREDICTREPLY']._serialized_end=1717
-  _globals['_BATCHPARTYOUTCOME']._serialized_start=1719
-  _globals['_BATCHPARTYOUTCOME']._serialized_end=1787
-  _globals['_INFERENCE']._serialized_start=2088
-  _globals['_INFERENCE']._serialized_end=2244
+  _globals['_NUMBERCOLUMN']._serialized_start=1434
+  _globals['_NUMBERCOLUMN']._serialized_end=1464
+  _globals['_TEXTCOLUMN']._serialized_start=1466
+  _globals['_TEXTCOLUMN']._serialized_end=1494
+  _globals['_FEATUREMATRIX']._serialized_start=1496
+  _globals['_FEATUREMATRIX']._serialized_end=1552
+  _globals['_BATCHPREDICTREPLY']._serialized_start=1555
+  _globals['_BATCHPREDICTREPLY']._serialized_end=1759
+  _globals['_BATCHPARTYOUTCOME']._serialized_start=1761
+  _globals['_BATCHPARTYOUTCOME']._serialized_end=1829
+  _globals['_INFERENCE']._serialized_start=2130
+  _globals['_INFERENCE']._serialized_end=2286
 # @@protoc_insertion_point(module_scope)

@@ -119,7 +119,7 @@ class PredictReply(_message.Message):
     def __init__(self, score: _Optional[_Iterable[float]] = ..., label: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., variant: _Optional[str] = ..., complete: _Optional[bool] = ..., parties: _Optional[_Iterable[_Union[PartyOutcome, _Mapping]]] = ..., cache: _Optional[_Union[CacheLevel, str]] = ..., attribution: _Optional[bytes] = ...) -> None: ...
 
 class BatchPredictRequest(_message.Message):
-    __slots__ = ("service", "model", "version", "user_ids", "numbers", "texts", "matrix", "parameters")
+    __slots__ = ("service", "model", "version", "user_ids", "numbers", "texts", "matrix", "parameters", "attributed")
     class NumbersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -149,6 +149,7 @@ class BatchPredictRequest(_message.Message):
     TEXTS_FIELD_NUMBER: _ClassVar[int]
     MATRIX_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTED_FIELD_NUMBER: _ClassVar[int]
     service: str
     model: str
     version: str
@@ -157,7 +158,8 @@ class BatchPredictRequest(_message.Message):
     texts: _containers.MessageMap[str, TextColumn]
     matrix: FeatureMatrix
     parameters: _containers.ScalarMap[str, str]
-    def __init__(self, service: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., user_ids: _Optional[_Iterable[str]] = ..., numbers: _Optional[_Mapping[str, NumberColumn]] = ..., texts: _Optional[_Mapping[str, TextColumn]] = ..., matrix: _Optional[_Union[FeatureMatrix, _Mapping]] = ..., parameters: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    attributed: bool
+    def __init__(self, service: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., user_ids: _Optional[_Iterable[str]] = ..., numbers: _Optional[_Mapping[str, NumberColumn]] = ..., texts: _Optional[_Mapping[str, TextColumn]] = ..., matrix: _Optional[_Union[FeatureMatrix, _Mapping]] = ..., parameters: _Optional[_Mapping[str, str]] = ..., attributed: _Optional[bool] = ...) -> None: ...
 
 class NumberColumn(_message.Message):
     __slots__ = ("values",)
@@ -180,7 +182,7 @@ class FeatureMatrix(_message.Message):
     def __init__(self, signature_hash: _Optional[bytes] = ..., numbers: _Optional[bytes] = ...) -> None: ...
 
 class BatchPredictReply(_message.Message):
-    __slots__ = ("width", "scores", "statuses", "parties", "model", "version", "variants", "labels")
+    __slots__ = ("width", "scores", "statuses", "parties", "model", "version", "variants", "labels", "attributions")
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     STATUSES_FIELD_NUMBER: _ClassVar[int]
@@ -189,6 +191,7 @@ class BatchPredictReply(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     VARIANTS_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
     width: int
     scores: _containers.RepeatedScalarFieldContainer[float]
     statuses: bytes
@@ -197,7 +200,8 @@ class BatchPredictReply(_message.Message):
     version: str
     variants: _containers.RepeatedScalarFieldContainer[str]
     labels: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, width: _Optional[int] = ..., scores: _Optional[_Iterable[float]] = ..., statuses: _Optional[bytes] = ..., parties: _Optional[_Iterable[_Union[BatchPartyOutcome, _Mapping]]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., variants: _Optional[_Iterable[str]] = ..., labels: _Optional[_Iterable[str]] = ...) -> None: ...
+    attributions: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, width: _Optional[int] = ..., scores: _Optional[_Iterable[float]] = ..., statuses: _Optional[bytes] = ..., parties: _Optional[_Iterable[_Union[BatchPartyOutcome, _Mapping]]] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., variants: _Optional[_Iterable[str]] = ..., labels: _Optional[_Iterable[str]] = ..., attributions: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class BatchPartyOutcome(_message.Message):
     __slots__ = ("party", "statuses", "levels")

@@ -12,6 +12,8 @@ from serving.access import Access
 from serving.audit import AuditLog
 from serving.control import ControlStore, MemoryControlStore
 from serving.features.memory import MemoryFeatureSource
+from serving.figures.effects import Effects
+from serving.figures.store import MemoryFigureStore
 from serving.frontdoor import admin, federation
 from serving.host import HostSide
 from serving.peers.peer import Peer
@@ -24,6 +26,7 @@ from serving.telemetry.requests import RequestFigures
 from serving.transport import Channel, ServerOptions, Transport, channel, server
 from tessera.v1 import admin_pb2_grpc
 
+SECRET = b"s" * 32
 FEATURES = MemoryFeatureSource({"u1": {"x": 1.0}})
 
 
@@ -37,6 +40,7 @@ class Party:
     store: ControlStore
     address: str
     admin: admin_pb2_grpc.AdminStub
+    effects: Effects
 
 
 @asynccontextmanager
@@ -67,6 +71,7 @@ async def running(
         peers={caller_party: PeerSettings(may_load=may_load)},
     )
     access = Access(settings)
+    effects = Effects(MemoryFigureStore(), SECRET)
     party_port, admin_port = server(Transport.NATIVE, ServerOptions()), server(Transport.GRPCIO, ServerOptions())
     federation.register(
         party_port,
@@ -76,13 +81,13 @@ async def running(
         access.party,
         RequestFigures(),
     )
-    admin.register(admin_port, publishing, AuditLog(registry), access)
+    admin.register(admin_port, publishing, effects, AuditLog(registry), access)
     address = f"127.0.0.1:{party_port.add_port('127.0.0.1:0')}"
     operator = channel(Transport.NATIVE, f"127.0.0.1:{admin_port.add_port('127.0.0.1:0')}")
     await asyncio.gather(party_port.start(), admin_port.start())
     try:
         stub = admin_pb2_grpc.AdminStub(operator.stub_channel)
-        yield Party(publishing, pool, reconciler, store, address, stub)
+        yield Party(publishing, pool, reconciler, store, address, stub, effects)
     finally:
         await asyncio.gather(*(link.close() for link in (operator, *links.values())))
         await asyncio.gather(party_port.stop(0), admin_port.stop(0))

@@ -28,9 +28,11 @@ from serving.errors import (
     UnknownUserError,
 )
 from serving.features.memory import MemoryFeatureSource
+from serving.figures.effects import Effects
+from serving.figures.store import MemoryFigureStore
 from serving.host import HostSide
 from serving.peers.memory import LocalHosts
-from serving.pipeline import Pipeline
+from serving.pipeline import Answers, Pipeline
 from serving.pool import ModelHandle, ModelId, ModelPool
 from serving.routing import BUCKETS, Routes, RouteTable, ServiceRoute, VariantRoute, bucket
 from serving.settings import Limits
@@ -142,7 +144,9 @@ def make_world(folder: Path, source: MemoryFeatureSource, limits: Limits) -> Wor
     clock = Clock()
     table = RouteTable(Routes(PASS_THROUGH))
     hosts = LocalHosts({"shop": HostSide(pools["shop"], {"default": source})})
-    pipeline = Pipeline(table, pools["bank"], hosts, ResultCache(100, 120.0, clock), limits)
+    effects = Effects(MemoryFigureStore(), b"s" * 32)
+    answers = Answers(ResultCache(100, 120.0, clock), effects)
+    pipeline = Pipeline(table, pools["bank"], hosts, answers, limits)
     world = World(pipeline, pools["bank"], table, clock)
     world.bind(("1", BUCKETS))
     return world

@@ -91,6 +91,29 @@ class Admin(admin_pb2_grpc.AdminServicer):
         self._note("ListServices", request, context)
         return admin_pb2.ListServicesReply(services=self.services.values())
 
+    def Figures(self, request, context):
+        self._note("Figures", request, context)
+        counted = admin_pb2.VariantFigures(
+            service=request.service,
+            variant="lr:v2",
+            answers=1_000,
+            positives=10,
+            negatives=90,
+            auc=0.75,
+            ks=0.5,
+            score_quantiles=[0.1, 0.2, 0.3, 0.4, 0.5],
+            seconds_mean=0.002,
+            seconds_p99=0.01,
+        )
+        return admin_pb2.FiguresReply(
+            variants=[counted, admin_pb2.VariantFigures(service=request.service, variant="lr:v3", shadow=True)]
+        )
+
+    def Feedback(self, request, context):
+        self._note("Feedback", request, context)
+        refused = [place for place, one in enumerate(request.outcomes) if one.attribution == b"\xff"]
+        return admin_pb2.FeedbackReply(accepted=len(request.outcomes) - len(refused), refused=refused)
+
 
 class Inference(inference_pb2_grpc.InferenceServicer):
     def __init__(self) -> None:

@@ -12,6 +12,15 @@ def test_show_tells_what_a_rollback_returns_to(tessera, as_json):
     assert as_json("service", "show", "credit")["previous"][0]["version"] == "v1"
 
 
+def test_show_has_the_figures_of_every_variant(tessera, as_json):
+    lines = tessera("service", "show", "credit").stdout.splitlines()
+    assert lines[-2].split() == ["lr:v2", "1000", "0.1", "0.2", "0.3", "0.4", "0.5", "10/90", "0.75", "0.5", "2", "10"]
+    assert lines[-1].split() == ["lr:v3", "(shadow)", "0", "0/0"]
+    counted, shadow = as_json("service", "show", "credit")["figures"]
+    assert (counted["auc"], counted["answers"]) == (0.75, 1_000)
+    assert (shadow["auc"], shadow["shadow"]) == (None, True)
+
+
 def test_show_of_an_unknown_service_names_the_known_ones(tessera):
     result = tessera("service", "show", "nothing")
     assert (result.exit_code, result.stderr) == (1, "Error: NOT_FOUND: no service nothing; known: credit\n")

@@ -8,10 +8,13 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytest_asyncio
 
+from apps.catalog import make_app
 from serving.pool import ModelId
+from serving.routing import Target
 from serving.transport import Code, RpcError
 from tessera.v1 import admin_pb2 as wire
 from tessera.v1 import federation_pb2
@@ -169,7 +172,12 @@ async def test_a_host_refuses_to_unload_what_a_guest_holds_unless_forced(bank: P
         ("Rollback", wire.RollbackRequest(service="x"), Code.NOT_FOUND, "unknown service 'x'"),
         ("Unload", wire.UnloadRequest(model="m", version="7"), Code.NOT_FOUND, "m/7 is not loaded"),
         ("SetDefaultService", wire.SetDefaultServiceRequest(service="x"), Code.NOT_FOUND, "unknown service 'x'"),
-        ("Feedback", wire.FeedbackRequest(), Code.UNIMPLEMENTED, "Feedback is not part of this version"),
+        (
+            "Feedback",
+            wire.FeedbackRequest(outcomes=[wire.Outcome(label=0.5)]),
+            Code.INVALID_ARGUMENT,
+            "outcomes[0].label is 0.5, it must be 0 or 1",
+        ),
         ("Prefetch", wire.PrefetchRequest(), Code.UNIMPLEMENTED, "Prefetch is not part of this version"),
     ],
 )
@@ -195,3 +203,19 @@ async def test_a_defect_of_ours_answers_with_a_request_id_only(
     assert "internal detail" not in text
     assert text.removeprefix("internal error, request id ") in caplog.text
     assert "internal detail" in caplog.text
+
+
+async def test_feedback_and_figures(bank: Party) -> None:
+    target = Target(V1, make_app("passthrough"), "m:1", "s", 1)
+    made = [
+        bank.effects.answered(target, np.array([[score]]), 0.001, attributed=True)[0] for score in (0.1, 0.4, 0.3, 0.8)
+    ]
+    outcomes = [wire.Outcome(attribution=one, label=label) for one, label in zip(made, (0, 1, 0, 1), strict=True)]
+    junk = wire.Outcome(attribution=b"junk", label=1)
+    asked = wire.FeedbackRequest(outcomes=[*outcomes, junk])
+    assert await bank.admin.Feedback(asked) == wire.FeedbackReply(accepted=4, refused=[4])
+    assert await bank.admin.Feedback(asked) == wire.FeedbackReply(known=4, refused=[4])
+    [found] = (await bank.admin.Figures(wire.FiguresRequest(service="s"))).variants
+    assert (found.variant, found.answers, found.positives, found.negatives) == ("m:1", 4, 2, 2)
+    assert (found.auc, found.ks) == (1.0, 1.0)
+    assert not (await bank.admin.Figures(wire.FiguresRequest(service="other"))).variants

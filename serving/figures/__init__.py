@@ -1,0 +1,1 @@
+"""Which answers came of which variant, and what became of them: attributions, feedback, figures per variant."""

@@ -1,0 +1,102 @@
+"""What every FigureStore keeps to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from serving.figures.counts import Subject
+from serving.figures.redis import RedisFigureStore
+from serving.figures.sqlite import FILE, SqliteFigureStore
+from serving.figures.store import FEEDBACK_DAYS, FigureStore, MemoryFigureStore, Outcome
+from tests.redis_server import DURABLE, redis_server
+
+A, B = Subject("s", "m:1"), Subject("s", 'm:"2":x', shadow=True)
+TODAY = 20_000
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with redis_server(tmp_path_factory.mktemp("redis"), **DURABLE) as url:
+        yield url
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], FigureStore]]:
+    """Stores as so many replicas see them."""
+    made: list[FigureStore] = []
+    memory = MemoryFigureStore()
+    makers: dict[str, Callable[[], FigureStore]] = {
+        "memory": lambda: memory,
+        "sqlite": lambda: SqliteFigureStore(tmp_path),
+        "redis": lambda: RedisFigureStore(request.getfixturevalue("server"), tmp_path.name.lower()),
+    }
+
+    def one() -> FigureStore:
+        made.append(makers[request.param]())
+        return made[-1]
+
+    yield one
+    for store in made:
+        store.close()
+
+
+def outcome(number: int, cell: int = 5, day: int = TODAY) -> Outcome:
+    return Outcome(number.to_bytes(12, "big"), day, A, cell)
+
+
+def test_counts_of_replicas_are_summed(make: Callable[[], FigureStore]) -> None:
+    one, two = make(), make()
+    one.add({A: {0: 1, 7: 2}, B: {3: 4}})
+    two.add({A: {7: 5}})
+    assert one.read() == two.read() == {A: {0: 1, 7: 7}, B: {3: 4}}
+
+
+def test_an_outcome_is_taken_once(make: Callable[[], FigureStore]) -> None:
+    one, two = make(), make()
+    assert one.take([outcome(1), outcome(2), outcome(1)], TODAY) == 2
+    assert two.take([outcome(2), outcome(3)], TODAY + 100) == 1
+    assert two.read() == {A: {5: 3}}
+
+
+def test_many_at_once_are_taken_once(make: Callable[[], FigureStore]) -> None:
+    stores = [make() for _ in range(4)]
+    outcomes = [outcome(number) for number in range(1_200)]
+    with ThreadPoolExecutor(4) as pool:
+        taken = list(pool.map(lambda store: store.take(outcomes, TODAY), stores))
+    assert sum(taken) == 1_200
+    assert stores[0].read() == {A: {5: 1_200}}
+
+
+def test_the_very_old_is_forgotten(make: Callable[[], FigureStore]) -> None:
+    store = make()
+    store.take([outcome(1)], TODAY)
+    assert store.take([outcome(2, day=TODAY + FEEDBACK_DAYS + 1)], TODAY + FEEDBACK_DAYS + 1) == 1
+    assert store.read() == {A: {5: 2}}
+
+
+def test_a_file_keeps_what_was_taken_over_a_restart(tmp_path: Path) -> None:
+    before = SqliteFigureStore(tmp_path)
+    before.add({B: {1: 1}})
+    before.take([outcome(1)], TODAY)
+    before.close()
+    after = SqliteFigureStore(tmp_path)
+    assert after.take([outcome(1)], TODAY) == 0
+    assert after.read() == {A: {5: 1}, B: {1: 1}}
+    after.close()
+    assert (tmp_path / FILE).stat().st_mode & 0o077 == 0
+
+
+def test_a_file_that_is_none_of_ours_is_named(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"no database at all" * 100)
+    with pytest.raises(OSError, match=FILE):
+        SqliteFigureStore(tmp_path)
+
+
+def test_a_server_that_is_gone_is_an_oserror(tmp_path: Path) -> None:
+    store = RedisFigureStore(f"unix://{tmp_path}/none.sock", "bank")
+    with pytest.raises(OSError, match="does not answer"):
+        store.read()
