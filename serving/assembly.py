@@ -11,6 +11,7 @@ from pathlib import Path
 from starlette.routing import Route
 
 from serving.access import Access
+from serving.admission import make_admission
 from serving.audit import AuditLog
 from serving.cache.counts import Counts
 from serving.cache.keys import node_secret
@@ -77,7 +78,8 @@ async def assemble(settings: Settings) -> Node:
     effects = Effects(await asyncio.to_thread(_figure_store, settings), secret)
     pipeline = Pipeline(publishing.routes, pool, remote, Answers(results, effects), settings.limits)
     sources = _sources(settings)
-    host = HostSide(pool, sources)
+    admission = await asyncio.to_thread(make_admission, settings, secret)
+    host = HostSide(pool, sources, admission)
 
     figures, lag, audit, access = RequestFigures(), LoopLag(), AuditLog(state_dir), Access(settings)
     service, party, operator = _servers(settings)

@@ -7,11 +7,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import compress
 
 import numpy as np
 
 from apps.app import PartyStatus
 from loaders.loader import Partial, PartialSpec
+from serving.admission import Admission, Asker
 from serving.errors import ConflictError, InternalError, NotAllowedError
 from serving.features.source import FeatureRows, FeatureSource, FeatureSourceError
 from serving.pool import ModelHandle, ModelId, ModelPool
@@ -29,6 +31,10 @@ class Partials:
     max_age_ms: int | None
 
 
+OURSELVES = Asker("")
+"""Within this party, where nothing is limited."""
+
+
 class HalfState(IntEnum):
     """What stands between a guest and this party's half of a version. Wire values."""
 
@@ -42,16 +48,25 @@ class HalfState(IntEnum):
 class HostSide:
     """`sources` by model name, or `default`."""
 
-    def __init__(self, pool: ModelPool, sources: Mapping[str, FeatureSource]) -> None:
+    def __init__(
+        self, pool: ModelPool, sources: Mapping[str, FeatureSource], admission: Admission | None = None
+    ) -> None:
         self._pool = pool
+        self._admission = admission or Admission({})
         self._sources = sources
 
-    async def infer(self, model: ModelId, binding_digest: str, user_ids: Sequence[str]) -> Partials:
-        """Raises UnknownNameError, ConflictError (another binding) or InternalError (no features)."""
+    async def infer(
+        self, model: ModelId, binding_digest: str, user_ids: Sequence[str], asker: Asker = OURSELVES
+    ) -> Partials:
+        """Users about whom `asker` may not ask are REJECTED. Raises UnknownNameError, ConflictError (another binding),
+        InternalError (no features), and NotAllowedError or LimitError when it may ask about none of them."""
         with self._pool.acquire(model) as handle:
             handle.check_binding(binding_digest)
-            rows = await self.source(model).lookup(user_ids, handle.servable.signature)
-            return _partials(handle, rows)
+            admitted = self._admission.admit(asker, model, user_ids)
+            asked = user_ids if admitted is None else list(compress(user_ids, admitted))
+            rows = await self.source(model).lookup(asked, handle.servable.signature)
+            partials = _partials(handle, rows)
+        return partials if admitted is None else _among_rejected(partials, admitted)
 
     async def check_features(self, model: ModelId) -> None:
         """Raises ConflictError when no user of a loaded half could be answered for want of features. Which ones is for
@@ -110,6 +125,15 @@ def _partials(handle: ModelHandle, rows: FeatureRows) -> Partials:
         logger.warning("model %s: %d users lack a feature that must not be missing", handle.id, unusable)
     statuses = np.where(usable, PartyStatus.OK, np.where(rows.found, PartyStatus.INTERNAL, PartyStatus.NOT_FOUND))
     return Partials(spec, values, [PartyStatus(status) for status in statuses.tolist()], _max_age_ms(handle, rows))
+
+
+def _among_rejected(partials: Partials, admitted: Sequence[bool]) -> Partials:
+    """Back in the order asked."""
+    values = np.zeros((len(admitted), partials.values.shape[1]), dtype=partials.values.dtype)
+    values[np.array(admitted)] = partials.values
+    answered = iter(partials.statuses)
+    statuses = [next(answered) if one else PartyStatus.REJECTED for one in admitted]
+    return Partials(partials.spec, values, statuses, partials.max_age_ms)
 
 
 def _max_age_ms(handle: ModelHandle, rows: FeatureRows) -> int | None:

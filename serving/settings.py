@@ -96,11 +96,29 @@ class PrincipalSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     ] = ""
 
 
+class Purpose(Enum):
+    """What another party wants partials for: an answer; its cache at night; a version that answers nobody; an answer
+    that is late elsewhere."""
+
+    INFER = "infer"
+    WARMUP = "warmup"
+    SHADOW = "shadow"
+    HEDGE = "hedge"
+
+
 class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Another party. `may_load`: names of models whose versions it may load here, `*` for any."""
+    """Another party. `may_load`: names of models whose versions it may load here, `*` for any.
+
+    `purposes`: what it may ask partials for. `budget`: about how many users and versions it may ask in
+    `budget_window_s`; None for any number. `users`: a file of the ids it may ask about, one a line; empty for any.
+    """
 
     address: Address = ""
     may_load: tuple[str, ...] = ()
+    purposes: tuple[Purpose, ...] = (Purpose.INFER,)
+    budget: Count | None = None
+    budget_window_s: Seconds = 86_400.0
+    users: FilePath = ""
 
 
 class FeatureKind(Enum):

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from google.protobuf.message import DecodeError
 
 from serving import control
+from serving.admission import Asker
 from serving.errors import ConflictError, InvalidRequestError, LimitError, NotAllowedError, UnknownNameError
 from serving.frontdoor.answer import answering, answering_method, enum_value
 from serving.host import HostSide
@@ -15,7 +16,7 @@ from serving.lifecycle import LoadState, ReplicaOutcome
 from serving.peers.peer import FIELDS, PROTOCOL
 from serving.pool import ModelId
 from serving.publishing import Publishing
-from serving.settings import Settings
+from serving.settings import Purpose, Settings
 from serving.telemetry.requests import RequestFigures
 from serving.transport import Call, Server, call_of
 from serving.version import SOFTWARE
@@ -24,6 +25,8 @@ from tessera.v1 import federation_pb2_grpc
 
 INFER = "/tessera.v1.Federation/Infer"
 MAX_TTL_S = 86_400
+
+PURPOSES = {int(wire.Purpose.Value(f"PURPOSE_{one.name}")): one for one in Purpose}
 
 Caller = Callable[[Call], str]
 """The party that calls, known from the transport. Raises NotAllowedError."""
@@ -62,14 +65,15 @@ class FederationDoor:
             raise ConflictError(f"protocol {request.protocol.major} was asked for, this party speaks {PROTOCOL.major}")
         if not 0 < len(request.user_ids) <= self._max_rows:
             raise LimitError(f"{len(request.user_ids)} users in one call, this party answers 1 to {self._max_rows}")
-        if request.purpose != wire.PURPOSE_INFER:
-            raise NotAllowedError("this party answers no warm-up, shadow or hedged calls")
+        purpose = PURPOSES.get(request.purpose)
+        if purpose is None:
+            raise NotAllowedError(f"this party knows no purpose {request.purpose}")
         model = ModelId(request.model, request.version)
         self._host.check_guest(model, caller)
-        return self._infer(model, request)
+        return self._infer(model, request, Asker(caller, purpose))
 
-    async def _infer(self, model: ModelId, request: wire.InferRequest) -> bytes:
-        partials = await self._host.infer(model, request.binding_digest.hex(), request.user_ids)
+    async def _infer(self, model: ModelId, request: wire.InferRequest, asker: Asker) -> bytes:
+        partials = await self._host.infer(model, request.binding_digest.hex(), request.user_ids, asker)
         rows = len(partials.statuses)
         reply = wire.InferReply(
             protocol=PROTOCOL,

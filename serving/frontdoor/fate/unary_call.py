@@ -18,6 +18,7 @@ from loaders.fate.component import ComponentError
 from loaders.fate.export import ExportError
 from loaders.fate.names import FateName, FateNameError
 from loaders.fate.partner import PartnerError, PartnerHalf, partner_half
+from serving.admission import Asker
 from serving.errors import ConflictError, InvalidRequestError, LimitError, NotAllowedError, UnknownNameError
 from serving.features.source import FeatureSourceError
 from serving.frontdoor.fate.codes import FateCode, failure
@@ -115,9 +116,9 @@ class UnaryCall:
         handle = self._handle(_name(packet, asked, first_line))
         self._side.host.check_guest(handle.id, caller)
         if header.command.name == BATCH:
-            return self._batch(handle, asked.batch_data_list)
+            return self._batch(handle, asked.batch_data_list, caller)
         sent = asked.feature_id_map if first_line and asked.feature_id_map else asked.send_to_remote_feature_data
-        return self._single(handle, sent, first_line)
+        return self._single(handle, sent, first_line, caller)
 
     def _handle(self, name: FateName) -> ModelHandle:
         handle = self._side.pool.find(ModelId(name.model, name.version))
@@ -125,8 +126,8 @@ class UnaryCall:
             raise UnknownNameError(f"model {name.namespace} {name.table} is not loaded at this party")
         return handle
 
-    async def _single(self, handle: ModelHandle, sent: dict[str, Any], first_line: bool) -> bytes:
-        half, [(status, payload)] = await self._asked(handle, [sent])
+    async def _single(self, handle: ModelHandle, sent: dict[str, Any], first_line: bool, caller: str) -> bytes:
+        half, [(status, payload)] = await self._asked(handle, [sent], caller)
         if status is not PartyStatus.OK:
             code, text = _row_code(status)
             return _body(retcode=code, retmsg=text)
@@ -134,20 +135,20 @@ class UnaryCall:
         data = {half.component: payload, **(flat if first_line else {}), "retcode": int(FateCode.OK)}
         return _body(data=data)
 
-    async def _batch(self, handle: ModelHandle, rows: Sequence[_Row]) -> bytes:
+    async def _batch(self, handle: ModelHandle, rows: Sequence[_Row], caller: str) -> bytes:
         limit = self._side.settings.limits.max_batch_rows
         if not 0 < len(rows) <= limit:
             raise LimitError(f"{len(rows)} users in one call, this party answers 1 to {limit}")
-        half, answers = await self._asked(handle, [row.send_to_remote_feature_data for row in rows])
+        half, answers = await self._asked(handle, [row.send_to_remote_feature_data for row in rows], caller)
         shown = [_row(row.index, half, *answer) for row, answer in zip(rows, answers, strict=True)]
         return _body(batchDataList=shown, singleInferenceResultMap={str(row["index"]): row for row in shown})
 
     async def _asked(
-        self, handle: ModelHandle, sent: Sequence[dict[str, Any]]
+        self, handle: ModelHandle, sent: Sequence[dict[str, Any]], caller: str
     ) -> tuple[PartnerHalf, list[tuple[PartyStatus, dict[str, Any]]]]:
         half = await self._half(handle)
         users = [user_id_in(one, self._side.settings.fate.user_id) for one in sent]
-        partials = await self._side.host.infer(handle.id, handle.artifact.binding_digest, users)
+        partials = await self._side.host.infer(handle.id, handle.artifact.binding_digest, users, Asker(caller))
         return half, [
             (status, dict(payload))
             for status, payload in zip(partials.statuses, half.payloads(partials.values), strict=True)
@@ -208,6 +209,8 @@ def _row(index: int, half: PartnerHalf, status: PartyStatus, payload: dict[str, 
 def _row_code(status: PartyStatus) -> tuple[int, str]:
     if status is PartyStatus.NOT_FOUND:
         return int(FateCode.HOST_FEATURE_MISSING), "the user is not known here"
+    if status is PartyStatus.REJECTED:
+        return int(FateCode.PROXY_AUTH), "this party may not ask about the user"
     return int(FateCode.SYSTEM), "the user's features cannot be used"
 
 

@@ -1,10 +1,14 @@
 """Federation/Infer as another party's bytes meet it."""
 
+import time
+
 import numpy as np
 import pytest
 
+from apps.app import PartyStatus
 from serving.frontdoor.federation import INFER
 from serving.peers.peer import PROTOCOL
+from serving.settings import PeerSettings, Purpose
 from serving.transport import Code, RpcError
 from tessera.v1 import federation_pb2 as wire
 from tests.unit.serving.peers.host_party import partial, shop
@@ -108,3 +112,23 @@ async def test_features_that_the_source_lacks_are_our_fault_and_stay_here(host, 
     assert "request id" in raised.value.details
     assert "'x'" not in raised.value.details
     assert "lack 'x', 'y'" in caplog.text
+
+
+async def test_what_a_party_may_not_ask_is_refused_row_by_row(tmp_path):
+    async with shop(tmp_path, allowed=PeerSettings(budget=2, purposes=(Purpose.INFER, Purpose.SHADOW))) as host:
+        asked = request(host, purpose=wire.PURPOSE_SHADOW, user_ids=["u1", "nobody", "u2"])
+        reply = wire.InferReply.FromString(await host.link.unary(INFER, asked.SerializeToString(), 5.0))
+        assert host.asked.pop() == ["u1", "nobody"]
+        assert list(reply.statuses) == [PartyStatus.OK, PartyStatus.NOT_FOUND, PartyStatus.REJECTED]
+        assert np.frombuffer(reply.partials, "<f8").tolist() == [partial("u1"), 0.0, 0.0]
+        code, text = await refused(host, request(host, user_ids=["u2"]).SerializeToString())
+        assert code is Code.RESOURCE_EXHAUSTED
+        assert "the query budget is spent: 2 users and versions" in text
+        again = await host.peer.infer(
+            host.handle.id,
+            host.handle.artifact.binding_digest,
+            ["u2", "u1"],
+            host.handle.wanted["shop"],
+            time.monotonic() + 5,
+        )
+        assert again.statuses == [PartyStatus.REJECTED, PartyStatus.OK]

@@ -11,13 +11,14 @@ from pathlib import Path
 from loaders.catalog import load_servable, loader_for
 from loaders.merge import merge_rule
 from loaders.registry import open_half
+from serving.admission import make_admission
 from serving.features.memory import MemoryFeatureSource
 from serving.frontdoor.answer import answering
 from serving.frontdoor.federation import INFER, FederationDoor
 from serving.host import HostSide
 from serving.peers.peer import Peer
 from serving.pool import ModelHandle, ModelPool
-from serving.settings import Limits, Settings
+from serving.settings import Limits, PeerSettings, Settings
 from serving.telemetry.requests import RequestFigures
 from serving.transport import BytesHandler, Channel, Server, Transport, channel, server
 from tests.artifacts import make_bound_pair
@@ -83,9 +84,14 @@ async def served(handler: BytesHandler) -> AsyncIterator[tuple[Channel, Server]]
 
 @asynccontextmanager
 async def shop(
-    folder: Path, caller: str = "bank", max_age_s: float | None = None, made: Callable[[Path], Halves] = halves
+    folder: Path,
+    caller: str = "bank",
+    max_age_s: float | None = None,
+    made: Callable[[Path], Halves] = halves,
+    allowed: PeerSettings | None = None,
 ) -> AsyncIterator[Shop]:
-    """Answers `caller`, who connects as whoever connects does. `made`: the halves of guest and host."""
+    """Answers `caller`, who connects as whoever connects does. `made`: the halves of guest and host; `allowed`: what
+    the caller may."""
     guest, host = await asyncio.to_thread(made, folder)
     pool = ModelPool(1 << 20)
     pool.put(host)
@@ -97,8 +103,15 @@ async def shop(
             asked.append(list(user_ids))
             return await super().lookup(user_ids, signature)
 
-    settings = Settings(party="shop", state_dir="", registry="", limits=Limits(max_batch_rows=50))
-    side = HostSide(pool, {"default": Listening(features, max_age_s)})
+    settings = Settings(
+        party="shop",
+        state_dir=str(folder),
+        registry="",
+        limits=Limits(max_batch_rows=50),
+        peers={caller: allowed or PeerSettings()},
+    )
+    admission = await asyncio.to_thread(make_admission, settings, b"s" * 32)
+    side = HostSide(pool, {"default": Listening(features, max_age_s)}, admission)
     door = FederationDoor(side, settings, lambda call: caller)
     async with served(answering(door.infer, RequestFigures().of("tessera.v1", "Infer"))) as (link, port):
         yield Shop(Peer("shop", link), link, port, guest, asked, features)
