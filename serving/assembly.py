@@ -107,6 +107,7 @@ async def assemble(settings: Settings) -> Node:
         *(Part(lag.start, lag.stop), exposing, Part(stop=cache.close), Part(effects.start, effects.stop)),
         *(Part(stop=peer.close) for peer in peers.values()),
         *(Part(source.open, source.close) for source in sources.values()),
+        Part(stop=pipeline.shadows.stop),
         Part(stop=reconciler.stop),
         Part(stop=replicas.stop),
         Part(stop=upkeep.stop),

@@ -11,7 +11,7 @@ from apps.app import App
 from apps.catalog import AppParametersError, UnknownAppError, make_app
 from loaders.signature import Signature
 from serving import buckets
-from serving.control import Service, State, Variant, WantedModel
+from serving.control import Binding, Service, State, Variant, WantedModel
 from serving.errors import InvalidRequestError
 from serving.pool import ModelId
 from serving.routing import BUCKETS, Routes, ServiceRoute, VariantRoute
@@ -32,6 +32,21 @@ def check_weights(service: str, weights: Sequence[VariantWeight]) -> None:
         raise InvalidRequestError("weights are basis points, each above 0, and sum to 10000")
     if len({weight.model for weight in weights}) != len(weights):
         raise InvalidRequestError("a version stands twice among the variants")
+
+
+def check_shadows(shadows: Sequence[VariantWeight], weights: Sequence[VariantWeight]) -> None:
+    if any(not 0 < shadow.weight <= BUCKETS for shadow in shadows):
+        raise InvalidRequestError("a shadow's weight is the share of users it runs for: basis points, 1 to 10000")
+    models = [one.model for one in (*weights, *shadows)]
+    if len(set(models)) != len(models):
+        raise InvalidRequestError("a version stands twice among variants and shadows")
+
+
+def shadow_variants(shadows: Sequence[VariantWeight]) -> tuple[Variant, ...]:
+    return tuple(
+        Variant(model=one.model.model, version=one.model.version, weight=one.weight, ranges=((0, one.weight),))
+        for one in shadows
+    )
 
 
 def check_app(name: str, parameters: str, signatures: Iterable[Signature] = ()) -> None:
@@ -58,7 +73,12 @@ def variants(current: Service | None, weights: Sequence[VariantWeight]) -> tuple
 
 
 def all_variants(service: Service) -> list[Variant]:
-    return [*service.current.variants, *(service.previous.variants if service.previous else ())]
+    """Of the current and the previous binding, shadows too."""
+    return [*bound(service.current), *(bound(service.previous) if service.previous else ())]
+
+
+def bound(binding: Binding) -> tuple[Variant, ...]:
+    return (*binding.variants, *binding.shadows)
 
 
 def variant_model(variant: Variant) -> ModelId:
@@ -86,15 +106,18 @@ def routes(state: State, explicit_app: App) -> Routes:
     def route(name: str, service: Service) -> ServiceRoute:
         # A version that was unloaded, or loaded again, may answer differently: the epoch rises with it.
         halves = [loaded_at.get((v.model, v.version), state.revision) for v in service.current.variants]
+
+        def variant(one: Variant) -> VariantRoute:
+            return VariantRoute(f"{one.model}:{one.version}", variant_model(one), one.ranges)
+
         return ServiceRoute(
             service=name,
             epoch=max(service.epoch, *halves),
             salt=bytes.fromhex(service.salt),
-            variants=tuple(
-                VariantRoute(f"{v.model}:{v.version}", variant_model(v), v.ranges) for v in service.current.variants
-            ),
+            variants=tuple(map(variant, service.current.variants)),
             app=make_app(service.current.app, service.current.app_parameters),
             revision=service.revision,
+            shadows=tuple(map(variant, service.current.shadows)),
         )
 
     return Routes(

@@ -46,11 +46,13 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Binding(msgspec.Struct, frozen=True, kw_only=True):
-    """What a service name leads to. `app_parameters` is a JSON object."""
+    """What a service name leads to. `app_parameters` is a JSON object. `shadows` run without answering, for the users
+    in their ranges."""
 
     variants: tuple[Variant, ...]
     app: str
     app_parameters: str = ""
+    shadows: tuple[Variant, ...] = ()
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):

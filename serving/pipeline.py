@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -25,6 +26,7 @@ from serving.peers.partials import HostPartials
 from serving.pool import ModelHandle, ModelPool
 from serving.routing import RouteTable, Target
 from serving.settings import Limits
+from serving.shadows import Comparing, Shadows
 
 
 class Codec(Protocol):
@@ -49,8 +51,17 @@ class Hosts(Protocol):
         self, party: str, handle: ModelHandle, user_ids: Sequence[str], deadline: float
     ) -> Awaitable[HostPartials]: ...
 
+    def shadow(
+        self, party: str, handle: ModelHandle, user_ids: Sequence[str], deadline: float
+    ) -> Awaitable[HostPartials]:
+        """The same for a version that answers nobody; no answer ever waits for it."""
 
-class Counting(Protocol):
+
+Fetch = Callable[..., Awaitable[HostPartials]]
+"""`fetch` or `shadow` of Hosts."""
+
+
+class Counting(Comparing, Protocol):
     """Counts what each variant answers."""
 
     def answered(self, target: Target, scores: Scores, seconds: float, attributed: bool) -> tuple[bytes, ...]:
@@ -85,6 +96,7 @@ class Pipeline:
         self._limits = limits
         self._limiter = Limiter(limits, clock)
         self._clock = clock
+        self.shadows = Shadows(self._shadow, answers.counted, clock)
 
     def answer(self, codec: Codec, raw: bytes, remaining_s: float | None, caller: str = "") -> bytes | Awaitable[bytes]:
         """The reply to serialised request bytes; a repeated case is answered at once, without a task. `caller`: who
@@ -119,6 +131,13 @@ class Pipeline:
         deadline = self._clock() + self._limits.peer_timeout_s
         if remaining_s is not None:
             deadline = min(deadline, self._clock() + remaining_s)
+        shadowed = self._routes.current.shadowed(request.address)
+        response = await self._answered(request, deadline)
+        if shadowed is not None:
+            self.shadows.follow(shadowed, request, response)
+        return response
+
+    async def _answered(self, request: Request, deadline: float) -> Response:
         groups = self._by_target(request)
         if len(groups) == 1:
             [target] = groups
@@ -137,10 +156,21 @@ class Pipeline:
 
     async def _run(self, target: Target, request: Request, deadline: float) -> Response:
         began = self._clock()
-        with self._pool.acquire(target.model) as handle, self._limiter.model(target.model.model, request.rows):
+        with self._limiter.model(target.model.model, request.rows):
+            response = await self._execute(target, request, deadline, self._hosts.fetch)
+        seconds = self._clock() - began
+        attributions = self._counting.answered(target, response.scores, seconds, request.attributed)
+        return replace(response, attributions=attributions) if attributions else response
+
+    async def _shadow(self, target: Target, request: Request) -> Response:
+        """No limit counts it, and it has a deadline of its own."""
+        return await self._execute(target, request, self._clock() + self._limits.peer_timeout_s, self._hosts.shadow)
+
+    async def _execute(self, target: Target, request: Request, deadline: float, fetch: Fetch) -> Response:
+        with self._pool.acquire(target.model) as handle:
             batch = _preprocess(target.app, request, handle)
             async with AsyncExitStack() as stack:
-                asked = self._ask_hosts(stack, handle, request, deadline)
+                asked = self._ask_hosts(stack, handle, request, partial(fetch, deadline=deadline))
                 local = _local(handle, batch)
                 remote = [part if isinstance(part, HostPartials) else await part for part in asked]
             if remote:
@@ -148,13 +178,10 @@ class Pipeline:
             merged = _merge(handle, local, remote)
             answer = Result(merged, _labels(handle, merged), batch, handle.servable.signature)
             result = _postprocess(target.app, request, answer)
-        response = _response(target, result, remote)
-        seconds = self._clock() - began
-        attributions = self._counting.answered(target, response.scores, seconds, request.attributed)
-        return replace(response, attributions=attributions) if attributions else response
+        return _response(target, result, remote)
 
     def _ask_hosts(
-        self, stack: AsyncExitStack, handle: ModelHandle, request: Request, deadline: float
+        self, stack: AsyncExitStack, handle: ModelHandle, request: Request, fetch: Fetch
     ) -> list[HostPartials | asyncio.Future[HostPartials]]:
         """Start one look-up per host whose partials are not at hand; what still runs when the request ends early is
         cancelled."""
@@ -164,7 +191,7 @@ class Pipeline:
         for party in handle.hosts:
             known = self._hosts.cached(party, handle, request.user_ids)
             if known is None:
-                task = asyncio.ensure_future(self._hosts.fetch(party, handle, request.user_ids, deadline))
+                task = asyncio.ensure_future(fetch(party, handle, request.user_ids))
                 stack.callback(task.cancel)
                 asked.append(task)
             else:

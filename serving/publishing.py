@@ -156,18 +156,26 @@ class Publishing:
         weights: Sequence[bindings.VariantWeight],
         app: str = "",
         app_parameters: str = "",
+        shadows: Sequence[bindings.VariantWeight] = (),
     ) -> Service:
-        """Bind versions to a service after every party confirmed that it holds them. Raises ConflictError for a stale
+        """Bind versions to a service after every party confirmed that it holds them; `shadows` run beside them, for a
+        share of the users. Raises ConflictError for a stale
         revision or a version that some party does not hold, InvalidRequestError for wrong weights or app."""
         bindings.check_weights(service, weights)
-        models = [weight.model for weight in weights]
+        bindings.check_shadows(shadows, weights)
+        models = [weight.model for weight in (*weights, *shadows)]
         handles = [self._ready(model) for model in models]
         chosen = app or handles[0].artifact.manifest.app or "passthrough"
         signatures = [handle.servable.signature for handle in handles]
         await asyncio.to_thread(bindings.check_app, chosen, app_parameters, signatures)  # imports the app
 
         def rules(current: Service | None) -> Binding:
-            return Binding(variants=bindings.variants(current, weights), app=chosen, app_parameters=app_parameters)
+            return Binding(
+                variants=bindings.variants(current, weights),
+                app=chosen,
+                app_parameters=app_parameters,
+                shadows=bindings.shadow_variants(shadows),
+            )
 
         async with self._binding:
             self._at_revision(self._wanted.state, service, revision)
@@ -182,7 +190,7 @@ class Publishing:
             target = current.previous
             if target is None:
                 raise ConflictError(f"service {service!r} has no previous binding")
-            models = [bindings.variant_model(variant) for variant in target.variants]
+            models = [bindings.variant_model(variant) for variant in bindings.bound(target)]
             return await self._hold_and_bind(service, revision, models, lambda _: target)
 
     async def offline(self, service: str, revision: int) -> None:

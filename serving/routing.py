@@ -28,7 +28,8 @@ class VariantRoute:
 
 @dataclass(frozen=True, slots=True)
 class ServiceRoute:
-    """What a service name leads to. `epoch` rises with any change that could change an answer."""
+    """What a service name leads to. `epoch` rises with any change that could change an answer. `shadows` answer nobody;
+    their ranges say which users they run for."""
 
     service: str
     epoch: int
@@ -36,6 +37,12 @@ class ServiceRoute:
     variants: tuple[VariantRoute, ...]
     app: App
     revision: int = 0
+    shadows: tuple[VariantRoute, ...] = ()
+
+    def is_in(self, variant: VariantRoute, user_id: str) -> bool:
+        """Whether a user is in a variant's buckets."""
+        position = bucket(self.salt, user_id)
+        return any(low <= position < high for low, high in variant.ranges)
 
     def pick(self, user_id: str) -> VariantRoute:
         """The user's variant; without a user id, the case decides at the caller."""
@@ -104,6 +111,11 @@ class Routes:
         """The service that an address leads to; "" for a caller who named a version."""
         service, model, version = address
         return "" if version else service or model or self.default_service
+
+    def shadowed(self, address: Address) -> ServiceRoute | None:
+        """The service that an address leads to, if versions run beside those that answer for it."""
+        route = None if address[2] else self.services.get(self.service_name(address))
+        return route if route is not None and route.shadows else None
 
     def epoch(self, address: Address) -> int:
         """Rises when the answer to a request with this address could change; -1 when nothing answers it now."""

@@ -17,6 +17,9 @@ admin = connected("admin", "127.0.0.1:8702")
 _VARIANT = re.compile(r"(?P<model>[^:=]+):(?P<version>[^=]+?)(=(?P<percent>\d+(\.\d+)?))?")
 
 
+_SHADOW_HELP = "Run this version too, for so many of the users, without answering; may be repeated."
+
+
 @click.group()
 def model() -> None:
     """Load versions and decide which one answers."""
@@ -47,11 +50,19 @@ def load(connection: Connection, name: str, version: str) -> None:
 @model.command()
 @click.argument("service")
 @click.argument("variants", metavar="MODEL:VERSION[=PERCENT]...", nargs=-1, required=True)
+@click.option("--shadow", "shadows", multiple=True, metavar="MODEL:VERSION[=PERCENT]", help=_SHADOW_HELP)
 @click.option("--app", default="", help="App around the model; its own, else passthrough, when not given.")
 @click.option("--app-parameters", default="", metavar="JSON", help="Parameters of the app.")
 @click.option("--revision", type=click.IntRange(min=0), help="The revision you saw; read from the node if not given.")
 @admin
-def online(connection: Connection, service: str, variants: tuple[str, ...], revision: int | None, **app: str) -> None:
+def online(
+    connection: Connection,
+    service: str,
+    variants: tuple[str, ...],
+    shadows: tuple[str, ...],
+    revision: int | None,
+    **app: Any,
+) -> None:
     """Bind versions to a service; the next request uses them."""
     from tessera.v1 import admin_pb2, admin_pb2_grpc  # noqa: PLC0415
 
@@ -60,6 +71,7 @@ def online(connection: Connection, service: str, variants: tuple[str, ...], revi
         service=service,
         revision=current_revision(connection, service) if revision is None else revision,
         variants=weights,
+        shadows=[admin_pb2.VariantWeight(**_share(shadow)) for shadow in shadows],
         **app,
     )
     show_binding(connection, connection.ask(admin_pb2_grpc.AdminStub, "PublishOnline", request))
@@ -120,22 +132,25 @@ def list_models(connection: Connection) -> None:
 
 def weighted(variants: tuple[str, ...]) -> list[dict[str, Any]]:
     """Model, version and weight in basis points of each `MODEL:VERSION[=PERCENT]`. Raises UsageError."""
-    found: list[dict[str, Any]] = []
     for text in variants:
-        match = _VARIANT.fullmatch(text)
-        if match is None:
-            raise click.UsageError(f"{text!r} is not MODEL:VERSION or MODEL:VERSION=PERCENT")
-        percent = match["percent"] or ("100" if len(variants) == 1 else None)
-        if percent is None:
+        if len(variants) > 1 and "=" not in text:
             raise click.UsageError(f"{text!r} has no weight; give each of several versions one, as in {text}=50")
-        points = Decimal(percent) * 100
-        if points != int(points):
-            raise click.UsageError(f"{text!r}: a weight has at most two decimals")
-        found.append({"model": match["model"], "version": match["version"], "weight": int(points)})
+    found = [_share(text) for text in variants]
     total = sum(item["weight"] for item in found)
     if total != 10_000:
         raise click.UsageError(f"the weights sum to {total / 100:g} %, not 100 %")
     return found
+
+
+def _share(text: str) -> dict[str, Any]:
+    """Of one `MODEL:VERSION[=PERCENT]`; all when it names no percentage."""
+    match = _VARIANT.fullmatch(text)
+    if match is None:
+        raise click.UsageError(f"{text!r} is not MODEL:VERSION or MODEL:VERSION=PERCENT")
+    points = Decimal(match["percent"] or "100") * 100
+    if points != int(points):
+        raise click.UsageError(f"{text!r}: a weight has at most two decimals")
+    return {"model": match["model"], "version": match["version"], "weight": int(points)}
 
 
 def current_revision(connection: Connection, service: str) -> int:
@@ -152,7 +167,8 @@ def show_binding(connection: Connection, reply: Any) -> None:
         show_json(binding)
         return
     variants = ", ".join(variant_text(item) for item in binding["variants"])
-    click.echo(f"{binding['service']} revision {binding['revision']}: {variants}")
+    shadows = "".join(f", shadow {variant_text(item)}" for item in binding["shadows"])
+    click.echo(f"{binding['service']} revision {binding['revision']}: {variants}{shadows}")
 
 
 def variant_text(variant: dict[str, Any]) -> str:

@@ -56,6 +56,8 @@ def show(connection: Connection, name: str) -> None:
     for key in ("service", "revision", "app", "app_parameters", "is_default"):
         click.echo(f"{key}: {found[key]}")
     click.echo(f"variants: {_variants(found['variants'])}")
+    if found["shadows"]:
+        click.echo(f"shadows: {_variants(found['shadows'])}")
     click.echo(f"previous: {_variants(found['previous']) or 'none'}")
     if figures:
         show_table(_COLUMNS, [_figure_row(one) for one in figures])

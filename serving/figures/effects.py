@@ -87,7 +87,7 @@ class Effects:
             if not math.isnan(score):
                 tally.answer(score, seconds)
             return (self._seal.make(prefix, score, self._clock()),) if attributed else ()
-        column = scores[:, 0] if scores.shape[1] == 1 else scores.max(axis=1)
+        column = _counted(scores)
         tally.answers(column[~np.isnan(column)], seconds)
         if not attributed:
             return ()
@@ -96,7 +96,7 @@ class Effects:
 
     def shadowed(self, service: str, variant: str, scores: Scores, answers: Scores, seconds: float) -> None:
         """Count what a shadow would have answered, beside what was answered."""
-        column, given = scores[:, 0], answers[:, 0]
+        column, given = _counted(scores), _counted(answers)
         both = ~(np.isnan(column) | np.isnan(given))
         tally = self._tally(Subject(service, variant, shadow=True))
         tally.answers(column[~np.isnan(column)], seconds)
@@ -203,3 +203,9 @@ class Effects:
             for subject, cells in taken.items():
                 self._tallies[subject].give_back(cells)
             raise
+
+
+def _counted(scores: Scores) -> Scores:
+    """One score a row: of several the largest."""
+    column: Scores = scores[:, 0] if scores.shape[1] == 1 else scores.max(axis=1)
+    return column

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
@@ -64,10 +64,10 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
 
     @answering_method
     async def PublishOnline(self, request: wire.PublishOnlineRequest, context: object) -> wire.PublishOnlineReply:
-        weights = [VariantWeight(_model(item.model, item.version), item.weight) for item in request.variants]
+        weights, shadows = _wanted(request.variants), _wanted(request.shadows)
         async with self._changing(context, "PublishOnline", request.service, self._service_state):
             bound = await self._publishing.online(
-                request.service, request.revision, weights, request.app, request.app_parameters
+                request.service, request.revision, weights, request.app, request.app_parameters, shadows
             )
         return _binding(request.service, bound)
 
@@ -143,12 +143,21 @@ def _model(model: str, version: str) -> ModelId:
     return ModelId(model, version)
 
 
+def _wanted(items: Iterable[wire.VariantWeight]) -> list[VariantWeight]:
+    return [VariantWeight(_model(item.model, item.version), item.weight) for item in items]
+
+
 def _weights(variants: tuple[Variant, ...]) -> list[wire.VariantWeight]:
     return [wire.VariantWeight(model=item.model, version=item.version, weight=item.weight) for item in variants]
 
 
 def _binding(name: str, service: Service) -> wire.PublishOnlineReply:
-    return wire.PublishOnlineReply(service=name, revision=service.revision, variants=_weights(service.current.variants))
+    return wire.PublishOnlineReply(
+        service=name,
+        revision=service.revision,
+        variants=_weights(service.current.variants),
+        shadows=_weights(service.current.shadows),
+    )
 
 
 def _service(name: str, service: Service, is_default: bool) -> wire.ServiceStatus:
@@ -160,6 +169,7 @@ def _service(name: str, service: Service, is_default: bool) -> wire.ServiceStatu
         app=service.current.app,
         app_parameters=service.current.app_parameters,
         is_default=is_default,
+        shadows=_weights(service.current.shadows),
     )
 
 

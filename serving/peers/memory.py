@@ -35,6 +35,9 @@ class LocalHosts:
             return _failed(party, handle, user_ids, PartyStatus.MISMATCH)
         return HostPartials(party, answer.values, answer.statuses, [CacheLevel.NONE] * len(user_ids))
 
+    async def shadow(self, party: str, handle: ModelHandle, user_ids: Sequence[str], deadline: float) -> HostPartials:
+        return await self.fetch(party, handle, user_ids, deadline)
+
 
 def _failed(party: str, handle: ModelHandle, user_ids: Sequence[str], status: PartyStatus) -> HostPartials:
     rows = len(user_ids)

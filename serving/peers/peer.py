@@ -15,6 +15,7 @@ from loaders.loader import Partial, PartialForm, PartialSpec
 from serving.errors import PeerUnavailableError
 from serving.lifecycle import LoadState, ReplicaOutcome
 from serving.pool import ModelId
+from serving.settings import Purpose
 from serving.transport import Channel, Code, RpcError
 from tessera.v1 import federation_pb2 as wire
 
@@ -64,7 +65,13 @@ class Peer:
         self._clock = clock
 
     async def infer(
-        self, model: ModelId, binding_digest: str, user_ids: Sequence[str], wanted: PartialSpec, deadline: float
+        self,
+        model: ModelId,
+        binding_digest: str,
+        user_ids: Sequence[str],
+        wanted: PartialSpec,
+        deadline: float,
+        purpose: Purpose = Purpose.INFER,
     ) -> PeerAnswer:
         """This peer's partials. Never raises for what the peer or the network does."""
         request = wire.InferRequest(
@@ -72,6 +79,7 @@ class Peer:
             model=model.model,
             version=model.version,
             binding_digest=bytes.fromhex(binding_digest),
+            purpose=f"PURPOSE_{purpose.name}",
             attempt_id=secrets.token_bytes(16),
             user_ids=user_ids,
         )

@@ -16,7 +16,7 @@ from serving.cache.tiered import TieredCache
 from serving.peers.partials import HostPartials
 from serving.peers.peer import LATE, Peer, PeerAnswer
 from serving.pool import ModelHandle
-from serving.settings import CacheSettings
+from serving.settings import CacheSettings, Purpose
 
 KEPT = {PartyStatus.OK, PartyStatus.NOT_FOUND}
 """Only answers are cached, never failures."""
@@ -73,6 +73,20 @@ class RemotePartials:
         except TimeoutError:
             return self._late(party, handle, keys)
         return _partials(party, handle.wanted[party], found, "".join(reasons))
+
+    async def shadow(self, party: str, handle: ModelHandle, user_ids: Sequence[str], deadline: float) -> HostPartials:
+        """As `fetch`, for a version that answers nobody. Nothing is kept, and no answer waits for the same call: the
+        host may refuse it."""
+        known = self.cached(party, handle, user_ids)
+        if known is not None:
+            return known
+        peer = self._peers.get(party)
+        if peer is None:
+            return self._failed(party, handle, user_ids, PartyStatus.UNREACHABLE, "the settings give it no address")
+        wanted, digest = handle.wanted[party], handle.artifact.binding_digest
+        answer = await peer.infer(handle.id, digest, user_ids, wanted, deadline, Purpose.SHADOW)
+        levels = [CacheLevel.NONE] * len(user_ids)
+        return HostPartials(party, answer.values, answer.statuses, levels, answer.reason)
 
     def _late(self, party: str, handle: ModelHandle, keys: Sequence[bytes]) -> HostPartials:
         """What arrived in time; the other rows are TIMEOUT."""

@@ -34,28 +34,32 @@ class VariantWeight(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., weight: _Optional[int] = ...) -> None: ...
 
 class PublishOnlineRequest(_message.Message):
-    __slots__ = ("service", "revision", "variants", "app", "app_parameters")
+    __slots__ = ("service", "revision", "variants", "app", "app_parameters", "shadows")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     VARIANTS_FIELD_NUMBER: _ClassVar[int]
     APP_FIELD_NUMBER: _ClassVar[int]
     APP_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    SHADOWS_FIELD_NUMBER: _ClassVar[int]
     service: str
     revision: int
     variants: _containers.RepeatedCompositeFieldContainer[VariantWeight]
     app: str
     app_parameters: str
-    def __init__(self, service: _Optional[str] = ..., revision: _Optional[int] = ..., variants: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ..., app: _Optional[str] = ..., app_parameters: _Optional[str] = ...) -> None: ...
+    shadows: _containers.RepeatedCompositeFieldContainer[VariantWeight]
+    def __init__(self, service: _Optional[str] = ..., revision: _Optional[int] = ..., variants: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ..., app: _Optional[str] = ..., app_parameters: _Optional[str] = ..., shadows: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ...) -> None: ...
 
 class PublishOnlineReply(_message.Message):
-    __slots__ = ("service", "revision", "variants")
+    __slots__ = ("service", "revision", "variants", "shadows")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     VARIANTS_FIELD_NUMBER: _ClassVar[int]
+    SHADOWS_FIELD_NUMBER: _ClassVar[int]
     service: str
     revision: int
     variants: _containers.RepeatedCompositeFieldContainer[VariantWeight]
-    def __init__(self, service: _Optional[str] = ..., revision: _Optional[int] = ..., variants: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ...) -> None: ...
+    shadows: _containers.RepeatedCompositeFieldContainer[VariantWeight]
+    def __init__(self, service: _Optional[str] = ..., revision: _Optional[int] = ..., variants: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ..., shadows: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ...) -> None: ...
 
 class RollbackRequest(_message.Message):
     __slots__ = ("service", "revision")
@@ -128,7 +132,7 @@ class ListServicesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ServiceStatus(_message.Message):
-    __slots__ = ("service", "revision", "variants", "previous", "app", "app_parameters", "is_default")
+    __slots__ = ("service", "revision", "variants", "previous", "app", "app_parameters", "is_default", "shadows")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     VARIANTS_FIELD_NUMBER: _ClassVar[int]
@@ -136,6 +140,7 @@ class ServiceStatus(_message.Message):
     APP_FIELD_NUMBER: _ClassVar[int]
     APP_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     IS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    SHADOWS_FIELD_NUMBER: _ClassVar[int]
     service: str
     revision: int
     variants: _containers.RepeatedCompositeFieldContainer[VariantWeight]
@@ -143,7 +148,8 @@ class ServiceStatus(_message.Message):
     app: str
     app_parameters: str
     is_default: bool
-    def __init__(self, service: _Optional[str] = ..., revision: _Optional[int] = ..., variants: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ..., previous: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ..., app: _Optional[str] = ..., app_parameters: _Optional[str] = ..., is_default: _Optional[bool] = ...) -> None: ...
+    shadows: _containers.RepeatedCompositeFieldContainer[VariantWeight]
+    def __init__(self, service: _Optional[str] = ..., revision: _Optional[int] = ..., variants: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ..., previous: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ..., app: _Optional[str] = ..., app_parameters: _Optional[str] = ..., is_default: _Optional[bool] = ..., shadows: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ...) -> None: ...
 
 class ListServicesReply(_message.Message):
     __slots__ = ("services",)

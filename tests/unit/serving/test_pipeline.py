@@ -106,6 +106,7 @@ class World:
     pool: ModelPool
     table: RouteTable
     clock: Clock
+    effects: Effects
 
     def bind(self, *variants: tuple[str, int], app: App | None = None, epoch: int = 1) -> None:
         """Service `s` with these versions and weights."""
@@ -147,7 +148,7 @@ def make_world(folder: Path, source: MemoryFeatureSource, limits: Limits) -> Wor
     effects = Effects(MemoryFigureStore(), b"s" * 32)
     answers = Answers(ResultCache(100, 120.0, clock), effects)
     pipeline = Pipeline(table, pools["bank"], hosts, answers, limits)
-    world = World(pipeline, pools["bank"], table, clock)
+    world = World(pipeline, pools["bank"], table, clock, effects)
     world.bind(("1", BUCKETS))
     return world
 

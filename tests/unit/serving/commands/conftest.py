@@ -55,7 +55,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
     def PublishOnline(self, request, context):
         self._note("PublishOnline", request, context)
         return admin_pb2.PublishOnlineReply(
-            service=request.service, revision=request.revision + 1, variants=request.variants
+            service=request.service, revision=request.revision + 1, variants=request.variants, shadows=request.shadows
         )
 
     def Rollback(self, request, context):

@@ -114,3 +114,9 @@ def test_a_node_that_is_not_there_is_named(tessera, nobody):
     assert result.stderr == (
         f"Error: UNAVAILABLE: no node answers at {nobody}; start one with `tessera serve --config FILE`\n"
     )
+
+
+def test_online_takes_shadows(tessera, admin):
+    result = tessera("model", "online", "credit", "lr:v2", "--shadow", "lr:v3=5", "--shadow", "lr:v4")
+    assert result.stdout == "credit revision 8: lr:v2=100%, shadow lr:v3=5%, shadow lr:v4=100%\n"
+    assert [(one.version, one.weight) for one in admin.asked[-1].shadows] == [("v3", 500), ("v4", 10_000)]

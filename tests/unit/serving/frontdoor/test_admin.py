@@ -117,6 +117,21 @@ async def test_online_rollback_and_lists(bank: Party) -> None:
     assert back == wire.PublishOnlineReply(service="s", revision=3, variants=[weight(V1)])
 
 
+async def test_a_shadow_is_bound_held_and_listed(bank: Party, shop: Party) -> None:
+    for model in (V1, V2):
+        await bank.admin.PublishLoad(load(model))
+    bound = await bank.admin.PublishOnline(online(weight(V1), shadows=[weight(V2, 500)]))
+    assert (bound.variants, bound.shadows) == ([weight(V1)], [weight(V2, 500)])
+    [status] = (await bank.admin.ListServices(wire.ListServicesRequest())).services
+    assert status.shadows == [weight(V2, 500)]
+    for party in (bank, shop):
+        code, _ = await refused(party.admin.Unload(wire.UnloadRequest(model="m", version="2")))
+        assert code is Code.FAILED_PRECONDITION
+    await bank.admin.PublishOnline(online(weight(V1), revision=1))
+    back = await bank.admin.Rollback(wire.RollbackRequest(service="s", revision=2))
+    assert back.shadows == [weight(V2, 500)]
+
+
 async def test_models_are_listed_with_state_digest_and_who_needs_them(bank: Party, registries: dict[str, Path]) -> None:
     await bank.admin.PublishLoad(load(V1))
     await bank.admin.PublishOnline(online(weight(V1)))
@@ -169,6 +184,13 @@ async def test_a_host_refuses_to_unload_what_a_guest_holds_unless_forced(bank: P
         ("PublishOnline", online(weight(V1), app="x"), Code.INVALID_ARGUMENT, "unknown app 'x'"),
         ("PublishOnline", wire.PublishOnlineRequest(variants=[weight(V1)]), Code.INVALID_ARGUMENT, "name a service"),
         ("PublishOnline", online(weight(MISSING)), Code.FAILED_PRECONDITION, "party 'shop'"),
+        (
+            "PublishOnline",
+            online(weight(V1), shadows=[weight(V1)]),
+            Code.INVALID_ARGUMENT,
+            "twice among variants and shadows",
+        ),
+        ("PublishOnline", online(weight(V1), shadows=[weight(V2, 0)]), Code.INVALID_ARGUMENT, "1 to 10000"),
         ("Rollback", wire.RollbackRequest(service="x"), Code.NOT_FOUND, "unknown service 'x'"),
         ("Unload", wire.UnloadRequest(model="m", version="7"), Code.NOT_FOUND, "m/7 is not loaded"),
         ("SetDefaultService", wire.SetDefaultServiceRequest(service="x"), Code.NOT_FOUND, "unknown service 'x'"),

@@ -7,7 +7,7 @@ from serving.cache.memory import MemoryTier
 from serving.cache.tier import Entry
 from serving.cache.tiered import TieredCache
 from serving.peers.remote import RemotePartials
-from serving.settings import CacheSettings
+from serving.settings import CacheSettings, PeerSettings, Purpose
 from tests.clock import Clock
 from tests.unit.serving.peers.host_party import partial, shop
 
@@ -184,3 +184,24 @@ async def test_a_thousand_callers_for_one_user_make_one_call(guest):
     found = await asyncio.gather(*(guest.fetch("u1") for _ in range(1_000)))
     assert guest.host.asked == [["u1"]]
     assert all(answer.values.tolist() == [[partial("u1")]] for answer in found)
+
+
+async def test_a_shadow_says_so_and_leaves_nothing_behind(tmp_path):
+    async with shop(tmp_path, allowed=PeerSettings(purposes=(Purpose.SHADOW,))) as host:
+        guest = Guest(host, Clock())
+        deadline = asyncio.get_running_loop().time() + 5.0
+        found = await guest.remote.shadow("shop", host.handle, ["u1", "nobody"], deadline)
+        assert (found.statuses, found.levels) == ([OK, NOT_FOUND], [NONE, NONE])
+        assert found.values.tolist() == [[partial("u1")], [0.0]]
+        assert guest.cached("u1") is None
+        assert (await guest.fetch("u1")).statuses == [REJECTED]
+
+
+async def test_a_shadow_that_the_host_refuses_costs_no_answer(guest):
+    await guest.fetch("u1")
+    deadline = asyncio.get_running_loop().time() + 5.0
+    refused = await guest.remote.shadow("shop", guest.host.handle, ["u1", "u2"], deadline)
+    assert refused.statuses == [REJECTED, REJECTED]
+    assert "shadow calls" in refused.reason
+    assert (await guest.remote.shadow("shop", guest.host.handle, ["u1"], deadline)).levels == [L2]
+    assert (await guest.fetch("u2")).statuses == [OK]

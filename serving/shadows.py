@@ -1,0 +1,81 @@
+"""Shadow variants: versions that run beside the ones that answer, and whose scores only the figures see.
+
+A shadow begins when the answer is there, and nobody waits for it. While too many run, more are left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from apps.app import AppError, Request, Response
+from loaders.signature import FeatureError
+from serving.errors import TesseraError
+from serving.figures.scores import Scores
+from serving.routing import ServiceRoute, Target, VariantRoute
+
+logger = logging.getLogger(__name__)
+
+MAX_RUNNING = 32
+"""Calls; one of many rows counts as one."""
+
+Execute = Callable[[Target, Request], Awaitable[Response]]
+
+
+class Comparing(Protocol):
+    """Counts what a shadow would have answered."""
+
+    def shadowed(self, service: str, variant: str, scores: Scores, answers: Scores, seconds: float) -> None: ...
+
+
+class Shadows:
+    """`execute` runs one version for the rows of a request. `clock` is monotonic seconds."""
+
+    def __init__(self, execute: Execute, comparing: Comparing, clock: Callable[[], float]) -> None:
+        self.left_out = 0
+        """Calls for which there was no room, or whose shadow failed."""
+        self._execute = execute
+        self._comparing = comparing
+        self._clock = clock
+        self._running: set[asyncio.Task[None]] = set()
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def follow(self, route: ServiceRoute, request: Request, response: Response) -> None:
+        """Begin the shadows of an answered request; returns at once."""
+        for shadow in route.shadows:
+            rows = [row for row, user in enumerate(request.user_ids) if route.is_in(shadow, user or request.case_id)]
+            if not rows:
+                continue
+            if len(self._running) >= MAX_RUNNING:
+                self.left_out += 1
+                continue
+            part = request if len(rows) == request.rows else request.select(rows)
+            task = asyncio.create_task(self._follow(route, shadow, part, response.scores[rows]))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def stop(self) -> None:
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running)
+
+    async def _follow(self, route: ServiceRoute, shadow: VariantRoute, request: Request, answers: Scores) -> None:
+        began = self._clock()
+        try:
+            target = Target(shadow.model, route.app, shadow.name, route.service, route.revision)
+            response = await self._execute(target, request)
+        except (TesseraError, FeatureError, AppError) as error:
+            self.left_out += 1
+            logger.debug("shadow %s of service %s: %s", shadow.name, route.service, error)
+        except Exception:
+            self.left_out += 1
+            logger.exception("shadow %s of service %s failed", shadow.name, route.service)
+        else:
+            seconds = self._clock() - began
+            self._comparing.shadowed(route.service, shadow.name, response.scores, answers, seconds)
