@@ -9,27 +9,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
-from redis.asyncio import ConnectionPool, Redis
-from redis.asyncio.client import Pipeline
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+import hiredis
 
 from serving.cache.circuit import Circuit
 from serving.cache.codec import decode, encode
 from serving.cache.counts import Counts
+from serving.cache.redis_connection import BusyError, RedisAddress, RedisConnection, packed
 from serving.cache.tier import MISS, CacheTier, Entry, Found, Miss
 
-CONNECTIONS = 16
 WRITE_TIMEOUT_S = 1.0
 """For one batch of writes: nobody waits for it."""
 PIPELINE = 64
-"""Commands after which what is waiting makes another round trip: building one keeps the event loop for 20 µs."""
-QUEUE_BATCHES = 1_000
-"""Batches waiting to be written; the oldest goes when there are more."""
+"""Entries after which what is waiting makes another round trip: to pack so many keeps the event loop for 0.2 ms."""
+QUEUE_ENTRIES = 20_000
+"""Entries waiting to be written; the oldest batch goes when there are more."""
 JITTER = 0.1
 """Entries written together expire within this share of their time, never later than they say."""
 
@@ -47,22 +44,13 @@ class RedisTier(CacheTier):
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        pool = ConnectionPool.from_url(
-            url,
-            socket_timeout=WRITE_TIMEOUT_S,
-            socket_connect_timeout=WRITE_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),  # the circuit decides when to try again
-            driver_info=None,  # else each connection looks up its own version on disk
-        )
-        self._client = Redis.from_pool(pool)
-        # Not a BlockingConnectionPool: callers that give up would wait for its lock, past their timeout.
-        self._free = asyncio.Semaphore(CONNECTIONS)
+        self._connection = RedisConnection(RedisAddress.of(url))
         self._timeout_s = timeout_s
         self._clock = clock
         self._circuit = Circuit("the shared cache", monotonic)
         self._waiting: deque[Writes | asyncio.Future[None]] = deque()
         self._writer: asyncio.Task[None] | None = None
-        self._abandoned: set[asyncio.Task[Any]] = set()
+        self._waiting_entries = 0
         self.counts = Counts()
 
     @property
@@ -70,10 +58,7 @@ class RedisTier(CacheTier):
         return self._circuit.is_open
 
     async def get_many(self, keys: Sequence[bytes]) -> list[Found]:
-        values = await self._ask(lambda: self._client.mget(keys), self._timeout_s) if keys else None
-        if values is None:
-            self.counts.misses += len(keys)
-            return [MISS] * len(keys)
+        values = await self._values(keys) if keys else []
         now_s = self._clock()
         found = [_usable(value, now_s) for value in values]
         misses = found.count(MISS)
@@ -82,8 +67,10 @@ class RedisTier(CacheTier):
         return found
 
     async def put_many(self, entries: Mapping[bytes, Entry]) -> None:
-        if entries:
-            self._enqueue(dict(entries))
+        """In pieces: the event loop gets its turn between two."""
+        left = iter(entries.items())
+        while piece := dict(islice(left, PIPELINE)):
+            self._enqueue(piece)
 
     async def drop_many(self, keys: Sequence[bytes]) -> None:
         """Returns when the keys are gone, or the server has failed: then their own TTL is what ends them."""
@@ -107,12 +94,11 @@ class RedisTier(CacheTier):
                 await asyncio.wait({writer})
             while self._waiting:
                 self._give_up()
-        if self._abandoned:
-            await asyncio.wait(self._abandoned, timeout=2 * WRITE_TIMEOUT_S)
-        await self._client.aclose()
+        await self._connection.close()
 
     def _enqueue(self, writes: Writes) -> None:
-        while len(self._waiting) >= QUEUE_BATCHES:
+        self._waiting_entries += len(writes)
+        while self._waiting and self._waiting_entries > QUEUE_ENTRIES:
             self._give_up()
         self._waiting.append(writes)
         if self._writer is None or self._writer.done():
@@ -123,68 +109,76 @@ class RedisTier(CacheTier):
         if isinstance(oldest, asyncio.Future):
             _reach(oldest)
         else:
+            self._waiting_entries -= len(oldest)
             self.counts.shed += len(oldest)
 
     async def _write(self) -> None:
         while self._waiting:
-            pipeline = self._client.pipeline(transaction=False)
             marks: list[asyncio.Future[None]] = []
+            commands: list[bytes] = []
             stores = 0
-            while self._waiting and len(pipeline) < PIPELINE:
+            while self._waiting and len(commands) < PIPELINE:
                 writes = self._waiting.popleft()
                 if isinstance(writes, asyncio.Future):
                     marks.append(writes)
-                elif isinstance(writes, Mapping):
-                    stores += self._store(pipeline, writes)
+                    continue
+                self._waiting_entries -= len(writes)
+                if isinstance(writes, Mapping):
+                    sets = self._sets(writes)
+                    stores += len(sets)
+                    commands += sets
                 else:
-                    pipeline.delete(*writes)
+                    commands.append(packed("DEL", *writes))
             try:
-                if len(pipeline) and await self._ask(pipeline.execute, WRITE_TIMEOUT_S) is not None:
+                if commands and await self._ask(b"".join(commands), len(commands), WRITE_TIMEOUT_S) is not None:
                     self.counts.fills += stores
             finally:
                 for mark in marks:
                     _reach(mark)
 
-    def _store(self, pipeline: Pipeline, entries: Mapping[bytes, Entry]) -> int:
-        """Returns how many are still worth storing."""
+    def _sets(self, entries: Mapping[bytes, Entry]) -> list[bytes]:
+        """One command for each that is still worth storing."""
         now_s = self._clock()
-        lasting = [(key, entry) for key, entry in entries.items() if entry.stale_until > now_s]
-        for key, entry in lasting:
-            pipeline.set(key, encode(entry), px=_ttl_ms(key, entry.stale_until - now_s))
-        return len(lasting)
+        return [
+            packed("SET", key, encode(entry), "PX", str(_ttl_ms(key, entry.stale_until - now_s)))
+            for key, entry in entries.items()
+            if entry.stale_until > now_s
+        ]
 
-    async def _ask(self, command: Callable[[], Awaitable[Any]], timeout_s: float) -> list[Any] | None:
-        """The server's reply; None when it fails, or has failed and is left alone."""
+    async def _values(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        replies = await self._ask(packed("MGET", *keys), 1, self._timeout_s)
+        if replies is None:
+            return [None] * len(keys)
+        [values] = replies
+        if not isinstance(values, list) or len(values) != len(keys):
+            self._failed("the server answered something else")
+            self._connection.drop("the server answered something else")
+            return [None] * len(keys)
+        return values
+
+    async def _ask(self, commands: bytes, replies: int, timeout_s: float) -> list[Any] | None:
+        """The server's replies; None when it fails, or has failed and is left alone."""
         if not self._circuit.allows():
             self.counts.shed += 1
             return None
-        asked = asyncio.create_task(self._send(command))
         try:
-            await asyncio.wait({asked}, timeout=timeout_s)
-        finally:
-            if not asked.done():
-                self._abandon(asked)
-        reply = asked.result() if asked.done() else TimeoutError(f"no answer within {timeout_s:g} s")
-        if isinstance(reply, list):
-            self._circuit.succeeded()
-            return reply
+            answer = await self._connection.send(commands, replies, timeout_s)
+        except BusyError:
+            self.counts.shed += 1
+            return None
+        except OSError as error:
+            self._failed(str(error))
+            return None
+        refused = next((reply for reply in answer if isinstance(reply, hiredis.ReplyError)), None)
+        if refused is not None:
+            self._failed(str(refused))
+            return None
+        self._circuit.succeeded()
+        return answer
+
+    def _failed(self, reason: str) -> None:
         self.counts.errors += 1
-        self._circuit.failed(str(reply) or type(reply).__name__)
-        return None
-
-    async def _send(self, command: Callable[[], Awaitable[Any]]) -> list[Any] | Exception:
-        try:
-            async with self._free:
-                reply: list[Any] = await command()
-                return reply
-        except (RedisError, OSError, TimeoutError) as error:
-            return error
-
-    def _abandon(self, asked: asyncio.Task[Any]) -> None:
-        """A task of its own, because the client may miss a cancellation while it connects; it ends by itself then."""
-        asked.cancel()
-        self._abandoned.add(asked)
-        asked.add_done_callback(self._abandoned.discard)
+        self._circuit.failed(reason)
 
 
 def _reach(mark: asyncio.Future[None]) -> None:
@@ -192,8 +186,8 @@ def _reach(mark: asyncio.Future[None]) -> None:
         mark.set_result(None)
 
 
-def _usable(value: bytes | None, now_s: float) -> Found:
-    entry = MISS if value is None else decode(value)
+def _usable(value: object, now_s: float) -> Found:
+    entry = decode(value) if isinstance(value, bytes) else MISS
     return MISS if isinstance(entry, Miss) or entry.stale_until <= now_s else entry
 
 
