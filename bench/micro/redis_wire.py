@@ -10,6 +10,7 @@ import atexit
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
@@ -17,10 +18,10 @@ import uvloop
 from redis.asyncio import BlockingConnectionPool, Redis
 
 from apps.app import PartyStatus
-from serving.cache.embedded import EmbeddedRedis
 from serving.cache.redis import RedisTier
 from serving.cache.redis_connection import RedisAddress, RedisConnection, packed
 from serving.cache.tier import Entry
+from tests.redis_server import redis_server
 
 KEYS = [b"t1:bank:0:%016d" % number for number in range(1_000)]
 END = time.time() + 1e6
@@ -104,13 +105,6 @@ def _loop() -> asyncio.AbstractEventLoop:
 @cache
 def _server() -> str:
     """Ends with this process."""
-    folder = tempfile.TemporaryDirectory()
-    server = EmbeddedRedis(Path(folder.name), 64 << 20)
-    _loop().run_until_complete(server.start())
-
-    def end() -> None:
-        _loop().run_until_complete(server.stop())
-        folder.cleanup()
-
-    atexit.register(end)
-    return server.url
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(redis_server(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
