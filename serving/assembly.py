@@ -28,7 +28,6 @@ from serving.figures.store import FigureStore
 from serving.frontdoor import admin, federation, inference
 from serving.frontdoor.fate import doors as fate_doors
 from serving.frontdoor.fate.doors import FateNode, Ports
-from serving.frontdoor.fate.signing import access_keys
 from serving.frontdoor.http import HttpDoor
 from serving.frontdoor.oip import service as oip
 from serving.frontdoor.oip.control import Repository
@@ -40,8 +39,10 @@ from serving.holds import HoldUpkeep
 from serving.host import HostSide
 from serving.http_port import HttpServer
 from serving.node import Listener, Node, NodeState, Part, Port
+from serving.peers.fate import FatePeer, Sender
 from serving.peers.peer import Peer
 from serving.peers.remote import RemotePartials
+from serving.peers.signing import AccessKey, access_keys
 from serving.pipeline import Answers, Pipeline
 from serving.pool import ModelPool
 from serving.publishing import Publishing
@@ -50,12 +51,13 @@ from serving.readings import cache_metrics, figure_metrics, lag_metrics, model_m
 from serving.reconciler import Reconciler
 from serving.replicas import Replicas
 from serving.security import own_credentials, port_credentials
-from serving.settings import Role, Settings
+from serving.settings import PeerProtocol, PeerSettings, Role, Settings
 from serving.telemetry.exposition import Exposition, request_metrics
 from serving.telemetry.lag import LoopLag
 from serving.telemetry.requests import RequestFigures
 from serving.telemetry.shared import SharedExposition
-from serving.transport import ChannelOptions, Server, ServerOptions, channel, server
+from serving.transport import Channel, ChannelOptions, Server, ServerOptions, channel, server
+from serving.unmanaged import UnmanagedHosts
 
 
 async def assemble(settings: Settings) -> Node:
@@ -67,8 +69,10 @@ async def assemble(settings: Settings) -> Node:
 
     pool = ModelPool(settings.limits.pool_max_bytes)
     reconciler = Reconciler(Path(settings.registry), settings.party, pool)
-    peers = await _peers(settings)
-    publishing = Publishing(replicas, reconciler, pool, peers, settings.limits.load_timeout_s)
+    keys = await asyncio.to_thread(access_keys, settings.fate)
+    peers = await _peers(settings, pool, keys)
+    unmanaged = _unmanaged(settings, peers)
+    publishing = Publishing(replicas, reconciler, pool, peers, settings.limits.load_timeout_s, unmanaged)
     upkeep = HoldUpkeep(publishing.keep_holds)
 
     memory, shared = _remote_tiers(settings)
@@ -78,8 +82,7 @@ async def assemble(settings: Settings) -> Node:
     effects = Effects(await asyncio.to_thread(_figure_store, settings), secret)
     pipeline = Pipeline(publishing.routes, pool, remote, Answers(results, effects), settings.limits)
     sources = _sources(settings)
-    admission = await asyncio.to_thread(make_admission, settings, secret)
-    host = HostSide(pool, sources, admission)
+    host = HostSide(pool, sources, await asyncio.to_thread(make_admission, settings, secret))
 
     figures, lag, audit, access = RequestFigures(), LoopLag(), AuditLog(state_dir), Access(settings)
     service, party, operator = _servers(settings)
@@ -91,7 +94,6 @@ async def assemble(settings: Settings) -> Node:
     def readiness() -> Readiness:
         return report(node.state is NodeState.READY, node.state.value, checks)
 
-    keys = await asyncio.to_thread(access_keys, settings.fate)
     described = FateNode(settings, publishing, pool, pipeline, audit, access, readiness, host, keys)
     protocols = _foreign_protocols(described, Ports(service, party, operator), figures)
     readings = (
@@ -190,17 +192,28 @@ def _ports(settings: Settings, servers: tuple[Server, Server, Server], http: Htt
     )
 
 
-async def _peers(settings: Settings) -> dict[str, Peer]:
+async def _peers(settings: Settings, pool: ModelPool, keys: Mapping[str, AccessKey]) -> dict[str, Peer]:
     """A peer's certificate must name the party."""
 
     def options(party: str) -> ChannelOptions:
         return ChannelOptions(credentials=own_credentials(settings, "party", party))
 
+    def peer_of(party: str, peer: PeerSettings, link: Channel) -> Peer:
+        if peer.protocol is PeerProtocol.TESSERA:
+            return Peer(party, link)
+        secret = keys[peer.app_key].secret if peer.app_key else b""
+        return FatePeer(party, link, pool, Sender(settings.party, settings.fate.user_id or "id", peer.app_key, secret))
+
     return {
-        party: Peer(party, channel(settings.transport, peer.address, await asyncio.to_thread(options, party)))
+        party: peer_of(party, peer, channel(settings.transport, peer.address, await asyncio.to_thread(options, party)))
         for party, peer in settings.peers.items()
         if peer.address
     }
+
+
+def _unmanaged(settings: Settings, peers: Mapping[str, Peer]) -> UnmanagedHosts:
+    fate = {party: peer for party, peer in peers.items() if isinstance(peer, FatePeer)}
+    return UnmanagedHosts(fate, {party: settings.peers[party].probe_user for party in fate})
 
 
 def _remote_tiers(settings: Settings) -> tuple[MemoryTier, RedisTier | None]:

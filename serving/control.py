@@ -47,12 +47,13 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
 
 class Binding(msgspec.Struct, frozen=True, kw_only=True):
     """What a service name leads to. `app_parameters` is a JSON object. `shadows` run without answering, for the users
-    in their ranges."""
+    in their ranges. `unmanaged`: hosts without holds that an operator has accepted."""
 
     variants: tuple[Variant, ...]
     app: str
     app_parameters: str = ""
     shadows: tuple[Variant, ...] = ()
+    unmanaged: tuple[str, ...] = ()
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):

@@ -52,11 +52,13 @@ class LoadState(IntEnum):
     LOADED = 0
     ALREADY_LOADED = 1
     FAILED = 2
+    UNMANAGED = 3
+    """The party takes no orders of this kind; it loads for itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaOutcome:
-    """`reason` is public and only there when FAILED."""
+    """`reason` is public and only there when FAILED or UNMANAGED."""
 
     party: str
     replica: str

@@ -23,6 +23,7 @@ from serving.pool import ModelHandle, ModelId, ModelPool
 from serving.reconciler import Reconciler
 from serving.replicas import Replicas
 from serving.routing import RouteTable
+from serving.unmanaged import NOBODY, Acceptance, UnmanagedHosts
 from serving.wanted import Wanted
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,18 @@ class ModelStatus:
     life: Lifecycle
     handle: ModelHandle | None
     held_by: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Of a binding, beside its variants: `shadows` run beside them for a share of the users; `acceptance` of hosts that
+    take no holds."""
+
+    shadows: Sequence[bindings.VariantWeight] = ()
+    acceptance: Acceptance = NOBODY
+
+
+PLAIN = Terms()
 
 
 class PublishingPeer(HoldingPeer, Protocol):
@@ -60,7 +73,9 @@ class Publishing:
         pool: ModelPool,
         peers: Mapping[str, PublishingPeer],
         load_timeout_s: float,
+        unmanaged: UnmanagedHosts | None = None,
     ) -> None:
+        self._unmanaged = unmanaged or UnmanagedHosts()
         self._party = replicas.party
         self._replicas = replicas
         self._wanted = Wanted(replicas.store)
@@ -156,25 +171,27 @@ class Publishing:
         weights: Sequence[bindings.VariantWeight],
         app: str = "",
         app_parameters: str = "",
-        shadows: Sequence[bindings.VariantWeight] = (),
+        terms: Terms = PLAIN,
     ) -> Service:
-        """Bind versions to a service after every party confirmed that it holds them; `shadows` run beside them, for a
-        share of the users. Raises ConflictError for a stale
-        revision or a version that some party does not hold, InvalidRequestError for wrong weights or app."""
+        """Bind versions to a service after every party confirmed that it holds them, or was accepted unmanaged. Raises
+        ConflictError for a stale revision or a version that some party does not hold, InvalidRequestError for wrong
+        weights or app."""
         bindings.check_weights(service, weights)
-        bindings.check_shadows(shadows, weights)
-        models = [weight.model for weight in (*weights, *shadows)]
+        bindings.check_shadows(terms.shadows, weights)
+        models = [weight.model for weight in (*weights, *terms.shadows)]
         handles = [self._ready(model) for model in models]
         chosen = app or handles[0].artifact.manifest.app or "passthrough"
         signatures = [handle.servable.signature for handle in handles]
         await asyncio.to_thread(bindings.check_app, chosen, app_parameters, signatures)  # imports the app
+        unmanaged = await self._unmanaged.check(handles, terms.acceptance)
 
         def rules(current: Service | None) -> Binding:
             return Binding(
                 variants=bindings.variants(current, weights),
                 app=chosen,
                 app_parameters=app_parameters,
-                shadows=bindings.shadow_variants(shadows),
+                shadows=bindings.shadow_variants(terms.shadows),
+                unmanaged=unmanaged,
             )
 
         async with self._binding:
@@ -191,6 +208,7 @@ class Publishing:
             if target is None:
                 raise ConflictError(f"service {service!r} has no previous binding")
             models = [bindings.variant_model(variant) for variant in bindings.bound(target)]
+            self._unmanaged.refuse_others(map(self._ready, models), target.unmanaged)
             return await self._hold_and_bind(service, revision, models, lambda _: target)
 
     async def offline(self, service: str, revision: int) -> None:

@@ -106,11 +106,20 @@ class Purpose(Enum):
     HEDGE = "hedge"
 
 
+class PeerProtocol(Enum):
+    """How this party asks another one: tessera.v1.Federation, or FATE-Serving's unaryCall."""
+
+    TESSERA = "tessera"
+    FATE = "fate"
+
+
 class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Another party. `may_load`: names of models whose versions it may load here, `*` for any.
 
     `purposes`: what it may ask partials for. `budget`: about how many users and versions it may ask in
     `budget_window_s`; None for any number. `users`: a file of the ids it may ask about, one a line; empty for any.
+    With protocol fate: `app_key` names the key of `fate.keys` that signs packets to it; `probe_user` is a user that it
+    knows, and with one it is accepted unmanaged where FATE-Flow binds.
     """
 
     address: Address = ""
@@ -119,6 +128,9 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     budget: Count | None = None
     budget_window_s: Seconds = 86_400.0
     users: FilePath = ""
+    protocol: PeerProtocol = PeerProtocol.TESSERA
+    app_key: str = ""
+    probe_user: str = ""
 
 
 class FeatureKind(Enum):

@@ -65,6 +65,10 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
     for name, source in settings.features.items():
         for lacking in source.lacking():
             yield f"features.{name}.{lacking}", f"is missing; kind {source.kind.value!r} needs it"
+    for name, peer in settings.peers.items():
+        key = settings.fate.keys.get(peer.app_key)
+        if peer.app_key and (key is None or key.party != settings.party):
+            yield f"peers.{name}.app_key", f"{peer.app_key!r} is no key of fate.keys whose party is this one"
     if settings.plaintext_caller and settings.plaintext_caller not in settings.peers:
         yield "plaintext_caller", f"{settings.plaintext_caller!r} is not among peers"
 

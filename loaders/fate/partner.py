@@ -1,7 +1,9 @@
-"""A host's half as FATE-Serving's guests read its answers: by the name of its component, tree by tree, node by node."""
+"""What passes between a guest and a host when one of them runs FATE-Serving: payloads by the name of a component, tree
+by tree, node by node. A host's half writes them, a guest's half reads them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +16,12 @@ from loaders.fate.boosting import Boosting
 from loaders.fate.compiling import compile_half
 from loaders.fate.export import Parts
 from loaders.loader import Partial, PartialForm, PartialSpec
-from loaders.servables.forest import GUEST
+from loaders.servables.forest import GUEST, NodeTable
 from tessera.compat import fate_model_pb2 as wire
 
 
 class PartnerError(ValueError):
-    """A half whose answers FATE-Serving's guests cannot read; the text says why."""
+    """A half that FATE-Serving has no words for, or a payload that a guest's half cannot use; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,66 @@ def partner_half(artifact: Artifact) -> PartnerHalf:
     meta, param = _messages(parts, half.name)
     boosting = Boosting(site, meta, param)
     table = boosting.host_table({fid: place for place, fid in enumerate(boosting.own_features())})
-    splits = table.splits_of(GUEST)
-    nodes = [(table.tree_of(place), int(place - table.roots[table.tree_of(place)])) for place in splits]
-    return PartnerHalf(half.name, half.merge.kind, spec, len(param.trees_), nodes)
+    return PartnerHalf(half.name, half.merge.kind, spec, len(param.trees_), _nodes(table, GUEST))
+
+
+@dataclass(frozen=True, slots=True)
+class PayloadReader:
+    """How a guest's half reads one host's payloads. `nodes` as in `PartnerHalf`, of this host."""
+
+    component: str
+    spec: PartialSpec
+    nodes: Sequence[tuple[int, int]] = ()
+
+    def partial(self, answered: Mapping[str, Any]) -> Partial:
+        """One row of `spec`, from what stands under `data` of a host's reply. Raises PartnerError."""
+        if self.spec.form is PartialForm.DIRECTIONS:
+            bits = [self._direction(answered.get(self.component), tree, node) for tree, node in self.nodes]
+            return np.packbits(np.array(bits, dtype=np.uint8), bitorder="little")[None, :]
+        payload = answered.get(self.component, answered)  # hosts of the first line name no component
+        if not isinstance(payload, Mapping):
+            raise PartnerError(f"component {self.component!r} is no object")
+        numbers = [payload.get("score", payload.get("prob"))]
+        if self.spec.width > 1:
+            sums = payload.get("fm_cross")
+            numbers += sums if isinstance(sums, list) else []
+        if len(numbers) != self.spec.width or not all(map(_is_number, numbers)):
+            raise PartnerError(f"component {self.component!r} does not hold {self.spec.width} finite numbers")
+        return np.array([numbers], dtype="<f8")
+
+    def _direction(self, payload: Any, tree: int, node: int) -> bool:
+        try:
+            left = payload[str(tree)][str(node)]
+        except (KeyError, TypeError, IndexError):
+            left = None
+        if not isinstance(left, bool):
+            raise PartnerError(f"component {self.component!r} has no direction for node {node} of tree {tree}")
+        return left
+
+
+def payload_reader(artifact: Artifact, host: str) -> PayloadReader:
+    """Of a guest's half, for one of its hosts. Reads files. Raises PartnerError."""
+    parts, site = parts_of(artifact), site_of(artifact)
+    half, place = compile_half(parts, site), site.hosts.index(host)
+    spec = half.servable().wanted(place)
+    if half.merge.kind is not MergeKind.TREE_WALK:
+        if half.merge.kind is MergeKind.SUM and spec.width > 1:
+            raise PartnerError("hosts that run FATE-Serving know no one-vs-rest")
+        return PayloadReader(half.name, spec)
+    if spec.form is PartialForm.LEAVES:
+        raise PartnerError("hosts that run FATE-Serving cannot walk trees alone (strategy mix)")
+    boosting = Boosting(site, *_messages(parts, half.name))
+    table = boosting.guest_table({fid: column for column, fid in enumerate(boosting.own_features())})
+    return PayloadReader(half.name, spec, _nodes(table, 1 + place))
+
+
+def _nodes(table: NodeTable, owner: int) -> list[tuple[int, int]]:
+    """Tree and node of an owner's splits, in the order of the bits."""
+    return [(table.tree_of(place), int(place - table.roots[table.tree_of(place)])) for place in table.splits_of(owner)]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _messages(parts: Parts, component: str) -> tuple[wire.BoostingTreeModelMeta, wire.BoostingTreeModelParam]:

@@ -54,6 +54,10 @@ def load(connection: Connection, name: str, version: str) -> None:
 @click.option("--app", default="", help="App around the model; its own, else passthrough, when not given.")
 @click.option("--app-parameters", default="", metavar="JSON", help="Parameters of the app.")
 @click.option("--revision", type=click.IntRange(min=0), help="The revision you saw; read from the node if not given.")
+@click.option(
+    "--accept-unmanaged", multiple=True, metavar="PARTY", help="A host that speaks FATE's protocol, shown by a probe."
+)
+@click.option("--probe-user", "probe_user_id", default="", metavar="ID", help="A user that unmanaged hosts know.")
 @admin
 def online(
     connection: Connection,
@@ -61,7 +65,7 @@ def online(
     variants: tuple[str, ...],
     shadows: tuple[str, ...],
     revision: int | None,
-    **app: Any,
+    **rest: Any,
 ) -> None:
     """Bind versions to a service; the next request uses them."""
     from tessera.v1 import admin_pb2, admin_pb2_grpc  # noqa: PLC0415
@@ -72,7 +76,7 @@ def online(
         revision=current_revision(connection, service) if revision is None else revision,
         variants=weights,
         shadows=[admin_pb2.VariantWeight(**_share(shadow)) for shadow in shadows],
-        **app,
+        **rest,
     )
     show_binding(connection, connection.ask(admin_pb2_grpc.AdminStub, "PublishOnline", request))
 
@@ -169,6 +173,8 @@ def show_binding(connection: Connection, reply: Any) -> None:
     variants = ", ".join(variant_text(item) for item in binding["variants"])
     shadows = "".join(f", shadow {variant_text(item)}" for item in binding["shadows"])
     click.echo(f"{binding['service']} revision {binding['revision']}: {variants}{shadows}")
+    if binding["unmanaged"]:
+        click.echo(f"unmanaged: {', '.join(binding['unmanaged'])}")
 
 
 def variant_text(variant: dict[str, Any]) -> str:

@@ -59,6 +59,7 @@ def show(connection: Connection, name: str) -> None:
     if found["shadows"]:
         click.echo(f"shadows: {_variants(found['shadows'])}")
     click.echo(f"previous: {_variants(found['previous']) or 'none'}")
+    click.echo(f"unmanaged: {', '.join(found['unmanaged']) or 'none'}")
     if figures:
         show_table(_COLUMNS, [_figure_row(one) for one in figures])
 

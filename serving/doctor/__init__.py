@@ -16,7 +16,7 @@ from serving.doctor.certificates import certificates
 from serving.doctor.finding import Finding, Findings, Level
 from serving.pool import ModelId
 from serving.security import own_credentials
-from serving.settings import Settings
+from serving.settings import PeerProtocol, Settings
 from serving.transport import Channel, ChannelOptions, CredentialsError, channel
 
 __all__ = ["Finding", "Level", "examine"]
@@ -46,6 +46,9 @@ async def examine(settings: Settings) -> Findings:
 async def _peers(settings: Settings, artifacts: Mapping[ModelId, Artifact]) -> Findings:
     for party, peer in settings.peers.items():
         if not peer.address:
+            continue
+        if peer.protocol is PeerProtocol.FATE:
+            yield Finding(Level.OK, f"peers.{party}", "speaks FATE's protocol: what it holds is not shown (unmanaged)")
             continue
         try:
             link = await _link(settings, party)

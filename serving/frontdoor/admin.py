@@ -17,9 +17,10 @@ from serving.figures.effects import Effects
 from serving.frontdoor.answer import answering_method
 from serving.frontdoor.federation import replica_message
 from serving.pool import ModelId
-from serving.publishing import ModelStatus, Publishing
+from serving.publishing import ModelStatus, Publishing, Terms
 from serving.settings import Role
 from serving.transport import Code, RpcError, Server, call_of
+from serving.unmanaged import Acceptance
 from tessera.v1 import admin_pb2 as wire
 from tessera.v1 import admin_pb2_grpc
 
@@ -67,7 +68,12 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
         weights, shadows = _wanted(request.variants), _wanted(request.shadows)
         async with self._changing(context, "PublishOnline", request.service, self._service_state):
             bound = await self._publishing.online(
-                request.service, request.revision, weights, request.app, request.app_parameters, shadows
+                request.service,
+                request.revision,
+                weights,
+                request.app,
+                request.app_parameters,
+                Terms(shadows, Acceptance(frozenset(request.accept_unmanaged), request.probe_user_id)),
             )
         return _binding(request.service, bound)
 
@@ -157,6 +163,7 @@ def _binding(name: str, service: Service) -> wire.PublishOnlineReply:
         revision=service.revision,
         variants=_weights(service.current.variants),
         shadows=_weights(service.current.shadows),
+        unmanaged=service.current.unmanaged,
     )
 
 
@@ -170,6 +177,7 @@ def _service(name: str, service: Service, is_default: bool) -> wire.ServiceStatu
         app_parameters=service.current.app_parameters,
         is_default=is_default,
         shadows=_weights(service.current.shadows),
+        unmanaged=service.current.unmanaged,
     )
 
 

@@ -85,15 +85,14 @@ class Peer:
         )
         left_s = deadline - self._clock()
         if left_s <= 0:
-            return _failed(PartyStatus.TIMEOUT, len(user_ids), wanted, LATE)
+            return failed(PartyStatus.TIMEOUT, len(user_ids), wanted, LATE)
         try:
             raw = await self._channel.unary(f"{_SERVICE}/Infer", request.SerializeToString(), left_s)
             return _answer(wire.InferReply.FromString(raw), request, wanted)
         except RpcError as error:
-            status = _STATUS.get(error.code, PartyStatus.INTERNAL)
-            return _failed(status, len(user_ids), wanted, _reason(error))
+            return failed_call(error, len(user_ids), wanted)
         except (DecodeError, _ReplyError) as error:
-            return _failed(PartyStatus.MISMATCH, len(user_ids), wanted, f"its reply cannot be used: {error}")
+            return failed(PartyStatus.MISMATCH, len(user_ids), wanted, f"its reply cannot be used: {error}")
 
     async def load(self, model: ModelId, binding_digest: str, timeout_s: float) -> list[ReplicaOutcome]:
         request = wire.LoadRequest(
@@ -157,7 +156,11 @@ def _answer(reply: wire.InferReply, request: wire.InferRequest, wanted: PartialS
     return PeerAnswer(values, [PartyStatus(status) for status in reply.statuses], list(reply.max_age_ms) or None)
 
 
-def _failed(status: PartyStatus, rows: int, wanted: PartialSpec, reason: str) -> PeerAnswer:
+def failed_call(error: RpcError, rows: int, wanted: PartialSpec) -> PeerAnswer:
+    return failed(_STATUS.get(error.code, PartyStatus.INTERNAL), rows, wanted, _reason(error))
+
+
+def failed(status: PartyStatus, rows: int, wanted: PartialSpec, reason: str) -> PeerAnswer:
     return PeerAnswer(wanted.blank(rows), [status] * rows, None, reason)
 
 

@@ -34,32 +34,38 @@ class VariantWeight(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., weight: _Optional[int] = ...) -> None: ...
 
 class PublishOnlineRequest(_message.Message):
-    __slots__ = ("service", "revision", "variants", "app", "app_parameters", "shadows")
+    __slots__ = ("service", "revision", "variants", "app", "app_parameters", "shadows", "accept_unmanaged", "probe_user_id")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     VARIANTS_FIELD_NUMBER: _ClassVar[int]
     APP_FIELD_NUMBER: _ClassVar[int]
     APP_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     SHADOWS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPT_UNMANAGED_FIELD_NUMBER: _ClassVar[int]
+    PROBE_USER_ID_FIELD_NUMBER: _ClassVar[int]
     service: str
     revision: int
     variants: _containers.RepeatedCompositeFieldContainer[VariantWeight]
     app: str
     app_parameters: str
     shadows: _containers.RepeatedCompositeFieldContainer[VariantWeight]
-    def __init__(self, service: _Optional[str] = ..., revision: _Optional[int] = ..., variants: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ..., app: _Optional[str] = ..., app_parameters: _Optional[str] = ..., shadows: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ...) -> None: ...
+    accept_unmanaged: _containers.RepeatedScalarFieldContainer[str]
+    probe_user_id: str
+    def __init__(self, service: _Optional[str] = ..., revision: _Optional[int] = ..., variants: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ..., app: _Optional[str] = ..., app_parameters: _Optional[str] = ..., shadows: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ..., accept_unmanaged: _Optional[_Iterable[str]] = ..., probe_user_id: _Optional[str] = ...) -> None: ...
 
 class PublishOnlineReply(_message.Message):
-    __slots__ = ("service", "revision", "variants", "shadows")
+    __slots__ = ("service", "revision", "variants", "shadows", "unmanaged")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     VARIANTS_FIELD_NUMBER: _ClassVar[int]
     SHADOWS_FIELD_NUMBER: _ClassVar[int]
+    UNMANAGED_FIELD_NUMBER: _ClassVar[int]
     service: str
     revision: int
     variants: _containers.RepeatedCompositeFieldContainer[VariantWeight]
     shadows: _containers.RepeatedCompositeFieldContainer[VariantWeight]
-    def __init__(self, service: _Optional[str] = ..., revision: _Optional[int] = ..., variants: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ..., shadows: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ...) -> None: ...
+    unmanaged: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, service: _Optional[str] = ..., revision: _Optional[int] = ..., variants: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ..., shadows: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ..., unmanaged: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RollbackRequest(_message.Message):
     __slots__ = ("service", "revision")
@@ -132,7 +138,7 @@ class ListServicesRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ServiceStatus(_message.Message):
-    __slots__ = ("service", "revision", "variants", "previous", "app", "app_parameters", "is_default", "shadows")
+    __slots__ = ("service", "revision", "variants", "previous", "app", "app_parameters", "is_default", "shadows", "unmanaged")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     VARIANTS_FIELD_NUMBER: _ClassVar[int]
@@ -141,6 +147,7 @@ class ServiceStatus(_message.Message):
     APP_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     IS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
     SHADOWS_FIELD_NUMBER: _ClassVar[int]
+    UNMANAGED_FIELD_NUMBER: _ClassVar[int]
     service: str
     revision: int
     variants: _containers.RepeatedCompositeFieldContainer[VariantWeight]
@@ -149,7 +156,8 @@ class ServiceStatus(_message.Message):
     app_parameters: str
     is_default: bool
     shadows: _containers.RepeatedCompositeFieldContainer[VariantWeight]
-    def __init__(self, service: _Optional[str] = ..., revision: _Optional[int] = ..., variants: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ..., previous: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ..., app: _Optional[str] = ..., app_parameters: _Optional[str] = ..., is_default: _Optional[bool] = ..., shadows: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ...) -> None: ...
+    unmanaged: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, service: _Optional[str] = ..., revision: _Optional[int] = ..., variants: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ..., previous: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ..., app: _Optional[str] = ..., app_parameters: _Optional[str] = ..., is_default: _Optional[bool] = ..., shadows: _Optional[_Iterable[_Union[VariantWeight, _Mapping]]] = ..., unmanaged: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListServicesReply(_message.Message):
     __slots__ = ("services",)

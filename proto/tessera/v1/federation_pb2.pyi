@@ -19,6 +19,7 @@ class LoadState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LOAD_STATE_LOADED: _ClassVar[LoadState]
     LOAD_STATE_ALREADY_LOADED: _ClassVar[LoadState]
     LOAD_STATE_FAILED: _ClassVar[LoadState]
+    LOAD_STATE_UNMANAGED: _ClassVar[LoadState]
 
 class HalfState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -34,6 +35,7 @@ PURPOSE_HEDGE: Purpose
 LOAD_STATE_LOADED: LoadState
 LOAD_STATE_ALREADY_LOADED: LoadState
 LOAD_STATE_FAILED: LoadState
+LOAD_STATE_UNMANAGED: LoadState
 HALF_STATE_READY: HalfState
 HALF_STATE_NOT_LOADED: HalfState
 HALF_STATE_OTHER_BINDING: HalfState

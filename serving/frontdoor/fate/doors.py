@@ -14,9 +14,9 @@ from serving.frontdoor.fate.inference import FateInference, FateModels
 from serving.frontdoor.fate.model_service import FateAdmin
 from serving.frontdoor.fate.models import FateModelStore
 from serving.frontdoor.fate.rules import Flow
-from serving.frontdoor.fate.signing import AccessKey, Signatures
 from serving.frontdoor.fate.unary_call import PartnerSide
 from serving.host import HostSide
+from serving.peers.signing import AccessKey, Signatures
 from serving.pipeline import Pipeline
 from serving.pool import ModelPool
 from serving.publishing import Publishing
@@ -66,7 +66,8 @@ def register(ports: Ports, node: FateNode, figures: RequestFigures) -> list[Rout
     admin = FateAdmin(store, publishing, settings, node.audit, node.access)
     model_service.register(ports.operator, admin)
     operations.register(ports.operator, admin, flow, node.readiness)
-    signatures = Signatures(node.keys, settings.fate.request_expire_s)
+    others = {name: key for name, key in node.keys.items() if key.party != settings.party}
+    signatures = Signatures(others, settings.fate.request_expire_s)
     side = PartnerSide(node.host, node.pool, settings, signatures, node.access.party)
     unary_call.register(ports.party, side, figures)
     return http.routes(door, node.access, figures, settings.limits.max_request_bytes)

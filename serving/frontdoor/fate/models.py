@@ -22,9 +22,10 @@ from serving.control import Service
 from serving.errors import ConflictError, InvalidRequestError, UnknownNameError
 from serving.frontdoor.fate.fetching import ModelSources
 from serving.pool import ModelHandle, ModelId, ModelPool
-from serving.publishing import Publishing
+from serving.publishing import Publishing, Terms
 from serving.routing import BUCKETS
 from serving.settings import Settings
+from serving.unmanaged import STANDING
 from tessera.compat import fate_model_service_pb2 as wire
 
 GUEST, HOST = "guest", "host"
@@ -114,7 +115,9 @@ class FateModelStore:
     async def bind_version(self, service: str, model: ModelId) -> None:
         current = self._publishing.state().services.get(service)
         revision = current.revision if current else 0
-        await self._publishing.online(service, revision, [VariantWeight(model, BUCKETS)])
+        await self._publishing.online(
+            service, revision, [VariantWeight(model, BUCKETS)], terms=Terms(acceptance=STANDING)
+        )
 
     async def unbind(self, services: list[str], name: FateName) -> None:
         """Raises ConflictError before anything changes when one of the services leads elsewhere."""

@@ -23,8 +23,9 @@ from serving.errors import ConflictError, InvalidRequestError, LimitError, NotAl
 from serving.features.source import FeatureSourceError
 from serving.frontdoor.fate.codes import FateCode, failure
 from serving.frontdoor.fate.features import user_id_in
-from serving.frontdoor.fate.signing import Signatures
 from serving.host import HostSide
+from serving.peers.fate import BATCH, SINGLE, UNARY_CALL
+from serving.peers.signing import Signatures
 from serving.pool import ModelHandle, ModelId, ModelPool
 from serving.settings import Settings
 from serving.telemetry.requests import RequestFigures
@@ -32,8 +33,7 @@ from serving.transport import Call, Code, Server
 from tessera.compat import fate_proxy_pb2 as wire
 
 SERVICE = "com.webank.ai.fate.api.networking.proxy.DataTransferService"
-UNARY_CALL = f"/{SERVICE}/unaryCall"
-SINGLE, BATCH, TREE = "federatedInference", "batch", "federatedInference4Tree"
+TREE = "federatedInference4Tree"
 FIRST_LINE_BELOW = 200
 """Callers with a lower version, or none, are of the first line: they name the guest's model, and read flat replies."""
 

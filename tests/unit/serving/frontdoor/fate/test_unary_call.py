@@ -21,9 +21,9 @@ from loaders.merge import merge_rule
 from loaders.registry import open_half
 from serving.features.memory import MemoryFeatureSource
 from serving.frontdoor.fate import unary_call
-from serving.frontdoor.fate.signing import AccessKey, Signatures, sign
 from serving.frontdoor.fate.unary_call import UNARY_CALL, PartnerSide
 from serving.host import HostSide
+from serving.peers.signing import AccessKey, Signatures, sign
 from serving.pool import ModelHandle, ModelPool
 from serving.settings import Limits, Settings
 from serving.telemetry.requests import RequestFigures

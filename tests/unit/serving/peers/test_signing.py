@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from serving.errors import NotAllowedError
-from serving.frontdoor.fate import signing
-from serving.frontdoor.fate.signing import AccessKey, Signatures, access_keys, sign, signature_of
+from serving.peers import signing
+from serving.peers.signing import AccessKey, Signatures, access_keys, sign, signature_of
 from serving.settings import FateKeySettings, FateSettings
 from tessera.compat import fate_proxy_pb2 as wire
 from tests.clock import Clock
