@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -192,4 +193,8 @@ def test_a_host_that_dies_fails_and_comes_back(pair: Pair) -> None:
     with pytest.raises(RpcError, match="not ready at every party"):
         pair.accept("never", "m", "lr", pair.guest)
     pair.host.start()
+    end = time.monotonic() + 20
+    while pair.case("dying", "u0")["retcode"] == 105:  # until the guest tries its address again
+        assert time.monotonic() < end
+        time.sleep(0.05)
     assert pair.case("dying", "u0")["data"]["score"] == pytest.approx(expected("trees", "u0"), abs=1e-12)
