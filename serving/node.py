@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from serving import ports_file
+from serving import ports_file, reflection
 from serving.handover import Handover, Progress
 from serving.health import Health
 from serving.settings import Settings
@@ -132,6 +132,9 @@ class Node:
                 bound = port.server.add_port(port.address, port.credentials)
             self.addresses[port.name] = f"{port.address.rpartition(':')[0]}:{bound}"
         await self._health.register(self._grpc_servers)
+        for port in self._ports:
+            if isinstance(port.server, Server):
+                reflection.register(port.server, port.services)
 
     async def _start(self, stack: AsyncExitStack) -> None:
         for part in self._parts:
