@@ -26,8 +26,10 @@ from serving.figures.effects import Effects
 from serving.figures.sqlite import SqliteFigureStore
 from serving.figures.store import FigureStore
 from serving.frontdoor import admin, federation, inference
+from serving.frontdoor.admin import AdminNode
 from serving.frontdoor.fate import doors as fate_doors
 from serving.frontdoor.fate.doors import FateNode, Ports
+from serving.frontdoor.federation import FederationNode
 from serving.frontdoor.http import HttpDoor
 from serving.frontdoor.oip import service as oip
 from serving.frontdoor.oip.control import Repository
@@ -39,6 +41,7 @@ from serving.holds import HoldUpkeep
 from serving.host import HostSide
 from serving.http_port import HttpServer
 from serving.node import Listener, Node, NodeState, Part, Port
+from serving.peer_book import PeerBook
 from serving.peers.fate import FatePeer, Sender
 from serving.peers.peer import Peer
 from serving.peers.remote import RemotePartials
@@ -54,6 +57,7 @@ from serving.security import own_credentials, port_credentials
 from serving.settings import PeerProtocol, PeerSettings, Role, Settings
 from serving.telemetry.exposition import Exposition, request_metrics
 from serving.telemetry.lag import LoopLag
+from serving.telemetry.logs import follow_level
 from serving.telemetry.requests import RequestFigures
 from serving.telemetry.shared import SharedExposition
 from serving.transport import Channel, ChannelOptions, Server, ServerOptions, channel, server
@@ -81,14 +85,15 @@ async def assemble(settings: Settings) -> Node:
     results = ResultCache(settings.cache.result_max_entries, settings.cache.result_ttl_s)
     effects = Effects(await asyncio.to_thread(_figure_store, settings), secret)
     pipeline = Pipeline(publishing.routes, pool, remote, Answers(results, effects), settings.limits)
-    sources = _sources(settings)
-    host = HostSide(pool, sources, await asyncio.to_thread(make_admission, settings, secret))
+    sources, admission = _sources(settings), await asyncio.to_thread(make_admission, settings, secret)
+    host = HostSide(pool, sources, admission)
 
     figures, lag, audit, access = RequestFigures(), LoopLag(), AuditLog(state_dir), Access(settings)
     service, party, operator = _servers(settings)
     inference.register(service, pipeline, figures, access)
-    federation.register(party, host, publishing, settings, access.party, figures)
-    admin.register(operator, publishing, effects, audit, access)
+    federation.register(party, FederationNode(host, publishing, settings, audit, access.party), figures)
+    book = PeerBook(settings.peers, peers, admission, publishing)
+    admin.register(operator, AdminNode(publishing, effects, book, audit, access))
     checks = (partial(model_problems, publishing), partial(cache_problems, shared), replicas.problems)
 
     def readiness() -> Readiness:
@@ -109,14 +114,12 @@ async def assemble(settings: Settings) -> Node:
         *(Part(lag.start, lag.stop), exposing, Part(stop=cache.close), Part(effects.start, effects.stop)),
         *(Part(stop=peer.close) for peer in peers.values()),
         *(Part(source.open, source.close) for source in sources.values()),
-        Part(stop=pipeline.shadows.stop),
-        Part(stop=reconciler.stop),
-        Part(stop=replicas.stop),
-        Part(stop=upkeep.stop),
+        *(Part(stop=stop) for stop in (pipeline.shadows.stop, reconciler.stop, replicas.stop, upkeep.stop)),
     )
 
     async def ready() -> None:
         publishing.restore()
+        publishing.watch(follow_level(settings.log_level))
         await reconciler.all_settled()
         upkeep.start()
 

@@ -88,6 +88,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     holds: tuple[Hold, ...] = ()
     flow_rules: dict[str, float] = {}
     """Calls or rows a second by FATE's name of an interface or model."""
+    log_level: str = ""
+    """In place of the settings'."""
 
 
 class SnapshotError(OSError):

@@ -39,6 +39,11 @@ class Holds:
         holds = (state or self._wanted.state).holds
         return [hold for hold in holds if hold_model(hold) == model and hold.expires_s > now_s]
 
+    def renews(self, hold: Hold) -> bool:
+        """Whether it only prolongs one that is there, of the same revision."""
+        known = [(one.party, one.service, one.revision) for one in self.of(hold_model(hold))]
+        return (hold.party, hold.service, hold.revision) in known
+
     async def grant(self, hold: Hold) -> None:
         """Keep or renew a hold; one per (party, service, model, version). Raises ConflictError when the version is not
         wanted here any more."""

@@ -23,6 +23,7 @@ from serving.pool import ModelHandle, ModelId, ModelPool
 from serving.reconciler import Reconciler
 from serving.replicas import Replicas
 from serving.routing import RouteTable
+from serving.settings import LogLevel
 from serving.unmanaged import NOBODY, Acceptance, UnmanagedHosts
 from serving.wanted import Wanted
 
@@ -256,6 +257,15 @@ class Publishing:
 
         await self._wanted.change(with_default)
         logger.info("the default service is %s", service or "none")
+
+    async def set_log_level(self, level: LogLevel | None) -> None:
+        """At all replicas, in place of the settings'; None for theirs."""
+        name = "" if level is None else level.value
+        await self._wanted.change(lambda state: msgspec.structs.replace(state, log_level=name))
+
+    def watch(self, watcher: Callable[[State], None]) -> None:
+        """Have it called with the wanted state now and after every change, whoever made it."""
+        self._wanted.watch(watcher)
 
     async def set_flow_rule(self, resource: str, per_s: float) -> None:
         """For callers of FATE's protocols."""

@@ -17,6 +17,7 @@ class Wanted:
 
     def __init__(self, store: ControlStore) -> None:
         self._store = store
+        self._watchers: list[Callable[[State], None]] = []
         self.routes = RouteTable(bindings.routes(store.read(), make_app("passthrough")))
 
     @property
@@ -38,4 +39,12 @@ class Wanted:
 
     def follow(self) -> None:
         """Several changes may have been stored by now, by other replicas too: the newest is what requests must see."""
-        self.routes.current = bindings.routes(self._store.read(), self.routes.current.explicit_app)
+        state = self._store.read()
+        self.routes.current = bindings.routes(state, self.routes.current.explicit_app)
+        for watcher in self._watchers:
+            watcher(state)
+
+    def watch(self, watcher: Callable[[State], None]) -> None:
+        """Have it called with the state now and after every change, whoever made it."""
+        self._watchers.append(watcher)
+        watcher(self._store.read())

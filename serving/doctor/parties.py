@@ -27,7 +27,7 @@ async def peer(party: str, link: Channel, models: Sequence[tuple[ModelId, str]])
     try:
         status = await ask_status(link, models, TIMEOUT_S)
     except RpcError as error:
-        yield Finding(Level.ERROR, subject, _refusal(error))
+        yield Finding(Level.ERROR, subject, refusal(error))
         return
     except PeerUnavailableError as error:
         yield Finding(Level.ERROR, subject, str(error))
@@ -39,7 +39,8 @@ async def peer(party: str, link: Channel, models: Sequence[tuple[ModelId, str]])
         yield finding
 
 
-def _refusal(error: RpcError) -> str:
+def refusal(error: RpcError) -> str:
+    """Why another party does not tell how it stands."""
     match error.code:
         case Code.UNAVAILABLE | Code.DEADLINE_EXCEEDED:
             return f"does not answer at its address: {error.details}"

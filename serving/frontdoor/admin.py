@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,28 +13,46 @@ from serving.audit import AuditLog
 from serving.bindings import VariantWeight
 from serving.control import Service, Variant
 from serving.errors import InvalidRequestError
-from serving.figures.counts import VariantFigures
 from serving.figures.effects import Effects
+from serving.frontdoor.admin_messages import figures_message, peer_message
 from serving.frontdoor.answer import answering_method
 from serving.frontdoor.federation import replica_message
+from serving.peer_book import PeerBook
 from serving.pool import ModelId
 from serving.publishing import ModelStatus, Publishing, Terms
-from serving.settings import Role
+from serving.settings import LogLevel, Role
 from serving.transport import Code, RpcError, Server, call_of
 from serving.unmanaged import Acceptance
 from tessera.v1 import admin_pb2 as wire
 from tessera.v1 import admin_pb2_grpc
 
-_ROLES = {"ListModels": Role.VIEWER, "ListServices": Role.VIEWER, "Figures": Role.VIEWER, "Feedback": Role.CALLER}
+_ROLES = {
+    "ListModels": Role.VIEWER,
+    "ListServices": Role.VIEWER,
+    "ListPeers": Role.VIEWER,
+    "Figures": Role.VIEWER,
+    "Feedback": Role.CALLER,
+}
 """The other methods are for operators."""
 
 
-def register(server: Server, publishing: Publishing, effects: Effects, audit: AuditLog, access: Access) -> None:
+@dataclass(frozen=True, slots=True)
+class AdminNode:
+    """What operators look at and change."""
+
+    publishing: Publishing
+    effects: Effects
+    peers: PeerBook
+    audit: AuditLog
+    access: Access
+
+
+def register(server: Server, node: AdminNode) -> None:
     """Serve the protocol on `server`."""
-    servicer = AdminServicer(publishing, effects, audit, access)
+    servicer = AdminServicer(node)
     for method in wire.DESCRIPTOR.services_by_name["Admin"].methods:
         role = _ROLES.get(method.name, Role.OPERATOR)
-        setattr(servicer, method.name, _guarded(getattr(servicer, method.name), access, role))
+        setattr(servicer, method.name, _guarded(getattr(servicer, method.name), node.access, role))
     admin_pb2_grpc.add_AdminServicer_to_server(servicer, server.registry)
 
 
@@ -48,11 +67,12 @@ def _guarded(method: Callable[..., Awaitable[Any]], access: Access, role: Role) 
 class AdminServicer(admin_pb2_grpc.AdminServicer):
     """Every change is in the audit log."""
 
-    def __init__(self, publishing: Publishing, effects: Effects, audit: AuditLog, access: Access) -> None:
-        self._publishing = publishing
-        self._effects = effects
-        self._audit = audit
-        self._access = access
+    def __init__(self, node: AdminNode) -> None:
+        self._publishing = node.publishing
+        self._effects = node.effects
+        self._peers = node.peers
+        self._audit = node.audit
+        self._access = node.access
 
     @answering_method
     async def PublishLoad(self, request: wire.PublishLoadRequest, context: object) -> wire.PublishLoadReply:
@@ -122,11 +142,22 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
     @answering_method
     async def Figures(self, request: wire.FiguresRequest, context: object) -> wire.FiguresReply:
         found = await self._effects.figures(request.service or None)
-        return wire.FiguresReply(variants=[_figures(one) for one in found])
+        return wire.FiguresReply(variants=[figures_message(one) for one in found])
 
     @answering_method
     async def Prefetch(self, request: wire.PrefetchRequest, context: object) -> wire.PrefetchReply:
         raise RpcError(Code.UNIMPLEMENTED, "Prefetch is not part of this version")
+
+    @answering_method
+    async def ListPeers(self, request: wire.ListPeersRequest, context: object) -> wire.ListPeersReply:
+        return wire.ListPeersReply(peers=[peer_message(view) for view in await self._peers.look()])
+
+    @answering_method
+    async def SetLogLevel(self, request: wire.SetLogLevelRequest, context: object) -> wire.SetLogLevelReply:
+        level = _level(request.level)
+        async with self._changing(context, "SetLogLevel", "log_level", self._log_level):
+            await self._publishing.set_log_level(level)
+        return wire.SetLogLevelReply()
 
     def _changing(
         self, context: object, what: str, subject: str, state: Callable[[str], object]
@@ -139,6 +170,9 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
     def _model_state(self, model: str) -> object:
         return next((one.life.state.value for one in self._publishing.models() if str(one.life.model) == model), "NEW")
 
+    def _log_level(self, _: str) -> object:
+        return self._publishing.state().log_level
+
     def _default_service(self, _: str) -> object:
         return self._publishing.state().default_service
 
@@ -147,6 +181,14 @@ def _model(model: str, version: str) -> ModelId:
     if not model or not version:
         raise InvalidRequestError("name a model and a version")
     return ModelId(model, version)
+
+
+def _level(name: str) -> LogLevel | None:
+    try:
+        return LogLevel(name) if name else None
+    except ValueError:
+        known = ", ".join(level.value for level in LogLevel)
+        raise InvalidRequestError(f"unknown log level {name!r}; known: {known}") from None
 
 
 def _wanted(items: Iterable[wire.VariantWeight]) -> list[VariantWeight]:
@@ -178,25 +220,6 @@ def _service(name: str, service: Service, is_default: bool) -> wire.ServiceStatu
         is_default=is_default,
         shadows=_weights(service.current.shadows),
         unmanaged=service.current.unmanaged,
-    )
-
-
-def _figures(one: VariantFigures) -> wire.VariantFigures:
-    return wire.VariantFigures(
-        service=one.subject.service,
-        variant=one.subject.variant,
-        shadow=one.subject.shadow,
-        answers=one.answers,
-        positives=one.positives,
-        negatives=one.negatives,
-        auc=one.auc,
-        auc_error=one.auc_error,
-        ks=one.ks,
-        score_quantiles=one.score_quantiles,
-        seconds_mean=one.seconds_mean,
-        seconds_p50=one.seconds_p50,
-        seconds_p99=one.seconds_p99,
-        moved=one.moved,
     )
 
 

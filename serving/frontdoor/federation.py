@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from functools import partial
 
 from google.protobuf.message import DecodeError
 
 from serving import control
 from serving.admission import Asker
+from serving.audit import AuditLog
 from serving.errors import ConflictError, InvalidRequestError, LimitError, NotAllowedError, UnknownNameError
 from serving.frontdoor.answer import answering, answering_method, enum_value
+from serving.holds import hold_model
 from serving.host import HostSide
 from serving.lifecycle import LoadState, ReplicaOutcome
 from serving.peers.peer import FIELDS, PROTOCOL
@@ -32,18 +37,22 @@ Caller = Callable[[Call], str]
 """The party that calls, known from the transport. Raises NotAllowedError."""
 
 
-def register(
-    server: Server,
-    host: HostSide,
-    publishing: Publishing,
-    settings: Settings,
-    caller: Caller,
-    figures: RequestFigures,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class FederationNode:
+    """What other parties ask of."""
+
+    host: HostSide
+    publishing: Publishing
+    settings: Settings
+    audit: AuditLog
+    caller: Caller
+
+
+def register(server: Server, node: FederationNode, figures: RequestFigures) -> None:
     """Serve the protocol on `server`."""
-    door = FederationDoor(host, settings, caller)
+    door = FederationDoor(node.host, node.settings, node.caller)
     server.add_bytes_handler(INFER, answering(door.infer, figures.of("tessera.v1", INFER)))
-    servicer = FederationServicer(publishing, host, settings, caller)
+    servicer = FederationServicer(node)
     federation_pb2_grpc.add_FederationServicer_to_server(servicer, server.registry)
 
 
@@ -87,21 +96,23 @@ class FederationDoor:
 
 
 class FederationServicer(federation_pb2_grpc.FederationServicer):
-    """Loads and holds: only for parties that the settings allow."""
+    """Loads and holds: only for parties that the settings allow. What they change is in the audit log."""
 
-    def __init__(self, publishing: Publishing, host: HostSide, settings: Settings, caller: Caller) -> None:
-        self._publishing = publishing
-        self._host = host
-        self._settings = settings
-        self._caller = caller
+    def __init__(self, node: FederationNode) -> None:
+        self._publishing = node.publishing
+        self._host = node.host
+        self._settings = node.settings
+        self._audit = node.audit
+        self._caller = node.caller
 
     @answering_method
     async def Load(self, request: wire.LoadRequest, context: object) -> wire.LoadReply:
         model = ModelId(request.model, request.version)
-        self._allowed(context, model)
+        party = self._allowed(context, model)
         try:
-            outcomes, _ = await self._publishing.load_here(model, request.binding_digest.hex())
-            await self._host.check_features(model)
+            async with self._changing(party, "Federation/Load", model, self._model_state):
+                outcomes, _ = await self._publishing.load_here(model, request.binding_digest.hex())
+                await self._host.check_features(model)
         except (ConflictError, UnknownNameError) as error:
             outcomes = [ReplicaOutcome(self._settings.party, self._publishing.replica, LoadState.FAILED, str(error))]
         return wire.LoadReply(replicas=[replica_message(outcome) for outcome in outcomes])
@@ -112,23 +123,29 @@ class FederationServicer(federation_pb2_grpc.FederationServicer):
         party = self._allowed(context, model)
         if not 0 < request.ttl_s <= MAX_TTL_S:
             raise InvalidRequestError(f"ttl_s is {request.ttl_s}, it must be from 1 to {MAX_TTL_S}")
-        await self._host.check_features(model)
-        await self._publishing.hold_here(self._wanted_hold(request, party), request.binding_digest.hex())
+        hold, digest = self._wanted_hold(request, party), request.binding_digest.hex()
+        if self._publishing.holds.renews(hold):
+            await self._hold(hold, digest)
+        else:
+            async with self._changing(party, "Federation/Hold", model, self._holds):
+                await self._hold(hold, digest)
         return wire.HoldReply()
 
     @answering_method
     async def Release(self, request: wire.ReleaseRequest, context: object) -> wire.ReleaseReply:
         party = self._caller(call_of(context))
-        await self._publishing.holds.release(
-            control.Hold(
-                party=party,
-                service=request.service,
-                model=request.model,
-                version=request.version,
-                revision=0,
-                expires_s=0,
-            )
+        hold = control.Hold(
+            party=party,
+            service=request.service,
+            model=request.model,
+            version=request.version,
+            revision=0,
+            expires_s=0,
         )
+        model = ModelId(request.model, request.version)
+        if self._publishing.holds.of(model):
+            async with self._changing(party, "Federation/Release", model, self._holds):
+                await self._publishing.holds.release(hold)
         return wire.ReleaseReply()
 
     @answering_method
@@ -142,6 +159,22 @@ class FederationServicer(federation_pb2_grpc.FederationServicer):
             caller=party,
             halves=[enum_value(await self._host.half_state(party, model, digest)) for model, digest in models],
         )
+
+    async def _hold(self, hold: control.Hold, digest: str) -> None:
+        await self._host.check_features(hold_model(hold))
+        await self._publishing.hold_here(hold, digest)
+
+    def _changing(
+        self, party: str, what: str, model: ModelId, state: Callable[[ModelId], object]
+    ) -> AbstractAsyncContextManager[None]:
+        return self._audit.change(f"party {party}", what, str(model), partial(state, model))
+
+    def _model_state(self, model: ModelId) -> object:
+        life = self._publishing.life(model)
+        return "NEW" if life is None else life.state.value
+
+    def _holds(self, model: ModelId) -> object:
+        return self._publishing.holds.of(model)
 
     def _wanted_hold(self, request: wire.HoldRequest, party: str) -> control.Hold:
         return control.Hold(

@@ -22,9 +22,11 @@ from loaders.fate.export import ExportError
 from loaders.fate.names import FateName, name_in
 from loaders.fate.partner import PartnerError, PayloadReader, payload_reader
 from loaders.loader import PartialSpec
+from serving.errors import PeerUnavailableError
 from serving.lifecycle import LoadState, ReplicaOutcome
 from serving.peers.peer import LATE, MAX_REASON, Peer, PeerAnswer, failed, failed_call
 from serving.peers.signing import sign
+from serving.peers.status import PeerStatus
 from serving.pool import ModelHandle, ModelId, ModelPool
 from serving.settings import Purpose
 from serving.transport import Channel, RpcError
@@ -136,6 +138,9 @@ class FatePeer(Peer):
 
     async def release(self, service: str, model: ModelId) -> None:
         """There are no holds there."""
+
+    async def status(self, models: Sequence[tuple[ModelId, str]], timeout_s: float) -> PeerStatus:
+        raise PeerUnavailableError("speaks FATE's protocol, which does not tell how a party stands")
 
     async def _half(self, handle: ModelHandle) -> _Half:
         """Read once: a half never changes. Raises PartnerError for a model that is none of FATE's."""

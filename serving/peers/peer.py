@@ -14,6 +14,7 @@ from apps.app import PartyStatus
 from loaders.loader import Partial, PartialForm, PartialSpec
 from serving.errors import PeerUnavailableError
 from serving.lifecycle import LoadState, ReplicaOutcome
+from serving.peers.status import PeerStatus, ask_status
 from serving.pool import ModelId
 from serving.settings import Purpose
 from serving.transport import Channel, Code, RpcError
@@ -119,6 +120,10 @@ class Peer:
     async def release(self, service: str, model: ModelId) -> None:
         request = wire.ReleaseRequest(model=model.model, version=model.version, service=service)
         await self._ask("Release", request, HOLD_TIMEOUT_S)
+
+    async def status(self, models: Sequence[tuple[ModelId, str]], timeout_s: float) -> PeerStatus:
+        """How it stands, for `models` with their binding digests. Raises RpcError or PeerUnavailableError."""
+        return await ask_status(self._channel, models, timeout_s)
 
     async def close(self) -> None:
         await self._channel.close()

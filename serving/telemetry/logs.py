@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 import msgspec
 
+from serving.control import State
 from serving.settings import LogFormat, LogLevel
+
+logger = logging.getLogger(__name__)
+
+_LEVELS = {level.value for level in LogLevel}
 
 
 class JsonFormatter(logging.Formatter):
@@ -36,6 +42,24 @@ def set_up(level: LogLevel, form: LogFormat) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.value.upper())
+    set_level(level)
     for chatty in ("grpc", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def set_level(level: LogLevel) -> None:
+    logging.getLogger().setLevel(level.value.upper())
+
+
+def follow_level(settings: LogLevel) -> Callable[[State], None]:
+    """Keeps to what the wanted state says, else to the settings."""
+    followed = [""]
+
+    def follow(state: State) -> None:
+        if state.log_level != followed[0]:
+            followed[0] = state.log_level
+            level = LogLevel(state.log_level) if state.log_level in _LEVELS else settings
+            set_level(level)
+            logger.warning("the log level is %s", level.value)
+
+    return follow

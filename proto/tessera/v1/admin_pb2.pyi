@@ -233,6 +233,72 @@ class FiguresReply(_message.Message):
     variants: _containers.RepeatedCompositeFieldContainer[VariantFigures]
     def __init__(self, variants: _Optional[_Iterable[_Union[VariantFigures, _Mapping]]] = ...) -> None: ...
 
+class ListPeersRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PeerHalf(_message.Message):
+    __slots__ = ("model", "version", "state")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: str
+    state: _federation_pb2.HalfState
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[_Union[_federation_pb2.HalfState, str]] = ...) -> None: ...
+
+class PeerState(_message.Message):
+    __slots__ = ("party", "address", "problem", "round_trip_s", "protocol", "software", "takes_us_for", "halves", "may_load", "purposes", "users", "budget", "spent", "refused", "window_s", "window_ends_ms")
+    PARTY_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIP_S_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    TAKES_US_FOR_FIELD_NUMBER: _ClassVar[int]
+    HALVES_FIELD_NUMBER: _ClassVar[int]
+    MAY_LOAD_FIELD_NUMBER: _ClassVar[int]
+    PURPOSES_FIELD_NUMBER: _ClassVar[int]
+    USERS_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_FIELD_NUMBER: _ClassVar[int]
+    SPENT_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_S_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_ENDS_MS_FIELD_NUMBER: _ClassVar[int]
+    party: str
+    address: str
+    problem: str
+    round_trip_s: float
+    protocol: str
+    software: str
+    takes_us_for: str
+    halves: _containers.RepeatedCompositeFieldContainer[PeerHalf]
+    may_load: _containers.RepeatedScalarFieldContainer[str]
+    purposes: _containers.RepeatedScalarFieldContainer[str]
+    users: int
+    budget: int
+    spent: int
+    refused: int
+    window_s: float
+    window_ends_ms: int
+    def __init__(self, party: _Optional[str] = ..., address: _Optional[str] = ..., problem: _Optional[str] = ..., round_trip_s: _Optional[float] = ..., protocol: _Optional[str] = ..., software: _Optional[str] = ..., takes_us_for: _Optional[str] = ..., halves: _Optional[_Iterable[_Union[PeerHalf, _Mapping]]] = ..., may_load: _Optional[_Iterable[str]] = ..., purposes: _Optional[_Iterable[str]] = ..., users: _Optional[int] = ..., budget: _Optional[int] = ..., spent: _Optional[int] = ..., refused: _Optional[int] = ..., window_s: _Optional[float] = ..., window_ends_ms: _Optional[int] = ...) -> None: ...
+
+class ListPeersReply(_message.Message):
+    __slots__ = ("peers",)
+    PEERS_FIELD_NUMBER: _ClassVar[int]
+    peers: _containers.RepeatedCompositeFieldContainer[PeerState]
+    def __init__(self, peers: _Optional[_Iterable[_Union[PeerState, _Mapping]]] = ...) -> None: ...
+
+class SetLogLevelRequest(_message.Message):
+    __slots__ = ("level",)
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    level: str
+    def __init__(self, level: _Optional[str] = ...) -> None: ...
+
+class SetLogLevelReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class PrefetchRequest(_message.Message):
     __slots__ = ("service", "model", "version", "user_ids")
     SERVICE_FIELD_NUMBER: _ClassVar[int]

@@ -80,6 +80,16 @@ class AdminStub:
                 request_serializer=tessera_dot_v1_dot_admin__pb2.FiguresRequest.SerializeToString,
                 response_deserializer=tessera_dot_v1_dot_admin__pb2.FiguresReply.FromString,
                 _registered_method=True)
+        self.ListPeers = channel.unary_unary(
+                '/tessera.v1.Admin/ListPeers',
+                request_serializer=tessera_dot_v1_dot_admin__pb2.ListPeersRequest.SerializeToString,
+                response_deserializer=tessera_dot_v1_dot_admin__pb2.ListPeersReply.FromString,
+                _registered_method=True)
+        self.SetLogLevel = channel.unary_unary(
+                '/tessera.v1.Admin/SetLogLevel',
+                request_serializer=tessera_dot_v1_dot_admin__pb2.SetLogLevelRequest.SerializeToString,
+                response_deserializer=tessera_dot_v1_dot_admin__pb2.SetLogLevelReply.FromString,
+                _registered_method=True)
         self.Prefetch = channel.unary_unary(
                 '/tessera.v1.Admin/Prefetch',
                 request_serializer=tessera_dot_v1_dot_admin__pb2.PrefetchRequest.SerializeToString,
@@ -152,6 +162,20 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListPeers(self, request, context):
+        """The other parties: whether they answer, what they have loaded, what they may ask here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetLogLevel(self, request, context):
+        """How much all replicas log, until it is set again; kept over restarts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Prefetch(self, request, context):
         """Fill the remote caches for users, with routing and the peer leg only.
         """
@@ -206,6 +230,16 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Figures,
                     request_deserializer=tessera_dot_v1_dot_admin__pb2.FiguresRequest.FromString,
                     response_serializer=tessera_dot_v1_dot_admin__pb2.FiguresReply.SerializeToString,
+            ),
+            'ListPeers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPeers,
+                    request_deserializer=tessera_dot_v1_dot_admin__pb2.ListPeersRequest.FromString,
+                    response_serializer=tessera_dot_v1_dot_admin__pb2.ListPeersReply.SerializeToString,
+            ),
+            'SetLogLevel': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLogLevel,
+                    request_deserializer=tessera_dot_v1_dot_admin__pb2.SetLogLevelRequest.FromString,
+                    response_serializer=tessera_dot_v1_dot_admin__pb2.SetLogLevelReply.SerializeToString,
             ),
             'Prefetch': grpc.unary_unary_rpc_method_handler(
                     servicer.Prefetch,
@@ -457,6 +491,60 @@ class Admin:
             '/tessera.v1.Admin/Figures',
             tessera_dot_v1_dot_admin__pb2.FiguresRequest.SerializeToString,
             tessera_dot_v1_dot_admin__pb2.FiguresReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPeers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tessera.v1.Admin/ListPeers',
+            tessera_dot_v1_dot_admin__pb2.ListPeersRequest.SerializeToString,
+            tessera_dot_v1_dot_admin__pb2.ListPeersReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLogLevel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tessera.v1.Admin/SetLogLevel',
+            tessera_dot_v1_dot_admin__pb2.SetLogLevelRequest.SerializeToString,
+            tessera_dot_v1_dot_admin__pb2.SetLogLevelReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serving.access import Access
+from serving.admission import make_admission
 from serving.audit import AuditLog
 from serving.control import ControlStore, MemoryControlStore
 from serving.features.memory import MemoryFeatureSource
 from serving.figures.effects import Effects
 from serving.figures.store import MemoryFigureStore
 from serving.frontdoor import admin, federation
+from serving.frontdoor.admin import AdminNode
+from serving.frontdoor.federation import FederationNode
 from serving.host import HostSide
+from serving.peer_book import PeerBook
 from serving.peers.peer import Peer
 from serving.pool import ModelPool
 from serving.publishing import Publishing
@@ -41,6 +45,7 @@ class Party:
     address: str
     admin: admin_pb2_grpc.AdminStub
     effects: Effects
+    audit: AuditLog
 
 
 @asynccontextmanager
@@ -65,29 +70,28 @@ async def running(
     publishing.restore()
     settings = Settings(
         party=party,
-        state_dir="",
+        state_dir=str(registry),
         registry=str(registry),
         plaintext_caller=caller_party,
-        peers={caller_party: PeerSettings(may_load=may_load)},
+        peers={caller_party: PeerSettings(may_load=may_load, budget=1_000)},
     )
-    access = Access(settings)
+    access, audit = Access(settings), AuditLog(registry)
+    admission = await asyncio.to_thread(make_admission, settings, SECRET)
     effects = Effects(MemoryFigureStore(), SECRET)
     party_port, admin_port = server(Transport.NATIVE, ServerOptions()), server(Transport.GRPCIO, ServerOptions())
     federation.register(
         party_port,
-        HostSide(pool, {"default": FEATURES}),
-        publishing,
-        settings,
-        access.party,
+        FederationNode(HostSide(pool, {"default": FEATURES}, admission), publishing, settings, audit, access.party),
         RequestFigures(),
     )
-    admin.register(admin_port, publishing, effects, AuditLog(registry), access)
+    book = PeerBook({**settings.peers, **{name: PeerSettings() for name in links}}, known, admission, publishing)
+    admin.register(admin_port, AdminNode(publishing, effects, book, audit, access))
     address = f"127.0.0.1:{party_port.add_port('127.0.0.1:0')}"
     operator = channel(Transport.NATIVE, f"127.0.0.1:{admin_port.add_port('127.0.0.1:0')}")
     await asyncio.gather(party_port.start(), admin_port.start())
     try:
         stub = admin_pb2_grpc.AdminStub(operator.stub_channel)
-        yield Party(publishing, pool, reconciler, store, address, stub, effects)
+        yield Party(publishing, pool, reconciler, store, address, stub, effects, audit)
     finally:
         await asyncio.gather(*(link.close() for link in (operator, *links.values())))
         await asyncio.gather(party_port.stop(0), admin_port.stop(0))

@@ -109,6 +109,29 @@ class Admin(admin_pb2_grpc.AdminServicer):
             variants=[counted, admin_pb2.VariantFigures(service=request.service, variant="lr:v3", shadow=True)]
         )
 
+    def ListPeers(self, request, context):
+        self._note("ListPeers", request, context)
+        half = admin_pb2.PeerHalf(model="lr", version="v2", state=federation_pb2.HALF_STATE_READY)
+        shop = admin_pb2.PeerState(
+            party="shop",
+            round_trip_s=0.0012,
+            protocol="1.0",
+            software="0.1.0",
+            halves=[half],
+            may_load=["*"],
+            purposes=["infer", "warmup"],
+            budget=1_000,
+            spent=70,
+            refused=3,
+            users=5_000,
+            window_ends_ms=1_700_006_400_000,
+        )
+        return admin_pb2.ListPeersReply(peers=[admin_pb2.PeerState(party="bakery", problem="unreachable"), shop])
+
+    def SetLogLevel(self, request, context):
+        self._note("SetLogLevel", request, context)
+        return admin_pb2.SetLogLevelReply()
+
     def Feedback(self, request, context):
         self._note("Feedback", request, context)
         refused = [place for place, one in enumerate(request.outcomes) if one.attribution == b"\xff"]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import pytest_asyncio
 
 from apps.catalog import make_app
+from serving.audit import FILE, Event, Record
 from serving.pool import ModelId
 from serving.routing import Target
+from serving.settings import LogLevel
+from serving.telemetry.logs import follow_level
 from serving.transport import Code, RpcError
 from tessera.v1 import admin_pb2 as wire
 from tessera.v1 import federation_pb2
@@ -241,3 +247,74 @@ async def test_feedback_and_figures(bank: Party) -> None:
     assert (found.variant, found.answers, found.positives, found.negatives) == ("m:1", 4, 2, 2)
     assert (found.auc, found.ks) == (1.0, 1.0)
     assert not (await bank.admin.Figures(wire.FiguresRequest(service="other"))).variants
+
+
+async def test_peers_are_shown_from_both_sides(bank: Party, shop: Party) -> None:
+    await bank.admin.PublishLoad(load(V1))
+    await shop.admin.Unload(wire.UnloadRequest(model="m", version="1"))
+    await bank.admin.PublishLoad(load(V2))
+    [itself, host] = (await bank.admin.ListPeers(wire.ListPeersRequest())).peers
+    assert (itself.party, itself.problem) == ("bank", "has no address in the settings")
+    assert (host.party, host.problem, host.protocol, host.takes_us_for) == ("shop", "", "1.0", "bank")
+    assert host.round_trip_s > 0
+    assert [(half.version, half.state) for half in host.halves] == [
+        ("1", federation_pb2.HALF_STATE_NOT_LOADED),
+        ("2", federation_pb2.HALF_STATE_READY),
+    ]
+    [guest] = (await shop.admin.ListPeers(wire.ListPeersRequest())).peers
+    assert (guest.party, guest.budget, guest.spent, guest.refused) == ("bank", 1_000, 0, 0)
+    assert (list(guest.may_load), list(guest.purposes), guest.HasField("users")) == (["*"], ["infer"], False)
+    assert guest.window_ends_ms > 1_000 * time.time()
+
+
+async def test_a_peer_that_does_not_answer_says_why(registries: dict[str, Path]) -> None:
+    async with running("bank", registries["bank"], peers={"shop": "127.0.0.1:1"}) as bank:
+        [_, host] = (await bank.admin.ListPeers(wire.ListPeersRequest())).peers
+        assert "does not answer at its address" in host.problem
+
+
+async def test_the_log_level_is_set_for_all_replicas_and_audited(
+    bank: Party, registries: dict[str, Path], restored_logging: None
+) -> None:
+    bank.publishing.watch(follow_level(LogLevel.INFO))
+    for level, expected in (("debug", logging.DEBUG), ("error", logging.ERROR), ("", logging.INFO)):
+        await bank.admin.SetLogLevel(wire.SetLogLevelRequest(level=level))
+        assert logging.getLogger().level == expected
+        assert bank.publishing.state().log_level == level
+    assert audited(registries["bank"], "SetLogLevel") == [("", "debug"), ("debug", "error"), ("error", "")]
+    assert await refused(bank.admin.SetLogLevel(wire.SetLogLevelRequest(level="loud"))) == (
+        Code.INVALID_ARGUMENT,
+        "unknown log level 'loud'; known: debug, info, warning, error",
+    )
+
+
+def audited(folder: Path, what: str) -> list[tuple[Any, Any]]:
+    """The state before and after each change."""
+    records = [msgspec.json.decode(line, type=Record) for line in (folder / FILE).read_bytes().splitlines()]
+    asked = {one.id: one.state for one in records if one.what == what and one.event is Event.ASKED}
+    return [(asked[one.id], one.state) for one in records if one.what == what and one.event is Event.DONE]
+
+
+async def test_what_a_guest_changes_at_a_host_is_audited_there(bank: Party, registries: dict[str, Path]) -> None:
+    await bank.admin.PublishLoad(load(V1))
+    await bank.admin.PublishOnline(online(weight(V1)))
+    await bank.publishing.keep_holds()
+    await bank.admin.PublishLoad(load(V2))
+    await bank.admin.PublishOnline(online(weight(V2), revision=1))
+    await bank.admin.PublishOnline(online(weight(V2), revision=2))
+    folder = registries["shop"]
+    assert audited(folder, "Federation/Load") == [("NEW", "READY"), ("NEW", "READY")]
+    held = audited(folder, "Federation/Hold")
+    assert [(len(before or ()), len(after)) for before, after in held[:2]] == [(0, 1), (0, 1)]
+    assert held[0][1][0]["party"] == "bank"
+    [(before, after)] = audited(folder, "Federation/Release")
+    assert (before[0]["version"], after) == ("1", [])
+    records = [msgspec.json.decode(line, type=Record) for line in (folder / FILE).read_bytes().splitlines()]
+    assert {one.who for one in records} == {"party bank"}
+
+
+async def test_a_load_that_a_host_refuses_is_audited_there(bank: Party, registries: dict[str, Path]) -> None:
+    await bank.admin.PublishLoad(load(MISSING))
+    records = [msgspec.json.decode(line, type=Record) for line in (registries["shop"] / FILE).read_bytes().splitlines()]
+    assert [one.event for one in records] == [Event.ASKED, Event.REFUSED]
+    assert "no half of m/9" in records[1].reason
