@@ -25,6 +25,7 @@ def cache_metrics(levels: Mapping[str, Counts]) -> Iterable[Metric]:
         ("fills", "Entries stored."),
         ("errors", "Faults of the store."),
         ("shed", "Look-ups and writes not tried while the store was down."),
+        ("evictions", "Entries that went before their end to make room in this process."),
     ):
         values = [({"level": level}, float(getattr(counts, kind))) for level, counts in levels.items()]
         yield counter(f"tessera_cache_{kind}", about, values)

@@ -27,23 +27,32 @@ class MemoryTier(CacheTier):
         return len(self._entries)
 
     def get(self, key: bytes) -> Found:
+        entry = self.look(key)
+        if entry is MISS:
+            self.counts.misses += 1
+        else:
+            self.counts.hits += 1
+        return entry
+
+    def look(self, key: bytes) -> Found:
+        """Not counted, for who looks a second time."""
         try:
             entry = self._entries[key]
         except KeyError:
-            self.counts.misses += 1
             return MISS
         if entry.stale_until <= self._clock():
             del self._entries[key]
-            self.counts.misses += 1
             return MISS
-        self.counts.hits += 1
         return entry
 
     def put(self, key: bytes, entry: Entry) -> None:
         now_s = self._clock()
         if entry.stale_until > now_s:
+            grows = key not in self._entries
+            size = len(self._entries)
             self._entries[key] = _at_most(entry, now_s + self._ttl_s)
             self.counts.fills += 1
+            self.counts.evictions += grows and len(self._entries) == size
 
     def drop(self, key: bytes) -> None:
         self._entries.pop(key, None)

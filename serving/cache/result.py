@@ -34,11 +34,21 @@ class Answer:
     reply: bytes
 
 
+class _Answers(TTLCache[bytes, Answer]):
+    """Counts what goes before its end to make room."""
+
+    evictions = 0
+
+    def popitem(self) -> tuple[bytes, Answer]:
+        self.evictions += 1
+        return super().popitem()
+
+
 class ResultCache:
     """Bounded in entries (each case has two keys), absolute TTL. `clock` is monotonic seconds."""
 
     def __init__(self, max_entries: int, ttl_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._answers: TTLCache[bytes, Answer] = TTLCache(2 * max_entries, ttl_s, timer=clock)
+        self._answers = _Answers(2 * max_entries, ttl_s, timer=clock)
         self.counts = Counts()
 
     def __len__(self) -> int:
@@ -46,12 +56,14 @@ class ResultCache:
         return len(self._answers)
 
     def by_raw(self, method: str, raw: bytes, epoch: Epoch) -> Answer | Miss:
-        """The stored reply to exactly these bytes."""
+        """The stored reply to exactly these bytes. A miss is counted by `by_case`, which is asked next."""
         return self._get(_raw_key(method, raw), epoch)
 
     def by_case(self, method: str, request: Request, epoch: Epoch) -> Answer | Miss:
         """The stored reply to the same case with the same content, however it was serialised."""
-        return self._get(_case_key(method, request), epoch) if request.case_id else MISS
+        answer = self._get(_case_key(method, request), epoch) if request.case_id else MISS
+        self.counts.misses += answer is MISS
+        return answer
 
     def store(self, method: str, raw: bytes, request: Request, epoch: int, reply: bytes) -> None:
         """`epoch` as it was before the answer was computed; `reply` says that it comes from this cache."""
@@ -61,6 +73,7 @@ class ResultCache:
         self._answers[_raw_key(method, raw)] = answer
         self._answers[_case_key(method, request)] = answer
         self.counts.fills += 1
+        self.counts.evictions = self._answers.evictions
 
     def forget_user(self, user_id: str) -> int:
         """Drop every answer about a user, by looking through all; returns how many keys led to one."""
@@ -74,10 +87,8 @@ class ResultCache:
         try:
             answer = self._answers[key]
         except KeyError:
-            self.counts.misses += 1
             return MISS
         if epoch(answer.address) != answer.epoch:
-            self.counts.misses += 1
             return MISS
         self.counts.hits += 1
         return answer

@@ -29,16 +29,21 @@ class TieredCache:
         self._flights: set[asyncio.Task[None]] = set()
 
     def peek(self, keys: Sequence[bytes]) -> list[Found]:
-        """What memory has and is fresh; no waiting."""
+        """What memory has and is fresh; no waiting. Counted: ask once per request, before `fetch`."""
         now_s = self._clock()
         return [_fresh(self._memory.get(key), now_s) for key in keys]
+
+    def look(self, keys: Sequence[bytes]) -> list[Found]:
+        """The same again, not counted."""
+        now_s = self._clock()
+        return [_fresh(self._memory.look(key), now_s) for key in keys]
 
     async def fetch(self, keys: Sequence[bytes], load: Load) -> list[Answer]:
         """One entry per key, with the level it came from. Raises what `load` raises."""
         answers: list[Answer | asyncio.Future[Answer]] = []
         missing: dict[bytes, int] = {}
         loop = asyncio.get_running_loop()
-        for position, (key, entry) in enumerate(zip(keys, self.peek(keys), strict=True)):
+        for position, (key, entry) in enumerate(zip(keys, self.look(keys), strict=True)):
             if not isinstance(entry, Miss):
                 answers.append((entry, CacheLevel.L2))
                 continue

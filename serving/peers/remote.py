@@ -91,7 +91,7 @@ class RemotePartials:
     def _late(self, party: str, handle: ModelHandle, keys: Sequence[bytes]) -> HostPartials:
         """What arrived in time; the other rows are TIMEOUT."""
         late = (Entry(PartyStatus.TIMEOUT, 0.0, 0.0, b""), CacheLevel.NONE)
-        found = [late if isinstance(entry, Miss) else (entry, CacheLevel.L2) for entry in self._cache.peek(keys)]
+        found = [late if isinstance(entry, Miss) else (entry, CacheLevel.L2) for entry in self._cache.look(keys)]
         return _partials(party, handle.wanted[party], found, LATE)
 
     def _failed(

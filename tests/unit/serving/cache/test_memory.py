@@ -46,3 +46,20 @@ async def test_close_forgets():
     tier.put(b"a", entry(clock))
     await tier.close()
     assert tier.get(b"a") is MISS
+
+
+def test_what_goes_to_make_room_is_counted():
+    clock = Clock()
+    tier = MemoryTier(2, 10, clock)
+    for key in (b"a", b"b", b"b", b"c", b"d"):
+        tier.put(key, entry(clock))
+    assert tier.counts.evictions == 2
+
+
+def test_a_second_look_is_not_counted():
+    clock = Clock()
+    tier = MemoryTier(2, 10, clock)
+    tier.put(b"a", entry(clock, 5))
+    assert tier.look(b"a") == entry(clock, 5)
+    assert tier.look(b"b") is MISS
+    assert (tier.counts.hits, tier.counts.misses) == (0, 0)

@@ -136,3 +136,15 @@ def test_a_user_can_be_forgotten(cache, epochs):
     assert cache.forget_user("u1") == 2
     assert cache.by_raw("predict", b"raw", epochs) is MISS
     assert cache.by_raw("predict", b"other", epochs).reply == b"reply"
+
+
+def test_a_request_that_neither_key_finds_is_one_miss(cache, epochs):
+    assert cache.by_raw("predict", b"new", epochs) is MISS
+    assert cache.by_case("predict", replace(CASE, case_id="c2"), epochs) is MISS
+    assert cache.counts.misses == 1
+
+
+def test_what_goes_to_make_room_is_counted(cache, epochs):
+    for number in range(12):
+        cache.store("predict", b"%d" % number, replace(CASE, case_id=str(number)), 5, b"reply")
+    assert cache.counts.evictions == 2 * 3

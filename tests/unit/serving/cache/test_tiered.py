@@ -192,3 +192,10 @@ async def test_close_ends_loads_and_those_who_wait(cache, host):
     await cache.close()
     with pytest.raises(asyncio.CancelledError):
         await waiter
+
+
+async def test_a_request_that_memory_cannot_answer_is_one_miss(cache, near, host):
+    host.release.set()
+    assert cache.peek([b"a"]) == [MISS]
+    await cache.fetch([b"a"], host.load)
+    assert (near.counts.hits, near.counts.misses) == (0, 1)
