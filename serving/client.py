@@ -48,6 +48,8 @@ class Cases:
     numbers: Mapping[str, Sequence[float]] = field(default_factory=dict)
     texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
+    attributed: bool = False
+    """Whether outcomes will be sent back: the server then gives an attribution for every row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,8 @@ class Prediction:
 @dataclass(frozen=True, slots=True)
 class Predictions:
     """In the order of the users. `statuses`: the first party's failure of each row, else OK; the scores of rows that
-    are not OK are NaN. `variants` and `labels` have one entry per row, one for all, or none."""
+    are not OK are NaN. `variants` and `labels` have one entry per row, one for all, or none; `attributions` one per row
+    when the cases asked for them, empty where there is no score."""
 
     scores: tuple[tuple[float, ...], ...]
     statuses: tuple[PartyStatus, ...]
@@ -87,6 +90,7 @@ class Predictions:
     labels: tuple[str, ...]
     model: str
     version: str
+    attributions: tuple[bytes, ...] = ()
 
 
 class Client:
@@ -156,6 +160,7 @@ class Client:
             numbers={name: wire.NumberColumn(values=column) for name, column in cases.numbers.items()},
             texts={name: wire.TextColumn(values=column) for name, column in cases.texts.items()},
             parameters=cases.parameters,
+            attributed=cases.attributed,
         )
         reply = wire.BatchPredictReply.FromString(await self._ask(_BATCH_PREDICT, request.SerializeToString()))
         width = reply.width or 1
@@ -166,6 +171,7 @@ class Client:
             labels=tuple(reply.labels),
             model=reply.model,
             version=reply.version,
+            attributions=tuple(reply.attributions),
         )
 
     async def _ask(self, method: str, request: bytes) -> bytes:

@@ -157,16 +157,21 @@ class Pipeline:
     async def _run(self, target: Target, request: Request, deadline: float) -> Response:
         began = self._clock()
         with self._limiter.model(target.model.model, request.rows):
-            response = await self._execute(target, request, deadline, self._hosts.fetch)
+            result, remote = await self._execute(target, request, deadline, self._hosts.fetch)
         seconds = self._clock() - began
-        attributions = self._counting.answered(target, response.scores, seconds, request.attributed)
-        return replace(response, attributions=attributions) if attributions else response
+        attributions = self._counting.answered(target, result.scores, seconds, request.attributed)
+        return _response(target, result, remote, attributions)
 
     async def _shadow(self, target: Target, request: Request) -> Response:
         """No limit counts it, and it has a deadline of its own."""
-        return await self._execute(target, request, self._clock() + self._limits.peer_timeout_s, self._hosts.shadow)
+        deadline = self._clock() + self._limits.peer_timeout_s
+        result, remote = await self._execute(target, request, deadline, self._hosts.shadow)
+        return _response(target, result, remote, ())
 
-    async def _execute(self, target: Target, request: Request, deadline: float, fetch: Fetch) -> Response:
+    async def _execute(
+        self, target: Target, request: Request, deadline: float, fetch: Fetch
+    ) -> tuple[Result, Sequence[HostPartials]]:
+        """The score of a row that lacks a party is NaN."""
         with self._pool.acquire(target.model) as handle:
             batch = _preprocess(target.app, request, handle)
             async with AsyncExitStack() as stack:
@@ -178,7 +183,7 @@ class Pipeline:
             merged = _merge(handle, local, remote)
             answer = Result(merged, _labels(handle, merged), batch, handle.servable.signature)
             result = _postprocess(target.app, request, answer)
-        return _response(target, result, remote)
+        return _without_incomplete(result, remote), remote
 
     def _ask_hosts(
         self, stack: AsyncExitStack, handle: ModelHandle, request: Request, fetch: Fetch
@@ -249,20 +254,26 @@ def _refuse_failed(remote: Sequence[HostPartials]) -> None:
             raise PeerUnavailableError(f"party {part.party!r}: {worst.name.lower()}{reason}")
 
 
-def _response(target: Target, result: Result, remote: Sequence[HostPartials]) -> Response:
-    complete, scores = True, result.scores
+def _without_incomplete(result: Result, remote: Sequence[HostPartials]) -> Result:
+    scores = result.scores
     for part in remote:
         if not part.complete:
-            complete = False
             scores = np.where(np.array(part.statuses)[:, None] == PartyStatus.OK, scores, np.nan)
+    return result if scores is result.scores else replace(result, scores=scores)
+
+
+def _response(
+    target: Target, result: Result, remote: Sequence[HostPartials], attributions: tuple[bytes, ...]
+) -> Response:
     return Response(
-        scores=scores,
+        scores=result.scores,
         model=target.model.model,
         version=target.model.version,
         variants=(target.variant,) if target.variant else (),
-        complete=complete,
+        complete=all(part.complete for part in remote),
         parties=tuple(PartyOutcome(part.party, tuple(part.statuses), tuple(part.levels)) for part in remote),
         labels=result.labels,
+        attributions=attributions,
     )
 
 

@@ -92,7 +92,7 @@ class Effects:
         if not attributed:
             return ()
         now_s = self._clock()
-        return tuple(self._seal.make(prefix, score, now_s) for score in column.tolist())
+        return tuple(b"" if math.isnan(score) else self._seal.make(prefix, score, now_s) for score in column.tolist())
 
     def shadowed(self, service: str, variant: str, scores: Scores, answers: Scores, seconds: float) -> None:
         """Count what a shadow would have answered, beside what was answered."""

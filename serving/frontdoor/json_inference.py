@@ -5,6 +5,7 @@ The same fields as tessera.v1.Inference; a feature is a number, a text or null (
 
 from __future__ import annotations
 
+import base64
 import math
 from typing import Any, TypeVar
 
@@ -35,6 +36,7 @@ class BatchPredictBody(_Address, forbid_unknown_fields=True, kw_only=True):
 
     user_ids: list[str]
     columns: dict[str, list[float | str | None]] = {}
+    attributed: bool = False
 
 
 class JsonPredict:
@@ -53,6 +55,7 @@ class JsonPredict:
             numbers={name: value for name, value in body.features.items() if isinstance(value, float)},
             texts={name: value for name, value in body.features.items() if isinstance(value, str)},
             parameters=body.parameters,
+            attributed=True,
         )
 
     def encode(self, response: Response, level: CacheLevel) -> bytes:
@@ -62,6 +65,7 @@ class JsonPredict:
             "variant": response.variants[0] if response.variants else "",
             "complete": response.complete,
             "cache": level.name,
+            "attribution": _texts(response)[0] if response.attributions else "",
             "parties": [
                 {"party": one.party, "status": one.statuses[0].name, "level": one.levels[0].name}
                 for one in response.parties
@@ -92,6 +96,7 @@ class JsonBatchPredict:
             texts=texts,
             parameters=body.parameters,
             columnar=True,
+            attributed=body.attributed,
         )
 
     def encode(self, response: Response, level: CacheLevel) -> bytes:
@@ -99,6 +104,7 @@ class JsonBatchPredict:
             "scores": response.scores.tolist(),
             "labels": list(response.labels),
             "variants": list(response.variants),
+            "attributions": _texts(response),
             "complete": response.complete,
             "statuses": [_status_name(status) for status in first_failures(response)],
             "parties": [
@@ -115,6 +121,11 @@ class JsonBatchPredict:
 
 def _named(response: Response) -> dict[str, Any]:
     return {"model": response.model, "version": response.version}
+
+
+def _texts(response: Response) -> list[str]:
+    """Attributions in base64, as `tessera feedback` reads them."""
+    return [base64.b64encode(one).decode() for one in response.attributions]
 
 
 def _status_name(status: int) -> str:

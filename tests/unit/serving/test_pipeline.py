@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -338,3 +339,31 @@ async def test_the_scorecard_sees_the_merged_probability(world: World) -> None:
     probability = expected("u4", 0.0)
     points: Scores = np.array([[600 + 20 / math.log(2) * math.log((1 - probability) / probability)]])
     assert response.scores == pytest.approx(points, abs=0.005)
+
+
+async def test_rows_of_several_variants_are_attributed_each_to_its_own(world: World) -> None:
+    world.bind(("1", 5_000), ("2", 5_000))
+    users = [*USERS, "nobody"]
+    response = await world.pipeline.predict(batch(users, [1.0] * 4, attributed=True), None)
+    assert len(response.attributions) == 4
+    assert response.attributions[3] == b""
+    await world.effects.feedback([(one, 1.0) for one in response.attributions[:3]])
+    found = {one.subject.variant: one.positives for one in await world.effects.figures("s")}
+    assert {variant: count for variant, count in found.items() if count} == Counter(response.variants[:3])
+    assert not (await world.pipeline.predict(batch(users, [1.0] * 4), None)).attributions
+
+
+async def test_a_repetition_has_the_attribution_of_the_first_and_counts_once(world: World) -> None:
+    class Attributing(JsonCodec):
+        def encode(self, response: Response, level: CacheLevel) -> bytes:
+            return response.attributions[0]
+
+    codec = Attributing({b"1": request(case_id="c", attributed=True), b"2": request(case_id="c", attributed=True)})
+    first = world.pipeline.answer(codec, b"1", None)
+    assert not isinstance(first, bytes)
+    made = await first
+    assert world.pipeline.answer(codec, b"1", None) == made
+    other = world.pipeline.answer(codec, b"2", None)
+    assert not isinstance(other, bytes)
+    assert await other == made
+    assert [one.answers for one in await world.effects.figures("s")] == [1]

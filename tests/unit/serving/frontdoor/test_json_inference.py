@@ -60,6 +60,7 @@ def test_a_batch_answers_with_names_and_null_for_no_score():
         "scores": [[0.5], [None]],
         "labels": [],
         "variants": ["a", "b"],
+        "attributions": [],
         "complete": False,
         "statuses": ["OK", "NOT_FOUND"],
         "parties": [{"party": "shop", "statuses": ["OK", "NOT_FOUND"], "levels": ["L2", "NONE"]}],
@@ -67,7 +68,7 @@ def test_a_batch_answers_with_names_and_null_for_no_score():
 
 
 def test_a_case_answers_with_its_level():
-    response = Response(np.array([[0.25]]), "m", "1", ("a",), complete=True)
+    response = Response(np.array([[0.25]]), "m", "1", ("a",), complete=True, attributions=(b"\xfb\xff",))
     assert json.loads(JsonPredict().encode(response, CacheLevel.L1)) == {
         "model": "m",
         "version": "1",
@@ -76,5 +77,13 @@ def test_a_case_answers_with_its_level():
         "variant": "a",
         "complete": True,
         "cache": "L1",
+        "attribution": "+/8=",
         "parties": [],
     }
+
+
+def test_rows_of_a_batch_are_attributed_when_that_is_asked_for():
+    assert not JsonBatchPredict().decode(b'{"user_ids":["u"]}').attributed
+    assert JsonBatchPredict().decode(b'{"user_ids":["u"],"attributed":true}').attributed
+    response = Response(np.array([[0.5], [np.nan]]), "m", "1", (), complete=False, attributions=(b"\xfb\xff", b""))
+    assert json.loads(JsonBatchPredict().encode(response, CacheLevel.NONE))["attributions"] == ["+/8=", ""]
