@@ -96,12 +96,14 @@ class PartyOutcome:
 @dataclass(frozen=True, slots=True)
 class Result:
     """Model output before post-processing, or the answer after it: `scores` float64 (rows, width), `labels` one per row
-    or none. Before it, `batch` and `signature` are what the local half was given."""
+    or none. Before it, `batch` and `signature` are what the local half was given. `outputs`: those of Response,
+    which no app sees."""
 
     scores: npt.NDArray[np.float64]
     labels: tuple[str, ...] = ()
     batch: Batch | None = None
     signature: Signature | None = None
+    outputs: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def feature(self, name: str) -> npt.NDArray[Any] | None:
         """One value per row, NaN or None for missing; None when the model has no feature of this name."""
@@ -120,7 +122,8 @@ class Response:
 
     `attributions`: one per row when the request asked for them: what outcomes are sent back with.
     `variants`: one entry for all rows, one per row when they differ (`model` and `version` are then ""), none when the
-    caller named the version.
+    caller named the version. `outputs`: what a local model gives beside its score, by declared name, rows first, as it
+    gives them.
     """
 
     scores: npt.NDArray[np.float64]
@@ -131,6 +134,7 @@ class Response:
     parties: tuple[PartyOutcome, ...] = ()
     labels: tuple[str, ...] = ()
     attributions: tuple[bytes, ...] = ()
+    outputs: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

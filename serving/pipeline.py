@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from apps.app import App, AppError, CacheLevel, PartyOutcome, PartyStatus, Request, Response, Result
 from loaders.loader import Partial, PartialError, Scores
@@ -176,13 +177,15 @@ class Pipeline:
             batch = _preprocess(target.app, request, handle)
             async with AsyncExitStack() as stack:
                 asked = self._ask_hosts(stack, handle, request, partial(fetch, deadline=deadline))
-                local = _local(handle, batch)
+                outputs = handle.servable.predict(batch)
                 remote = [part if isinstance(part, HostPartials) else await part for part in asked]
             if remote:
                 _refuse_failed(remote)
-            merged = _merge(handle, local, remote)
+            score, *further = (spec.name for spec in handle.servable.signature.outputs)
+            merged = _merge(handle, outputs[score], remote)
             answer = Result(merged, _labels(handle, merged), batch, handle.servable.signature)
             result = _postprocess(target.app, request, answer)
+        result = replace(result, outputs={name: outputs[name] for name in further}) if further else result
         return _without_incomplete(result, remote), remote
 
     def _ask_hosts(
@@ -202,12 +205,6 @@ class Pipeline:
             else:
                 asked.append(known)
         return asked
-
-
-def _local(handle: ModelHandle, batch: Batch) -> Partial:
-    outputs = handle.servable.predict(batch)
-    score: Partial = outputs[handle.servable.signature.outputs[0].name]
-    return score
 
 
 def _merge(handle: ModelHandle, local: Partial, remote: Sequence[HostPartials]) -> Scores:
@@ -274,6 +271,7 @@ def _response(
         parties=tuple(PartyOutcome(part.party, tuple(part.statuses), tuple(part.levels)) for part in remote),
         labels=result.labels,
         attributions=attributions,
+        outputs=result.outputs,
     )
 
 
@@ -301,4 +299,16 @@ def _interleave(rows: int, groups: Sequence[Sequence[int]], parts: Sequence[Resp
         parties=tuple(PartyOutcome(party, tuple(statuses[party]), tuple(levels[party])) for party in statuses),
         labels=tuple(labels) if any(labels) else (),
         attributions=tuple(attributions) if any(attributions) else (),
+        outputs=_interleaved_outputs(groups, parts),
     )
+
+
+def _interleaved_outputs(groups: Sequence[Sequence[int]], parts: Sequence[Response]) -> dict[str, npt.NDArray[Any]]:
+    """Those that every variant gives, alike but for the rows."""
+    order = np.argsort(np.concatenate([np.asarray(rows) for rows in groups]))
+    shared = [
+        name
+        for name, first in parts[0].outputs.items()
+        if all(name in part.outputs and part.outputs[name].shape[1:] == first.shape[1:] for part in parts)
+    ]
+    return {name: np.concatenate([part.outputs[name] for part in parts])[order] for name in shared}

@@ -78,8 +78,9 @@ def make_bound_pair(
     return Pair(*paths, digests.pop())
 
 
-def make_onnx(root: Path, *, model: str, version: str, party: str) -> Path:
-    """A local ONNX model: score = sigmoid(a + 2 b - 0.5), float32; one input tensor of two columns."""
+def make_onnx(root: Path, *, model: str, version: str, party: str, further: bool = False) -> Path:
+    """A local ONNX model: score = sigmoid(a + 2 b - 0.5), float32; one input tensor of two columns. `further`: it also
+    gives `same`, its input; `larger`, the position of the larger column, one number a row; `word`, that as a text."""
     from onnx import TensorProto, helper
 
     graph = helper.make_graph(
@@ -87,16 +88,29 @@ def make_onnx(root: Path, *, model: str, version: str, party: str) -> Path:
             helper.make_node("MatMul", ["x", "w"], ["linear"]),
             helper.make_node("Add", ["linear", "c"], ["shifted"]),
             helper.make_node("Sigmoid", ["shifted"], ["score"]),
+            helper.make_node("Identity", ["x"], ["same"]),
+            helper.make_node("ArgMax", ["x"], ["larger"], axis=1, keepdims=0),
+            helper.make_node("Cast", ["larger"], ["word"], to=TensorProto.STRING),
         ],
         "logistic",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 2])],
-        [helper.make_tensor_value_info("score", TensorProto.FLOAT, [None, 1])],
+        [
+            helper.make_tensor_value_info("score", TensorProto.FLOAT, [None, 1]),
+            helper.make_tensor_value_info("same", TensorProto.FLOAT, [None, 2]),
+            helper.make_tensor_value_info("larger", TensorProto.INT64, [None]),
+            helper.make_tensor_value_info("word", TensorProto.STRING, [None]),
+        ],
         [
             helper.make_tensor("w", TensorProto.FLOAT, [2, 1], [1.0, 2.0]),
             helper.make_tensor("c", TensorProto.FLOAT, [1], [-0.5]),
         ],
     )
     raw = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+    others = (
+        TensorSpec(name="same", dtype="float32", shape=(-1, 2)),
+        TensorSpec(name="larger", dtype="int64", shape=(-1,)),
+        TensorSpec(name="word", dtype="string", shape=(-1,)),
+    )
     manifest = Manifest(
         model=model,
         version=version,
@@ -104,7 +118,7 @@ def make_onnx(root: Path, *, model: str, version: str, party: str) -> Path:
         party=party,
         format="onnx",
         inputs=(TensorSpec(name="x", dtype="float32", shape=(-1, 2), columns=("a", "b")),),
-        outputs=(TensorSpec(name="score", dtype="float32", shape=(-1, 1)),),
+        outputs=(TensorSpec(name="score", dtype="float32", shape=(-1, 1)), *(others if further else ())),
         merge=Merge(kind=MergeKind.NONE),
         self_test=SelfTest(
             numbers=[[0.0, 0.25], [1.0, 0.0]], outputs={"score": [[0.5], [0.6224593312]]}, tolerance=1e-6

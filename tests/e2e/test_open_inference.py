@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tessera.v1 import admin_pb2
+from tests.artifacts import make_onnx
 from tests.e2e.test_two_parties import Parties, expected
 from tests.nodes import PartyNode
 
@@ -25,8 +27,14 @@ def guest(transport: object, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     both = Parties(tmp_path_factory.mktemp("parties"))
     both.pair()
     both.pair(model="n")
+    for version in "12":
+        make_onnx(both.guest.registry, model="local", version=version, party=both.guest.party, further=True)
     both.start()
     try:
+        for version in "12":
+            both.guest.load("local", version)
+        halves = [admin_pb2.VariantWeight(model="local", version=version, weight=5_000) for version in "12"]
+        both.guest.admin("PublishOnline", admin_pb2.PublishOnlineRequest(service="split", variants=halves))
         both.guest.load("m", "1")
         both.guest.online("s", "m", "1")
         yield both.guest
@@ -113,6 +121,30 @@ def test_a_repeated_case_has_the_id_of_its_own_call(said: dict[str, Any]) -> Non
     assert int(statistics["execution_count"]) >= 8
 
 
+@pytest.mark.parametrize("step", ["local", "split"])
+def test_a_local_model_gives_all_its_outputs_for_all_rows(said: dict[str, Any], step: str) -> None:
+    """`split` is a service of two versions, which some rows meet and some the other."""
+    answer = said[step]
+    assert answer["names"] == ["score", "same", "larger", "word"]
+    rows = [[0.0, 0.25], [1.0, 0.0], [0.5, 0.75], [2.0, 0.0], [0.0, 3.0]]
+    assert answer["same"] == rows
+    assert answer["larger"] == [[1], [0], [1], [0], [1]]
+    assert answer["word"] == [[str(place)] for [place] in answer["larger"]]
+    for [given], (a, b) in zip(answer["score"], rows, strict=True):
+        assert given == pytest.approx(1 / (1 + math.exp(0.5 - a - 2 * b)), abs=1e-6)
+
+
+def test_a_local_model_is_described_as_itself(said: dict[str, Any]) -> None:
+    tensors = {one["name"]: (one["datatype"], one["shape"]) for one in said["local_metadata"]["outputs"]}
+    assert tensors == {
+        "score": ("FP32", ["-1", "1"]),
+        "same": ("FP32", ["-1", "2"]),
+        "larger": ("INT64", ["-1", "1"]),
+        "word": ("BYTES", ["-1", "1"]),
+    }
+    assert {one["name"]: one["shape"] for one in said["local_metadata"]["inputs"]}["x"] == ["-1", "2"]
+
+
 def test_an_error_in_a_stream_is_one_answer_of_it(said: dict[str, Any]) -> None:
     first, second, third = said["stream"]
     assert (first["id"], first["score"]) == ("one", [score("0001")])
@@ -138,7 +170,11 @@ def test_model_control_is_for_operators(said: dict[str, Any]) -> None:
 
 
 def test_a_model_is_loaded_and_unloaded(said: dict[str, Any]) -> None:
-    assert {(one["name"], one["version"], one["state"]) for one in said["index"]["models"]} == {("m", "1", "READY")}
+    assert {(one["name"], one["version"], one["state"]) for one in said["index"]["models"]} == {
+        ("m", "1", "READY"),
+        ("local", "1", "READY"),
+        ("local", "2", "READY"),
+    }
     assert (said["loaded"], said["unloaded"]) == (True, False)
     assert said["unload_bound"][0] == "StatusCode.FAILED_PRECONDITION"
 

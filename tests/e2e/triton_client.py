@@ -42,6 +42,19 @@ def shown(result: Any) -> dict[str, Any]:
     }
 
 
+def local(client: Any, model: str) -> dict[str, Any]:
+    """An ONNX model: several rows, of users that meet different versions, all outputs."""
+    rows = [[0.0, 0.25], [1.0, 0.0], [0.5, 0.75], [2.0, 0.0], [0.0, 3.0]]
+    tensor = triton.InferInput("x", [len(rows), 2], "FP32")
+    tensor.set_data_from_numpy(np.array(rows, dtype=np.float32))
+    user = triton.InferInput("user_id", [len(rows), 1], "BYTES")
+    user.set_data_from_numpy(np.array([[f"user {row}".encode()] for row in range(len(rows))], dtype=np.object_))
+    result = client.infer(model, [user, tensor])
+    shown = {name: result.as_numpy(name).tolist() for name in ("score", "same", "larger")}
+    words = [[one.decode() for one in row] for row in result.as_numpy("word").tolist()]
+    return {**shown, "word": words, "names": [one.name for one in result.get_response().outputs]}
+
+
 def refused(call: Callable[[], object]) -> list[str]:
     try:
         call()
@@ -99,6 +112,9 @@ def main() -> None:
         "async": lambda: awaited(service),
         "stream": lambda: streamed(service),
         "statistics": lambda: service.get_inference_statistics("s", as_json=True),
+        "local": lambda: local(service, "local"),
+        "split": lambda: local(service, "split"),
+        "local_metadata": lambda: service.get_model_metadata("local", as_json=True),
         "unknown": lambda: refused(lambda: service.infer("none", inputs(["0001"]))),
         "index": lambda: service.get_model_repository_index(as_json=True),
         "load_here": lambda: refused(lambda: service.load_model("m")),

@@ -13,6 +13,7 @@ from serving.routing import Address, RouteTable
 
 USER_ID = "user_id"
 SCORE = "score"
+LABEL = "label"
 STATUS_PREFIX = "fed_status_"
 
 
@@ -63,8 +64,15 @@ class ModelView:
         user = TensorView(USER_ID, BYTES, (-1, 1), optional=not self.hosts)
         return [user, *map(_view, self.signature.inputs)]
 
+    def further(self) -> list[TensorView]:
+        """What a local model gives beside its score."""
+        return [] if self.hosts else list(map(_view, self.signature.outputs[1:]))
+
     def outputs(self) -> list[TensorView]:
-        return [self.score, *(TensorView(STATUS_PREFIX + host, BYTES, (-1, 1)) for host in self.hosts)]
+        named = any(handle.artifact.manifest.merge.labels for handle in self.handles)
+        texts = [LABEL] if named else []
+        texts += [STATUS_PREFIX + host for host in self.hosts]
+        return [self.score, *self.further(), *(TensorView(name, BYTES, (-1, 1)) for name in texts)]
 
 
 class Models:

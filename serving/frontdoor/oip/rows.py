@@ -10,14 +10,13 @@ import numpy as np
 
 from apps.app import PartyOutcome, Request, Response
 from serving.errors import InvalidRequestError
-from serving.frontdoor.oip.models import STATUS_PREFIX, USER_ID, ModelView
-from serving.frontdoor.oip.tensors import BYTES, Array, Tensor, of_texts, texts
+from serving.frontdoor.oip.models import LABEL, STATUS_PREFIX, USER_ID, ModelView, TensorView
+from serving.frontdoor.oip.tensors import BYTES, Array, Tensor, as_bytes, of_texts, texts
 
 CASE_ID = "case_id"
 RESERVED = frozenset(
     ("sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output")
 )
-LABEL = "label"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ def request_of(asked: Asked, view: ModelView) -> Request:
 
 def answer_of(response: Response, view: ModelView, wanted: Sequence[str]) -> Answered:
     """The outputs asked for, all when none was named. Raises InvalidRequestError for one that there is not."""
-    outputs = [_score(response, view)]
+    outputs = [_score(response, view), *_further(response, view)]
     if response.labels:
         outputs.append(of_texts(LABEL, response.labels))
     outputs += [of_texts(STATUS_PREFIX + one.party, _statuses(one)) for one in response.parties]
@@ -144,6 +143,19 @@ def _score(response: Response, view: ModelView) -> Tensor:
     shape = (response.scores.shape[0], *declared.shape[1:])
     fits = response.scores.size == int(np.prod(shape))
     return Tensor(declared.name, declared.datatype, response.scores.reshape(shape) if fits else response.scores)
+
+
+def _further(response: Response, view: ModelView) -> list[Tensor]:
+    """Those that the variants of all rows gave; another variant's are other outputs."""
+    there = [(one, response.outputs[one.name]) for one in view.further() if one.name in response.outputs]
+    return [Tensor(one.name, one.datatype, _shown(one, array)) for one, array in there]
+
+
+def _shown(view: TensorView, array: Array) -> Array:
+    """As metadata says: one value per row is a column of one, texts are bytes."""
+    if array.ndim == 1:
+        array = array[:, None]
+    return as_bytes(array) if view.datatype == BYTES else array
 
 
 def _statuses(outcome: PartyOutcome) -> list[str]:

@@ -108,6 +108,11 @@ def of_texts(name: str, values: Sequence[str]) -> Tensor:
     return Tensor(name, BYTES, _objects([value.encode() for value in values], (len(values), 1)))
 
 
+def as_bytes(array: Array) -> Array:
+    """Of texts, the elements of a BYTES tensor."""
+    return _objects([_as_bytes(value) for value in array.ravel().tolist()], array.shape)
+
+
 def _dtype(name: str, datatype: str) -> np.dtype[Any]:
     try:
         return DTYPES[datatype]
