@@ -55,13 +55,13 @@ class OnnxServable(Servable):
             # The inputs have the declared types and shapes; what is left is the model refusing their values.
             raise FeatureError(f"the model refuses the input: {str(error).splitlines()[0]}") from error
         outputs = dict(zip(self._names, answers, strict=True))
-        for name, answer in outputs.items():
-            if answer.ndim == 0 or answer.shape[0] != batch.rows:
-                raise ValueError(f"output {name!r} has shape {answer.shape} for {batch.rows} rows")
         score = self._names[0]
         values = np.asarray(outputs[score], dtype=np.float64)
-        if values.size != batch.rows * self._width:
+        if values.shape[0] != batch.rows or values.size != batch.rows * self._width:
             raise ValueError(f"output {score!r} has shape {values.shape} for {batch.rows} rows of width {self._width}")
+        for name in self._names[1:]:
+            if outputs[name].shape[:1] != (batch.rows,):
+                raise ValueError(f"output {name!r} has shape {outputs[name].shape} for {batch.rows} rows")
         outputs[score] = values.reshape(batch.rows, self._width)
         return outputs
 
