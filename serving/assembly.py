@@ -50,7 +50,15 @@ from serving.pipeline import Answers, Pipeline
 from serving.pool import ModelPool
 from serving.publishing import Publishing
 from serving.readiness import Readiness, cache_problems, model_problems, report
-from serving.readings import cache_metrics, figure_metrics, lag_metrics, model_metrics, replica_metrics
+from serving.readings import (
+    budget_metrics,
+    cache_metrics,
+    figure_metrics,
+    lag_metrics,
+    model_metrics,
+    replica_metrics,
+    shadow_metrics,
+)
 from serving.reconciler import Reconciler
 from serving.replicas import Replicas
 from serving.security import own_credentials, port_credentials
@@ -105,6 +113,7 @@ async def assemble(settings: Settings) -> Node:
         *(partial(request_metrics, figures), partial(lag_metrics, lag)),
         *(partial(model_metrics, publishing, pool), partial(replica_metrics, replicas)),
         *(partial(cache_metrics, _levels(results, memory, shared)), partial(figure_metrics, effects)),
+        *(partial(budget_metrics, admission), partial(shadow_metrics, pipeline.shadows)),
     )
     exposing, metrics = _exposition(settings, replicas.name, Exposition(readings))
     max_bytes = settings.limits.max_request_bytes

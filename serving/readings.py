@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from prometheus_client.metrics_core import Metric
 
+from serving.admission import Admission
 from serving.cache.counts import Counts
 from serving.figures.counts import QUANTILES
 from serving.figures.effects import Effects
@@ -13,7 +14,8 @@ from serving.lifecycle import ModelState
 from serving.pool import ModelPool
 from serving.publishing import Publishing
 from serving.replicas import Replicas
-from serving.telemetry.exposition import counter, gauge, histogram
+from serving.shadows import Shadows
+from serving.telemetry.exposition import Labels, counter, gauge, histogram
 from serving.telemetry.lag import LoopLag
 
 
@@ -67,20 +69,36 @@ def figure_metrics(effects: Effects) -> Iterable[Metric]:
         for label, count in (("1", one.positives), ("0", one.negatives))
     )
     yield gauge("tessera_variant_outcomes", "Answers whose outcome is known.", outcomes)
-    for kind, about in (
-        ("auc", "Area under the ROC curve."),
-        ("ks", "Kolmogorov and Smirnov's distance."),
-        ("seconds_mean", "Mean time to answer."),
-        ("moved", "Mean difference of a shadow to the answers given."),
+    for name, kind, about in (
+        ("tessera_variant_auc", "auc", "Area under the ROC curve."),
+        ("tessera_variant_ks", "ks", "Kolmogorov and Smirnov's distance."),
+        ("tessera_variant_seconds_mean", "seconds_mean", "Mean time to answer."),
+        ("tessera_variant_moved", "moved", "Mean difference of a shadow to the answers given."),
     ):
         known = [(who, value) for who, one in pairs if (value := getattr(one, kind)) is not None]
-        yield gauge(f"tessera_variant_{kind}", about, known)
+        yield gauge(name, about, known)
     quantiles = (
         ({**who, "quantile": f"{share:g}"}, value)
         for who, one in pairs
         for share, value in zip(QUANTILES, one.score_quantiles, strict=False)
     )
     yield gauge("tessera_variant_score", "Quantiles of the scores.", quantiles)
+
+
+def budget_metrics(admission: Admission) -> Iterable[Metric]:
+    """What other parties have asked of this one. Workers of a machine share the count."""
+    budgets = [({"party": party}, guard.budget) for party, guard in admission.guards.items() if guard.budget]
+    spent = [(who, float(budget.spent)) for who, budget in budgets]
+    yield gauge("tessera_query_budget_spent", "Users and versions that a party asked about in this window.", spent)
+    limits = [(who, float(budget.limit)) for who, budget in budgets]
+    yield gauge("tessera_query_budget_limit", "peers.ID.budget.", limits)
+    refused = [(who, float(budget.refused)) for who, budget in budgets]
+    yield counter("tessera_query_budget_rejected_rows", "Rows over the budget.", refused)
+
+
+def shadow_metrics(shadows: Shadows) -> Iterable[Metric]:
+    left_out: list[tuple[Labels, float]] = [({}, float(shadows.left_out))]
+    yield counter("tessera_shadows_left_out", "Calls that were not shadowed: no room, or it failed.", left_out)
 
 
 def replica_metrics(replicas: Replicas) -> Iterable[Metric]:

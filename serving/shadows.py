@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 MAX_RUNNING = 32
 """Calls; one of many rows counts as one."""
+QUIET_S = 60.0
+"""Between warnings."""
 
 Execute = Callable[[Target, Request], Awaitable[Response]]
 
@@ -39,6 +41,7 @@ class Shadows:
         self._execute = execute
         self._comparing = comparing
         self._clock = clock
+        self._quiet_until = float("-inf")
         self._running: set[asyncio.Task[None]] = set()
 
     @property
@@ -65,6 +68,13 @@ class Shadows:
         if self._running:
             await asyncio.wait(self._running)
 
+    def _say(self, text: str) -> None:
+        """Seldom: what fails for one call fails for many."""
+        level = logging.DEBUG
+        if self._clock() >= self._quiet_until:
+            self._quiet_until, level = self._clock() + QUIET_S, logging.WARNING
+        logger.log(level, "%s", text)
+
     async def _follow(self, route: ServiceRoute, shadow: VariantRoute, request: Request, answers: Scores) -> None:
         began = self._clock()
         try:
@@ -72,7 +82,7 @@ class Shadows:
             response = await self._execute(target, request)
         except (TesseraError, FeatureError, AppError) as error:
             self.left_out += 1
-            logger.debug("shadow %s of service %s: %s", shadow.name, route.service, error)
+            self._say(f"shadow {shadow.name} of service {route.service} is left out: {error}")
         except Exception:
             self.left_out += 1
             logger.exception("shadow %s of service %s failed", shadow.name, route.service)

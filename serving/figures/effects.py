@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
-from cachetools import LRUCache
 
 from serving.errors import InvalidRequestError, NotReadyError
 from serving.figures import counts
@@ -60,7 +59,7 @@ class Effects:
         self._clock = clock
         self._pause = pause
         self._tallies: dict[Subject, Tally] = {}
-        self._heads: LRUCache[tuple[str, int, str], tuple[bytes, Tally]] = LRUCache(_MAX_HEADS)
+        self._heads: dict[tuple[str, int, str], tuple[bytes, Tally]] = {}
         self._flushing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._summed: list[VariantFigures] = []
@@ -160,6 +159,8 @@ class Effects:
         key = (target.service, target.revision, variant)
         found = self._heads.get(key)
         if found is None:
+            if len(self._heads) >= _MAX_HEADS:
+                self._heads.clear()  # revisions come and go
             tally = self._tally(Subject(target.service, variant))
             found = self._heads[key] = (head(target.service, target.revision, variant), tally)
         return found

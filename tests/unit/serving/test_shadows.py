@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,12 +93,16 @@ async def test_an_answer_does_not_wait_for_it(world: World, source: Slow) -> Non
     assert [one.answers for one in await figures(world)] == [1, 1]
 
 
-async def test_one_that_fails_fails_no_answer(world: World) -> None:
+async def test_one_that_fails_fails_no_answer(world: World, caplog: pytest.LogCaptureFixture) -> None:
     shadow(world, version="9")
     response = await world.pipeline.predict(request("u1"), None)
     assert response.scores[0, 0] == pytest.approx(expected("u1", 1.0))
     assert [one.subject.variant for one in await figures(world)] == ["m:1"]
-    assert world.pipeline.shadows.left_out == 1
+    await world.pipeline.predict(request("u2"), None)
+    await figures(world)
+    assert world.pipeline.shadows.left_out == 2
+    warnings = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert warnings == ["shadow m:9 of service s is left out: model m/9 is not loaded at this party"]
 
 
 async def test_no_limit_of_the_answers_counts_it(world: World) -> None:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from loaders.catalog import load_servable, loader_for
@@ -19,13 +20,14 @@ from loaders.fate.importing import store_half
 from loaders.fate.names import FateName
 from loaders.merge import merge_rule
 from loaders.registry import open_half
+from serving.admission import make_admission
 from serving.features.memory import MemoryFeatureSource
 from serving.frontdoor.fate import unary_call
 from serving.frontdoor.fate.unary_call import UNARY_CALL, PartnerSide
 from serving.host import HostSide
 from serving.peers.signing import AccessKey, Signatures, sign
 from serving.pool import ModelHandle, ModelPool
-from serving.settings import Limits, Settings
+from serving.settings import Limits, PeerSettings, Settings
 from serving.telemetry.requests import RequestFigures
 from serving.transport import Channel, Transport, channel, server
 from tessera.compat import fate_model_pb2
@@ -71,12 +73,19 @@ class Host:
 
 
 @asynccontextmanager
-async def serving(root: Path, keys: Mapping[str, AccessKey] | None = None, caller: str = GUEST) -> AsyncIterator[Host]:
+async def serving(
+    root: Path,
+    keys: Mapping[str, AccessKey] | None = None,
+    caller: str = GUEST,
+    allowed: PeerSettings | None = None,
+) -> AsyncIterator[Host]:
     pool = ModelPool(1 << 24)
     for version in MODELS:
         pool.put(await asyncio.to_thread(handle, root, version))
-    settings = Settings(party=HOST, state_dir="", registry="", limits=Limits(max_batch_rows=10))
-    host = HostSide(pool, {"default": MemoryFeatureSource(USERS)})
+    settings = Settings(party=HOST, state_dir=str(root), registry="", limits=Limits(max_batch_rows=10))
+    settings = msgspec.structs.replace(settings, peers={caller: allowed or PeerSettings()})
+    admission = await asyncio.to_thread(make_admission, settings, b"s" * 32)
+    host = HostSide(pool, {"default": MemoryFeatureSource(USERS)}, admission)
     side = PartnerSide(host, pool, settings, Signatures(keys or {}, 10.0), lambda call: caller)
     port = server(Transport.GRPCIO)
     unary_call.register(port, side, RequestFigures())
@@ -246,3 +255,13 @@ async def test_with_keys_only_signed_packets_are_answered_and_only_once(tmp_path
         assert (again["retcode"], "data" in again, again["data"]) == (629, True, {})
         sign(asked, "key", b"guessed", time.time())
         assert (await host.ask(asked))["retcode"] == 629
+
+
+async def test_its_queries_count_as_those_of_any_guest(tmp_path: Path) -> None:
+    async with serving(tmp_path, allowed=PeerSettings(budget=1)) as host:
+        rows = [{"index": 0, "sendToRemoteFeatureData": {"id": user}} for user in ("u1", "u2")]
+        reply = await host.ask(packet("1", "batch", batchDataList=rows))
+        assert [row["retcode"] for row in reply["batchDataList"]] == [0, 629]
+        over = await host.ask(packet("1", sendToRemoteFeatureData={"id": "u2"}))
+        assert "the query budget is spent" in over["retmsg"]
+        assert (await host.ask(packet("1", sendToRemoteFeatureData={"id": "u1"})))["retcode"] == 0
