@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from serving.transport import RpcError
@@ -57,6 +59,11 @@ class Parties:
         """The version that answers each user."""
         return {user: self.guest.predict(service="s", user_id=user, numbers=CASE).version for user in USERS}
 
+    def ready_versions(self) -> int:
+        """At the guest, over its workers: each begins to answer by itself."""
+        shown = httpx.get(f"http://{self.guest.address('http')}/metrics").text
+        return len(re.findall(r'^tessera_model_state{[^}]*state="ready"[^}]*} 1.0$', shown, re.MULTILINE))
+
     def figures(self) -> dict[tuple[str, bool], admin_pb2.VariantFigures]:
         found = self.guest.admin("Figures", admin_pb2.FiguresRequest(service="s")).variants
         return {(one.variant, one.shadow): one for one in found}
@@ -106,6 +113,7 @@ def test_users_keep_their_version_and_a_shadow_spends_the_same_budget(parties: P
     parties.guest.stop()
     parties.host.stop()
     parties.start()
+    until(lambda: parties.ready_versions() == 2 * len(VERSIONS))
     assert parties.met() == met
     bank = parties.budget()
     assert (bank.spent, list(bank.purposes)) == (120, ["infer", "shadow"])
