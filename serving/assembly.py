@@ -11,6 +11,8 @@ from pathlib import Path
 from starlette.routing import Route
 
 from serving.access import Access
+from serving.activity import Activity, IdSeal
+from serving.activity_store import MemoryActivityStore, RedisActivityStore
 from serving.admission import make_admission
 from serving.audit import AuditLog
 from serving.cache.counts import Counts
@@ -48,6 +50,7 @@ from serving.peers.remote import RemotePartials
 from serving.peers.signing import AccessKey, access_keys
 from serving.pipeline import Answers, Pipeline
 from serving.pool import ModelPool
+from serving.prefetch import Prefetching
 from serving.publishing import Publishing
 from serving.readiness import Readiness, cache_problems, model_problems, report
 from serving.readings import (
@@ -92,7 +95,10 @@ async def assemble(settings: Settings) -> Node:
     remote = RemotePartials(settings.party, peers, cache, secret, settings.cache)
     results = ResultCache(settings.cache.result_max_entries, settings.cache.result_ttl_s)
     effects = Effects(await asyncio.to_thread(_figure_store, settings), secret)
-    pipeline = Pipeline(publishing.routes, pool, remote, Answers(results, effects), settings.limits)
+    activity = _activity(settings, secret)
+    answers = Answers(results, effects, *((activity.count,) if settings.warmup.count else ()))
+    pipeline = Pipeline(publishing.routes, pool, remote, answers, settings.limits)
+    prefetching = Prefetching(publishing.routes, pool, remote, settings.limits.max_batch_rows)
     sources, admission = _sources(settings), await asyncio.to_thread(make_admission, settings, secret)
     host = HostSide(pool, sources, admission)
 
@@ -101,7 +107,7 @@ async def assemble(settings: Settings) -> Node:
     inference.register(service, pipeline, figures, access)
     federation.register(party, FederationNode(host, publishing, settings, audit, access.party), figures)
     book = PeerBook(settings.peers, peers, admission, publishing)
-    admin.register(operator, AdminNode(publishing, effects, book, audit, access))
+    admin.register(operator, AdminNode(publishing, effects, book, audit, access, prefetching, activity))
     checks = (partial(model_problems, publishing), partial(cache_problems, shared), replicas.problems)
 
     def readiness() -> Readiness:
@@ -120,7 +126,8 @@ async def assemble(settings: Settings) -> Node:
     http = HttpDoor(pipeline, metrics, readiness, figures, max_bytes, access, protocols)
 
     parts = (
-        *(Part(lag.start, lag.stop), exposing, Part(stop=cache.close), Part(effects.start, effects.stop)),
+        *(Part(lag.start, lag.stop), exposing, Part(stop=cache.close)),
+        *(Part(effects.start, effects.stop), Part(activity.start, activity.stop)),
         *(Part(stop=peer.close) for peer in peers.values()),
         *(Part(source.open, source.close) for source in sources.values()),
         *(Part(stop=stop) for stop in (pipeline.shadows.stop, reconciler.stop, replicas.stop, upkeep.stop)),
@@ -232,6 +239,12 @@ def _remote_tiers(settings: Settings) -> tuple[MemoryTier, RedisTier | None]:
     cache = settings.cache
     memory = MemoryTier(cache.remote_max_entries, cache.remote_ttl_s)
     return memory, RedisTier(cache.url, cache.shared_timeout_s) if cache.url else None
+
+
+def _activity(settings: Settings, secret: bytes) -> Activity:
+    cache, kept = settings.cache, settings.warmup.max_users
+    shared = cache.url and RedisActivityStore(cache.url, settings.party, cache.key_id, kept)
+    return Activity(shared or MemoryActivityStore(kept), IdSeal(secret, settings.party))
 
 
 def _levels(results: ResultCache, memory: MemoryTier, shared: RedisTier | None) -> dict[str, Counts]:

@@ -69,12 +69,16 @@ class Counting(Comparing, Protocol):
         """The attribution of each row when they are wanted. `seconds`: how long it took; NaN: no score."""
 
 
+def _unseen(service: str, user_ids: Sequence[str]) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What becomes of answers: repeated from memory, counted."""
+    """What becomes of answers: repeated from memory, counted. `seen` is told of the users of each call."""
 
     repeated: ResultCache
     counted: Counting
+    seen: Callable[[str, Sequence[str]], None] = _unseen
 
 
 class Pipeline:
@@ -94,6 +98,7 @@ class Pipeline:
         self._hosts = hosts
         self._results = answers.repeated
         self._counting = answers.counted
+        self._seen = answers.seen
         self._limits = limits
         self._limiter = Limiter(limits, clock)
         self._clock = clock
@@ -104,7 +109,9 @@ class Pipeline:
         asks, for limits."""
         hit = self._results.by_raw(codec.name, raw, self._routes.current.epoch)
         if hit is not MISS:
-            self._limiter.take(self._routes.current.service_name(hit.address), caller, 1)
+            service = self._routes.current.service_name(hit.address)
+            self._limiter.take(service, caller, 1)
+            self._seen(service, (hit.user,))
             return hit.reply
         return self._answer(codec, raw, remaining_s, caller)
 
@@ -113,6 +120,7 @@ class Pipeline:
         routes = self._routes.current
         service = routes.service_name(request.address)
         self._limiter.take(service, caller, request.rows)
+        self._seen(service, request.user_ids)
         epoch = routes.epoch(request.address)
         hit = self._results.by_case(codec.name, request, routes.epoch)
         if hit is not MISS:

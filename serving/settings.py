@@ -191,6 +191,14 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     shared_timeout_s: Seconds = 0.02
 
 
+class WarmupSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who is worth warming the remote caches for: with `count`, calls are counted by user, service and day, for at most
+    `max_users` of each."""
+
+    count: bool = True
+    max_users: Count = 1_000_000
+
+
 class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the wanted state is kept: a Redis-protocol server for replicas on several machines; else a file in the
     state folder, which the workers of one node share."""
@@ -288,6 +296,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     peers: dict[PartyId, PeerSettings] = {}
     features: dict[str, FeatureSettings] = {}
     cache: CacheSettings = CacheSettings()
+    warmup: WarmupSettings = WarmupSettings()
     fate: FateSettings = FateSettings()
     control: ControlSettings = ControlSettings()
     replica: str = ""

@@ -26,11 +26,11 @@ Epoch = Callable[[Address], int]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A stored reply, and what its caller named."""
+    """A stored reply, what its caller named, and whom it is about: repeats count as activity too."""
 
     address: Address
     epoch: int
-    user: bytes
+    user: str
     reply: bytes
 
 
@@ -69,7 +69,7 @@ class ResultCache:
         """`epoch` as it was before the answer was computed; `reply` says that it comes from this cache."""
         if epoch < 0:
             return  # nothing answered this address when the request came in
-        answer = Answer(request.address, epoch, _user_hash(request.user_ids[0]), reply)
+        answer = Answer(request.address, epoch, request.user_ids[0], reply)
         self._answers[_raw_key(method, raw)] = answer
         self._answers[_case_key(method, request)] = answer
         self.counts.fills += 1
@@ -77,8 +77,7 @@ class ResultCache:
 
     def forget_user(self, user_id: str) -> int:
         """Drop every answer about a user, by looking through all; returns how many keys led to one."""
-        user = _user_hash(user_id)
-        keys = [key for key, answer in self._answers.items() if answer.user == user]
+        keys = [key for key, answer in self._answers.items() if answer.user == user_id]
         for key in keys:
             self._answers.pop(key, None)
         return len(keys)
@@ -92,10 +91,6 @@ class ResultCache:
             return MISS
         self.counts.hits += 1
         return answer
-
-
-def _user_hash(user_id: str) -> bytes:
-    return hashlib.sha256(user_id.encode()).digest()[:16]
 
 
 def _raw_key(method: str, raw: bytes) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from apps.app import CacheLevel
 from serving.cache.memory import MemoryTier
@@ -61,6 +61,20 @@ class TieredCache:
             await asyncio.wait(waiting)  # which leaves them alone when this caller is cancelled
         return [one.result() if isinstance(one, asyncio.Future) else one for one in answers]
 
+    async def find(self, keys: Sequence[bytes]) -> list[Found]:
+        """What any level has and is fresh; nothing is loaded, and no load is waited for."""
+        found = self.look(keys)
+        shared = await self._from_shared({key for key, entry in zip(keys, found, strict=True) if entry is MISS})
+        return [shared.get(key, MISS) if entry is MISS else entry for key, entry in zip(keys, found, strict=True)]
+
+    async def keep(self, loaded: Mapping[bytes, Entry]) -> None:
+        """Store in all levels what was loaded elsewhere."""
+        now_s = self._clock()
+        kept = {key: entry for key, entry in loaded.items() if entry.stale_until > now_s}
+        await self._memory.put_many(kept)
+        if self._shared is not None:
+            await self._shared.put_many(kept)
+
     async def close(self) -> None:
         """Loads still running are cancelled, and so are those who wait for them."""
         for flight in self._flights:
@@ -81,7 +95,7 @@ class TieredCache:
             if left:
                 loaded = await load(list(left.values()))
                 kept = {key: loaded[position] for key, position in left.items()}
-                await self._keep(kept)
+                await self.keep(kept)
                 for key, entry in kept.items():
                     self._land(key, entry, CacheLevel.NONE)
         except BaseException as error:
@@ -94,8 +108,8 @@ class TieredCache:
                     future.cancel()
             raise
 
-    async def _from_shared(self, missing: Mapping[bytes, int]) -> dict[bytes, Entry]:
-        if self._shared is None:
+    async def _from_shared(self, missing: Collection[bytes]) -> dict[bytes, Entry]:
+        if self._shared is None or not missing:
             return {}
         keys, now_s = list(missing), self._clock()
         found = {
@@ -105,13 +119,6 @@ class TieredCache:
         }
         await self._memory.put_many(found)
         return found
-
-    async def _keep(self, loaded: Mapping[bytes, Entry]) -> None:
-        now_s = self._clock()
-        kept = {key: entry for key, entry in loaded.items() if entry.stale_until > now_s}
-        await self._memory.put_many(kept)
-        if self._shared is not None:
-            await self._shared.put_many(kept)
 
     def _land(self, key: bytes, entry: Entry, level: CacheLevel) -> None:
         self._flying.pop(key).set_result((entry, level))

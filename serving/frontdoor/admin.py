@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from serving.access import Access
+from serving.activity import Activity
 from serving.audit import AuditLog
 from serving.bindings import VariantWeight
 from serving.control import Service, Variant
@@ -19,9 +20,10 @@ from serving.frontdoor.answer import answering_method
 from serving.frontdoor.federation import replica_message
 from serving.peer_book import PeerBook
 from serving.pool import ModelId
+from serving.prefetch import Prefetching, PrefetchOutcome
 from serving.publishing import ModelStatus, Publishing, Terms
 from serving.settings import LogLevel, Role
-from serving.transport import Code, RpcError, Server, call_of
+from serving.transport import Server, call_of
 from serving.unmanaged import Acceptance
 from tessera.v1 import admin_pb2 as wire
 from tessera.v1 import admin_pb2_grpc
@@ -45,6 +47,8 @@ class AdminNode:
     peers: PeerBook
     audit: AuditLog
     access: Access
+    prefetching: Prefetching
+    activity: Activity
 
 
 def register(server: Server, node: AdminNode) -> None:
@@ -73,6 +77,8 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
         self._peers = node.peers
         self._audit = node.audit
         self._access = node.access
+        self._prefetching = node.prefetching
+        self._activity = node.activity
 
     @answering_method
     async def PublishLoad(self, request: wire.PublishLoadRequest, context: object) -> wire.PublishLoadReply:
@@ -146,7 +152,26 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
 
     @answering_method
     async def Prefetch(self, request: wire.PrefetchRequest, context: object) -> wire.PrefetchReply:
-        raise RpcError(Code.UNIMPLEMENTED, "Prefetch is not part of this version")
+        address = (request.service, request.model, request.version)
+        remaining_s = call_of(context).time_remaining()
+        done = await self._prefetching.prefetch(address, request.user_ids, remaining_s, request.dry_run)
+        return wire.PrefetchReply(
+            fetched=done.count(PrefetchOutcome.FETCHED),
+            cached=done.count(PrefetchOutcome.CACHED),
+            outcomes=bytes(done.outcomes),
+            reason=done.reason,
+        )
+
+    @answering_method
+    async def Activity(self, request: wire.ActivityRequest, context: object) -> wire.ActivityReply:
+        days = (request.first_day, request.last_day)
+        found = await self._activity.top(request.service, days, request.offset, request.limit)
+        return wire.ActivityReply(
+            user_ids=found.user_ids,
+            counts=found.counts,
+            total_users=found.total_users,
+            total_count=found.total_count,
+        )
 
     @answering_method
     async def ListPeers(self, request: wire.ListPeersRequest, context: object) -> wire.ListPeersReply:

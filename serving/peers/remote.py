@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from cachetools import LRUCache
 
@@ -22,6 +23,15 @@ KEPT = {PartyStatus.OK, PartyStatus.NOT_FOUND}
 """Only answers are cached, never failures."""
 MAX_MAKERS = 1_024
 _NO_PARTIAL = Entry(PartyStatus.INTERNAL, 0.0, 0.0, b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Warmed:
+    """`statuses`: None where nothing is there and nobody was asked; `missing`: rows that were not there before."""
+
+    statuses: Sequence[PartyStatus | None]
+    missing: Sequence[int]
+    reason: str
 
 
 class RemotePartials:
@@ -87,6 +97,30 @@ class RemotePartials:
         answer = await peer.infer(handle.id, digest, user_ids, wanted, deadline, Purpose.SHADOW)
         levels = [CacheLevel.NONE] * len(user_ids)
         return HostPartials(party, answer.values, answer.statuses, levels, answer.reason)
+
+    async def warm(
+        self, party: str, handle: ModelHandle, user_ids: Sequence[str], deadline: float, dry_run: bool
+    ) -> Warmed:
+        """Fill the levels with what they lack, by a call of its own: no request is to fail because a host refused a
+        warm-up. A dry run only looks. Never raises for what the host does."""
+        keys = self._keys(party, handle, user_ids)
+        found = await self._cache.find(keys)
+        rows: list[PartyStatus | None] = [None if isinstance(entry, Miss) else entry.status for entry in found]
+        missing = [row for row, entry in enumerate(found) if isinstance(entry, Miss)]
+        peer = self._peers.get(party)
+        if dry_run or not missing:
+            return Warmed(rows, missing, "")
+        if peer is None:
+            unreachable = [PartyStatus.UNREACHABLE if one is None else one for one in rows]
+            return Warmed(unreachable, missing, "the settings give it no address")
+        asked = [user_ids[row] for row in missing]
+        spec, digest = handle.wanted[party], handle.artifact.binding_digest
+        answer = await peer.infer(handle.id, digest, asked, spec, deadline, Purpose.WARMUP)
+        loaded = dict(zip(missing, self._entries(answer), strict=True))
+        await self._cache.keep({keys[row]: entry for row, entry in loaded.items()})
+        for row, entry in loaded.items():
+            rows[row] = entry.status
+        return Warmed(rows, missing, answer.reason)
 
     def _late(self, party: str, handle: ModelHandle, keys: Sequence[bytes]) -> HostPartials:
         """What arrived in time; the other rows are TIMEOUT."""

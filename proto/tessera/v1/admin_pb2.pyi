@@ -1,11 +1,27 @@
 from tessera.v1 import federation_pb2 as _federation_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class PrefetchOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PREFETCH_OUTCOME_CACHED: _ClassVar[PrefetchOutcome]
+    PREFETCH_OUTCOME_FETCHED: _ClassVar[PrefetchOutcome]
+    PREFETCH_OUTCOME_NOT_FOUND: _ClassVar[PrefetchOutcome]
+    PREFETCH_OUTCOME_MISSING: _ClassVar[PrefetchOutcome]
+    PREFETCH_OUTCOME_FAILED: _ClassVar[PrefetchOutcome]
+    PREFETCH_OUTCOME_REFUSED: _ClassVar[PrefetchOutcome]
+PREFETCH_OUTCOME_CACHED: PrefetchOutcome
+PREFETCH_OUTCOME_FETCHED: PrefetchOutcome
+PREFETCH_OUTCOME_NOT_FOUND: PrefetchOutcome
+PREFETCH_OUTCOME_MISSING: PrefetchOutcome
+PREFETCH_OUTCOME_FAILED: PrefetchOutcome
+PREFETCH_OUTCOME_REFUSED: PrefetchOutcome
 
 class PublishLoadRequest(_message.Message):
     __slots__ = ("model", "version")
@@ -300,21 +316,53 @@ class SetLogLevelReply(_message.Message):
     def __init__(self) -> None: ...
 
 class PrefetchRequest(_message.Message):
-    __slots__ = ("service", "model", "version", "user_ids")
+    __slots__ = ("service", "model", "version", "user_ids", "dry_run")
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     USER_IDS_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
     service: str
     model: str
     version: str
     user_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, service: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., user_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    dry_run: bool
+    def __init__(self, service: _Optional[str] = ..., model: _Optional[str] = ..., version: _Optional[str] = ..., user_ids: _Optional[_Iterable[str]] = ..., dry_run: _Optional[bool] = ...) -> None: ...
 
 class PrefetchReply(_message.Message):
-    __slots__ = ("fetched", "cached")
+    __slots__ = ("fetched", "cached", "outcomes", "reason")
     FETCHED_FIELD_NUMBER: _ClassVar[int]
     CACHED_FIELD_NUMBER: _ClassVar[int]
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     fetched: int
     cached: int
-    def __init__(self, fetched: _Optional[int] = ..., cached: _Optional[int] = ...) -> None: ...
+    outcomes: bytes
+    reason: str
+    def __init__(self, fetched: _Optional[int] = ..., cached: _Optional[int] = ..., outcomes: _Optional[bytes] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ActivityRequest(_message.Message):
+    __slots__ = ("service", "first_day", "last_day", "offset", "limit")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    FIRST_DAY_FIELD_NUMBER: _ClassVar[int]
+    LAST_DAY_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    first_day: int
+    last_day: int
+    offset: int
+    limit: int
+    def __init__(self, service: _Optional[str] = ..., first_day: _Optional[int] = ..., last_day: _Optional[int] = ..., offset: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ActivityReply(_message.Message):
+    __slots__ = ("user_ids", "counts", "total_users", "total_count")
+    USER_IDS_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_USERS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_COUNT_FIELD_NUMBER: _ClassVar[int]
+    user_ids: _containers.RepeatedScalarFieldContainer[str]
+    counts: _containers.RepeatedScalarFieldContainer[int]
+    total_users: int
+    total_count: int
+    def __init__(self, user_ids: _Optional[_Iterable[str]] = ..., counts: _Optional[_Iterable[int]] = ..., total_users: _Optional[int] = ..., total_count: _Optional[int] = ...) -> None: ...

@@ -95,6 +95,11 @@ class AdminStub:
                 request_serializer=tessera_dot_v1_dot_admin__pb2.PrefetchRequest.SerializeToString,
                 response_deserializer=tessera_dot_v1_dot_admin__pb2.PrefetchReply.FromString,
                 _registered_method=True)
+        self.Activity = channel.unary_unary(
+                '/tessera.v1.Admin/Activity',
+                request_serializer=tessera_dot_v1_dot_admin__pb2.ActivityRequest.SerializeToString,
+                response_deserializer=tessera_dot_v1_dot_admin__pb2.ActivityReply.FromString,
+                _registered_method=True)
 
 
 class AdminServicer:
@@ -183,6 +188,13 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Activity(self, request, context):
+        """The most active users of a service, as its answers were counted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -245,6 +257,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Prefetch,
                     request_deserializer=tessera_dot_v1_dot_admin__pb2.PrefetchRequest.FromString,
                     response_serializer=tessera_dot_v1_dot_admin__pb2.PrefetchReply.SerializeToString,
+            ),
+            'Activity': grpc.unary_unary_rpc_method_handler(
+                    servicer.Activity,
+                    request_deserializer=tessera_dot_v1_dot_admin__pb2.ActivityRequest.FromString,
+                    response_serializer=tessera_dot_v1_dot_admin__pb2.ActivityReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -572,6 +589,33 @@ class Admin:
             '/tessera.v1.Admin/Prefetch',
             tessera_dot_v1_dot_admin__pb2.PrefetchRequest.SerializeToString,
             tessera_dot_v1_dot_admin__pb2.PrefetchReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Activity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tessera.v1.Admin/Activity',
+            tessera_dot_v1_dot_admin__pb2.ActivityRequest.SerializeToString,
+            tessera_dot_v1_dot_admin__pb2.ActivityReply.FromString,
             options,
             channel_credentials,
             insecure,

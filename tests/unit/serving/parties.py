@@ -9,8 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serving.access import Access
+from serving.activity import Activity, IdSeal
+from serving.activity_store import MemoryActivityStore
 from serving.admission import make_admission
 from serving.audit import AuditLog
+from serving.cache.memory import MemoryTier
+from serving.cache.tiered import TieredCache
 from serving.control import ControlStore, MemoryControlStore
 from serving.features.memory import MemoryFeatureSource
 from serving.figures.effects import Effects
@@ -21,11 +25,13 @@ from serving.frontdoor.federation import FederationNode
 from serving.host import HostSide
 from serving.peer_book import PeerBook
 from serving.peers.peer import Peer
+from serving.peers.remote import RemotePartials
 from serving.pool import ModelPool
+from serving.prefetch import Prefetching
 from serving.publishing import Publishing
 from serving.reconciler import Reconciler
 from serving.replicas import Replicas
-from serving.settings import PeerSettings, Settings
+from serving.settings import CacheSettings, PeerSettings, Settings
 from serving.telemetry.requests import RequestFigures
 from serving.transport import Channel, ServerOptions, Transport, channel, server
 from tessera.v1 import admin_pb2_grpc
@@ -46,6 +52,7 @@ class Party:
     admin: admin_pb2_grpc.AdminStub
     effects: Effects
     audit: AuditLog
+    activity: Activity
 
 
 @asynccontextmanager
@@ -85,13 +92,17 @@ async def running(
         RequestFigures(),
     )
     book = PeerBook({**settings.peers, **{name: PeerSettings() for name in links}}, known, admission, publishing)
-    admin.register(admin_port, AdminNode(publishing, effects, book, audit, access))
+    cache = TieredCache(MemoryTier(1_000, 600.0), None)
+    remote = RemotePartials(party, known, cache, SECRET, CacheSettings())
+    prefetching = Prefetching(publishing.routes, pool, remote, settings.limits.max_batch_rows)
+    activity = Activity(MemoryActivityStore(1_000), IdSeal(SECRET, party))
+    admin.register(admin_port, AdminNode(publishing, effects, book, audit, access, prefetching, activity))
     address = f"127.0.0.1:{party_port.add_port('127.0.0.1:0')}"
     operator = channel(Transport.NATIVE, f"127.0.0.1:{admin_port.add_port('127.0.0.1:0')}")
     await asyncio.gather(party_port.start(), admin_port.start())
     try:
         stub = admin_pb2_grpc.AdminStub(operator.stub_channel)
-        yield Party(publishing, pool, reconciler, store, address, stub, effects, audit)
+        yield Party(publishing, pool, reconciler, store, address, stub, effects, audit, activity)
     finally:
         await asyncio.gather(*(link.close() for link in (operator, *links.values())))
         await asyncio.gather(party_port.stop(0), admin_port.stop(0))

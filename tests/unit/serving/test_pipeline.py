@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -108,6 +108,7 @@ class World:
     table: RouteTable
     clock: Clock
     effects: Effects
+    seen: list[tuple[str, Sequence[str]]]
 
     def bind(self, *variants: tuple[str, int], app: App | None = None, epoch: int = 1) -> None:
         """Service `s` with these versions and weights."""
@@ -147,9 +148,10 @@ def make_world(folder: Path, source: MemoryFeatureSource, limits: Limits) -> Wor
     table = RouteTable(Routes(PASS_THROUGH))
     hosts = LocalHosts({"shop": HostSide(pools["shop"], {"default": source})})
     effects = Effects(MemoryFigureStore(), b"s" * 32)
-    answers = Answers(ResultCache(100, 120.0, clock), effects)
+    seen: list[tuple[str, Sequence[str]]] = []
+    answers = Answers(ResultCache(100, 120.0, clock), effects, lambda service, users: seen.append((service, users)))
     pipeline = Pipeline(table, pools["bank"], hosts, answers, limits)
-    world = World(pipeline, pools["bank"], table, clock, effects)
+    world = World(pipeline, pools["bank"], table, clock, effects, seen)
     world.bind(("1", BUCKETS))
     return world
 
@@ -195,6 +197,13 @@ async def test_a_repeated_case_is_answered_without_waiting(world: World) -> None
     assert isinstance(again, bytes)
     assert first.startswith("NONE ")
     assert again.decode() == first.replace("NONE", "L1")
+
+
+async def test_every_call_tells_of_its_users_also_a_repeat(world: World) -> None:
+    codec = JsonCodec({b"1": request(case_id="c"), b"2": request("u2")})
+    for raw in (b"1", b"1", b"2"):
+        await answered(world, codec, raw)
+    assert world.seen == [("s", ("u1",)), ("s", ("u1",)), ("s", ("u2",))]
 
 
 async def test_a_retry_that_serialises_differently_finds_its_case(world: World) -> None:

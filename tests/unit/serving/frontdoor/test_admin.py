@@ -206,7 +206,8 @@ async def test_a_host_refuses_to_unload_what_a_guest_holds_unless_forced(bank: P
             Code.INVALID_ARGUMENT,
             "outcomes[0].label is 0.5, it must be 0 or 1",
         ),
-        ("Prefetch", wire.PrefetchRequest(), Code.UNIMPLEMENTED, "Prefetch is not part of this version"),
+        ("Prefetch", wire.PrefetchRequest(), Code.INVALID_ARGUMENT, "the call names no users"),
+        ("Activity", wire.ActivityRequest(), Code.INVALID_ARGUMENT, "ask for 1 to 10000 users"),
     ],
 )
 async def test_refusals_are_one_clear_status(bank: Party, method: str, request_: Any, code: Code, text: str) -> None:
@@ -318,3 +319,19 @@ async def test_a_load_that_a_host_refuses_is_audited_there(bank: Party, registri
     records = [msgspec.json.decode(line, type=Record) for line in (registries["shop"] / FILE).read_bytes().splitlines()]
     assert [one.event for one in records] == [Event.ASKED, Event.REFUSED]
     assert "no half of m/9" in records[1].reason
+
+
+async def test_prefetch_says_for_each_user_what_came_of_it(bank: Party) -> None:
+    await bank.admin.PublishLoad(load(V1))
+    request = wire.PrefetchRequest(model="m", version="1", user_ids=["u1"])
+    reply = await bank.admin.Prefetch(request)
+    assert list(reply.outcomes) == [wire.PREFETCH_OUTCOME_REFUSED]
+    assert "peers.bank.purposes" in reply.reason
+
+
+async def test_activity_lists_users_by_their_counts(bank: Party) -> None:
+    bank.activity.count("s", ("a", "b", "b"))
+    today = int(time.time()) // 86_400
+    reply = await bank.admin.Activity(wire.ActivityRequest(service="s", first_day=today - 1, last_day=today, limit=5))
+    assert (list(reply.user_ids), list(reply.counts)) == (["b", "a"], [2, 1])
+    assert (reply.total_users, reply.total_count) == (2, 3)

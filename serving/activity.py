@@ -1,0 +1,158 @@
+"""How often each user is asked about, per service and day: who is worth warming the caches for.
+
+Counting is one dictionary entry per call; what was counted goes to the shared server every few seconds. There, and
+nowhere in plain text, ids are kept under AES-SIV (RFC 5297), which gives one user one ciphertext on every replica.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from serving.activity_store import ActivityStore
+from serving.errors import InvalidRequestError, NotReadyError
+
+logger = logging.getLogger(__name__)
+
+FLUSH_S = 5.0
+MAX_HELD = 100_000
+"""Users waiting in memory, of all services; further ones are not counted until the next flush."""
+PIECE = 200
+"""Users sealed and sent in one turn of the event loop."""
+MAX_PAGE, MAX_DAYS = 10_000, 31
+DAY_S = 86_400
+
+
+class IdSeal:
+    """Ids of users, sealed with a key made from the cache secret."""
+
+    def __init__(self, secret: bytes, party: str) -> None:
+        key = HKDF(hashes.SHA256(), length=64, salt=None, info=b"tessera activity").derive(secret)
+        self._cipher = AESSIV(key)
+        self._about = [party.encode()]
+
+    def seal(self, user_id: str) -> bytes:
+        return self._cipher.encrypt(user_id.encode(), self._about)
+
+    def open(self, sealed: bytes) -> str | None:
+        """None for what was sealed with another secret."""
+        try:
+            return self._cipher.decrypt(sealed, self._about).decode()
+        except InvalidTag:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """Users with their counts, the most active first; the totals are of all users, `total_count` from offset 0 only."""
+
+    user_ids: Sequence[str]
+    counts: Sequence[int]
+    total_users: int
+    total_count: int
+
+
+class Activity:
+    """`start` and `stop` once. Never raises on the path of a request. `clock` is Unix seconds; `pause` waits."""
+
+    def __init__(
+        self,
+        store: ActivityStore,
+        seal: IdSeal,
+        clock: Callable[[], float] = time.time,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._store = store
+        self._seal = seal
+        self._clock = clock
+        self._pause = pause
+        self._counts: dict[tuple[str, str], int] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._flushing = asyncio.Lock()
+        self._down = False
+        self.shed = 0
+        """Calls that were not counted because too much waited."""
+
+    def count(self, service: str, user_ids: Sequence[str]) -> None:
+        counts = self._counts
+        for user_id in user_ids:
+            key = (service, user_id)
+            if key in counts:
+                counts[key] += 1
+            elif len(counts) >= MAX_HELD:
+                self.shed += 1
+            elif user_id and service:
+                counts[key] = 1
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._keep())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        await self.flush()
+        await self._store.close()
+
+    async def top(self, service: str, days: tuple[int, int], offset: int, limit: int) -> Active:
+        """Of these UTC days, the first and the last. Own counts as of now, the others' as of their last flush. Raises
+        InvalidRequestError, or NotReadyError when the store does not answer."""
+        if not (0 < limit <= MAX_PAGE and 0 <= days[1] - days[0] < MAX_DAYS):
+            raise InvalidRequestError(f"ask for 1 to {MAX_PAGE} users, and 1 to {MAX_DAYS} days")
+        await self.flush()
+        try:
+            found, users, count = await self._store.top(service, days, offset, limit)
+        except OSError as error:
+            logger.error("activity cannot be read: %s", error)
+            raise NotReadyError("activity cannot be read now; ask again later") from None
+        opened = [(self._seal.open(sealed), times) for sealed, times in found]
+        known = [(user_id, times) for user_id, times in opened if user_id is not None]
+        return Active([user_id for user_id, _ in known], [times for _, times in known], users, count)
+
+    async def flush(self) -> None:
+        """What cannot be stored waits for the next time."""
+        try:
+            async with self._flushing:
+                await self._flush()
+        except OSError as error:
+            if not self._down:
+                logger.warning("activity of users waits in memory: %s", error)
+            self._down = True
+        else:
+            self._down = False
+
+    async def _flush(self) -> None:
+        """In pieces: the event loop gets its turn between two."""
+        taken, self._counts = self._counts, {}
+        left, day = list(taken.items()), int(self._clock()) // DAY_S
+        try:
+            while left:
+                some = left[-PIECE:]
+                await self._store.add(day, [(service, self._seal.seal(user), n) for (service, user), n in some])
+                del left[-PIECE:]
+        finally:
+            for (service, user_id), times in left:
+                self._give_back(service, user_id, times)
+
+    def _give_back(self, service: str, user_id: str, times: int) -> None:
+        key = (service, user_id)
+        if key in self._counts or len(self._counts) < MAX_HELD:
+            self._counts[key] = self._counts.get(key, 0) + times
+        else:
+            self.shed += times
+
+    async def _keep(self) -> None:
+        while True:
+            await self._pause(FLUSH_S)
+            try:
+                await self.flush()
+            except Exception:
+                logger.exception("counting activity failed; it is tried again")
