@@ -73,6 +73,7 @@ from serving.telemetry.requests import RequestFigures
 from serving.telemetry.shared import SharedExposition
 from serving.transport import Channel, ChannelOptions, Server, ServerOptions, channel, server
 from serving.unmanaged import UnmanagedHosts
+from serving.warming import Warming
 
 
 async def assemble(settings: Settings) -> Node:
@@ -95,10 +96,9 @@ async def assemble(settings: Settings) -> Node:
     remote = RemotePartials(settings.party, peers, cache, secret, settings.cache)
     results = ResultCache(settings.cache.result_max_entries, settings.cache.result_ttl_s)
     effects = Effects(await asyncio.to_thread(_figure_store, settings), secret)
-    activity = _activity(settings, secret)
-    answers = Answers(results, effects, *((activity.count,) if settings.warmup.count else ()))
-    pipeline = Pipeline(publishing.routes, pool, remote, answers, settings.limits)
     prefetching = Prefetching(publishing.routes, pool, remote, settings.limits.max_batch_rows)
+    warming = Warming(_activity(settings, secret), prefetching, settings.warmup.count)
+    pipeline = Pipeline(publishing.routes, pool, remote, Answers(results, effects, warming.seen), settings.limits)
     sources, admission = _sources(settings), await asyncio.to_thread(make_admission, settings, secret)
     host = HostSide(pool, sources, admission)
 
@@ -107,7 +107,7 @@ async def assemble(settings: Settings) -> Node:
     inference.register(service, pipeline, figures, access)
     federation.register(party, FederationNode(host, publishing, settings, audit, access.party), figures)
     book = PeerBook(settings.peers, peers, admission, publishing)
-    admin.register(operator, AdminNode(publishing, effects, book, audit, access, prefetching, activity))
+    admin.register(operator, AdminNode(publishing, effects, book, audit, access, warming))
     checks = (partial(model_problems, publishing), partial(cache_problems, shared), replicas.problems)
 
     def readiness() -> Readiness:
@@ -126,8 +126,8 @@ async def assemble(settings: Settings) -> Node:
     http = HttpDoor(pipeline, metrics, readiness, figures, max_bytes, access, protocols)
 
     parts = (
-        *(Part(lag.start, lag.stop), exposing, Part(stop=cache.close)),
-        *(Part(effects.start, effects.stop), Part(activity.start, activity.stop)),
+        *(exposing, Part(stop=cache.close)),
+        *(Part(one.start, one.stop) for one in (lag, effects, warming.activity)),
         *(Part(stop=peer.close) for peer in peers.values()),
         *(Part(source.open, source.close) for source in sources.values()),
         *(Part(stop=stop) for stop in (pipeline.shadows.stop, reconciler.stop, replicas.stop, upkeep.stop)),

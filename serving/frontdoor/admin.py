@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 from serving.access import Access
-from serving.activity import Activity
 from serving.audit import AuditLog
 from serving.bindings import VariantWeight
 from serving.control import Service, Variant
@@ -20,11 +19,12 @@ from serving.frontdoor.answer import answering_method
 from serving.frontdoor.federation import replica_message
 from serving.peer_book import PeerBook
 from serving.pool import ModelId
-from serving.prefetch import Prefetching, PrefetchOutcome
+from serving.prefetch import PrefetchOutcome
 from serving.publishing import ModelStatus, Publishing, Terms
 from serving.settings import LogLevel, Role
 from serving.transport import Server, call_of
 from serving.unmanaged import Acceptance
+from serving.warming import Warming
 from tessera.v1 import admin_pb2 as wire
 from tessera.v1 import admin_pb2_grpc
 
@@ -47,8 +47,7 @@ class AdminNode:
     peers: PeerBook
     audit: AuditLog
     access: Access
-    prefetching: Prefetching
-    activity: Activity
+    warming: Warming
 
 
 def register(server: Server, node: AdminNode) -> None:
@@ -77,8 +76,7 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
         self._peers = node.peers
         self._audit = node.audit
         self._access = node.access
-        self._prefetching = node.prefetching
-        self._activity = node.activity
+        self._warming = node.warming
 
     @answering_method
     async def PublishLoad(self, request: wire.PublishLoadRequest, context: object) -> wire.PublishLoadReply:
@@ -154,7 +152,7 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
     async def Prefetch(self, request: wire.PrefetchRequest, context: object) -> wire.PrefetchReply:
         address = (request.service, request.model, request.version)
         remaining_s = call_of(context).time_remaining()
-        done = await self._prefetching.prefetch(address, request.user_ids, remaining_s, request.dry_run)
+        done = await self._warming.prefetching.prefetch(address, request.user_ids, remaining_s, request.dry_run)
         return wire.PrefetchReply(
             fetched=done.count(PrefetchOutcome.FETCHED),
             cached=done.count(PrefetchOutcome.CACHED),
@@ -165,7 +163,7 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
     @answering_method
     async def Activity(self, request: wire.ActivityRequest, context: object) -> wire.ActivityReply:
         days = (request.first_day, request.last_day)
-        found = await self._activity.top(request.service, days, request.offset, request.limit)
+        found = await self._warming.activity.top(request.service, days, request.offset, request.limit)
         return wire.ActivityReply(
             user_ids=found.user_ids,
             counts=found.counts,

@@ -34,6 +34,7 @@ from serving.replicas import Replicas
 from serving.settings import CacheSettings, PeerSettings, Settings
 from serving.telemetry.requests import RequestFigures
 from serving.transport import Channel, ServerOptions, Transport, channel, server
+from serving.warming import Warming
 from tessera.v1 import admin_pb2_grpc
 
 SECRET = b"s" * 32
@@ -96,7 +97,7 @@ async def running(
     remote = RemotePartials(party, known, cache, SECRET, CacheSettings())
     prefetching = Prefetching(publishing.routes, pool, remote, settings.limits.max_batch_rows)
     activity = Activity(MemoryActivityStore(1_000), IdSeal(SECRET, party))
-    admin.register(admin_port, AdminNode(publishing, effects, book, audit, access, prefetching, activity))
+    admin.register(admin_port, AdminNode(publishing, effects, book, audit, access, Warming(activity, prefetching)))
     address = f"127.0.0.1:{party_port.add_port('127.0.0.1:0')}"
     operator = channel(Transport.NATIVE, f"127.0.0.1:{admin_port.add_port('127.0.0.1:0')}")
     await asyncio.gather(party_port.start(), admin_port.start())
