@@ -96,8 +96,7 @@ async def assemble(settings: Settings) -> Node:
     remote = RemotePartials(settings.party, peers, cache, secret, settings.cache)
     results = ResultCache(settings.cache.result_max_entries, settings.cache.result_ttl_s)
     effects = Effects(await asyncio.to_thread(_figure_store, settings), secret)
-    prefetching = Prefetching(publishing.routes, pool, remote, settings.limits.max_batch_rows)
-    warming = Warming(_activity(settings, secret), prefetching, settings.warmup.count)
+    warming = _warming(settings, secret, Prefetching(publishing.routes, pool, remote, settings.limits.max_batch_rows))
     pipeline = Pipeline(publishing.routes, pool, remote, Answers(results, effects, warming.seen), settings.limits)
     sources, admission = _sources(settings), await asyncio.to_thread(make_admission, settings, secret)
     host = HostSide(pool, sources, admission)
@@ -122,8 +121,7 @@ async def assemble(settings: Settings) -> Node:
         *(partial(budget_metrics, admission), partial(shadow_metrics, pipeline.shadows)),
     )
     exposing, metrics = _exposition(settings, replicas.name, Exposition(readings))
-    max_bytes = settings.limits.max_request_bytes
-    http = HttpDoor(pipeline, metrics, readiness, figures, max_bytes, access, protocols)
+    http = HttpDoor(pipeline, metrics, readiness, figures, settings.limits.max_request_bytes, access, protocols)
 
     parts = (
         *(exposing, Part(stop=cache.close)),
@@ -241,10 +239,11 @@ def _remote_tiers(settings: Settings) -> tuple[MemoryTier, RedisTier | None]:
     return memory, RedisTier(cache.url, cache.shared_timeout_s) if cache.url else None
 
 
-def _activity(settings: Settings, secret: bytes) -> Activity:
-    cache, kept = settings.cache, settings.warmup.max_users
-    shared = cache.url and RedisActivityStore(cache.url, settings.party, cache.key_id, kept)
-    return Activity(shared or MemoryActivityStore(kept), IdSeal(secret, settings.party))
+def _warming(settings: Settings, secret: bytes, prefetching: Prefetching) -> Warming:
+    cache, warmup = settings.cache, settings.warmup
+    shared = cache.url and RedisActivityStore(cache.url, settings.party, cache.key_id, warmup.max_users)
+    store = shared or MemoryActivityStore(warmup.max_users)
+    return Warming(Activity(store, IdSeal(secret, settings.party)), prefetching, warmup.count)
 
 
 def _levels(results: ResultCache, memory: MemoryTier, shared: RedisTier | None) -> dict[str, Counts]:
