@@ -102,7 +102,7 @@ async def assemble(settings: Settings) -> Node:
     host = HostSide(pool, sources, admission)
 
     figures, lag, audit, access = RequestFigures(), LoopLag(), AuditLog(state_dir), Access(settings)
-    service, party, operator = _servers(settings)
+    service, party, operator = servers = _servers(settings)
     inference.register(service, pipeline, figures, access)
     federation.register(party, FederationNode(host, publishing, settings, audit, access.party), figures)
     book = PeerBook(settings.peers, peers, admission, publishing)
@@ -113,7 +113,7 @@ async def assemble(settings: Settings) -> Node:
         return report(node.state is NodeState.READY, node.state.value, checks)
 
     described = FateNode(settings, publishing, pool, pipeline, audit, access, readiness, host, keys)
-    protocols = _foreign_protocols(described, Ports(service, party, operator), figures)
+    protocols = _foreign_protocols(described, Ports(*servers), figures)
     readings = (
         *(partial(request_metrics, figures), partial(lag_metrics, lag)),
         *(partial(model_metrics, publishing, pool), partial(replica_metrics, replicas)),
@@ -124,9 +124,9 @@ async def assemble(settings: Settings) -> Node:
     http = HttpDoor(pipeline, metrics, readiness, figures, settings.limits.max_request_bytes, access, protocols)
 
     parts = (
-        *(exposing, Part(stop=cache.close)),
+        exposing,
         *(Part(one.start, one.stop) for one in (lag, effects, warming.activity)),
-        *(Part(stop=peer.close) for peer in peers.values()),
+        *(Part(stop=one.close) for one in (cache, *peers.values())),
         *(Part(source.open, source.close) for source in sources.values()),
         *(Part(stop=stop) for stop in (pipeline.shadows.stop, reconciler.stop, replicas.stop, upkeep.stop)),
     )
@@ -137,7 +137,7 @@ async def assemble(settings: Settings) -> Node:
         await reconciler.all_settled()
         upkeep.start()
 
-    ports = await asyncio.to_thread(_ports, settings, (service, party, operator), http)
+    ports = await asyncio.to_thread(_ports, settings, servers, http)
     return (node := Node(settings, ports, parts, ready))
 
 
