@@ -126,7 +126,7 @@ async def assemble(settings: Settings) -> Node:
     parts = (
         exposing,
         *(Part(one.start, one.stop) for one in (lag, effects, warming.activity)),
-        *(Part(stop=one.close) for one in (cache, *peers.values())),
+        *(Part(stop=stop) for stop in (cache.close, *(peer.close for peer in peers.values()))),
         *(Part(source.open, source.close) for source in sources.values()),
         *(Part(stop=stop) for stop in (pipeline.shadows.stop, reconciler.stop, replicas.stop, upkeep.stop)),
     )
