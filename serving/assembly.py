@@ -83,12 +83,12 @@ async def assemble(settings: Settings) -> Node:
     replicas = Replicas(settings.party, settings.replica or socket.gethostname(), store)
     secret = await asyncio.to_thread(node_secret, settings.cache.secret_file, state_dir)
 
-    pool = ModelPool(settings.limits.pool_max_bytes)
-    reconciler = Reconciler(Path(settings.registry), settings.party, pool)
+    reconciler = Reconciler(Path(settings.registry), settings.party, pool := ModelPool(settings.limits.pool_max_bytes))
     keys = await asyncio.to_thread(access_keys, settings.fate)
     peers = await _peers(settings, pool, keys)
-    unmanaged = _unmanaged(settings, peers)
-    publishing = Publishing(replicas, reconciler, pool, peers, settings.limits.load_timeout_s, unmanaged)
+    publishing = Publishing(
+        replicas, reconciler, pool, peers, settings.limits.load_timeout_s, _unmanaged(settings, peers)
+    )
     upkeep = HoldUpkeep(publishing.keep_holds)
 
     memory, shared = _remote_tiers(settings)
