@@ -83,16 +83,15 @@ async def assemble(settings: Settings) -> Node:
     replicas = Replicas(settings.party, settings.replica or socket.gethostname(), store)
     secret = await asyncio.to_thread(node_secret, settings.cache.secret_file, state_dir)
 
-    reconciler = Reconciler(Path(settings.registry), settings.party, pool := ModelPool(settings.limits.pool_max_bytes))
+    pool = ModelPool(settings.limits.pool_max_bytes)
+    reconciler = Reconciler(Path(settings.registry), settings.party, pool)
     keys = await asyncio.to_thread(access_keys, settings.fate)
     peers = await _peers(settings, pool, keys)
-    publishing = Publishing(
-        replicas, reconciler, pool, peers, settings.limits.load_timeout_s, _unmanaged(settings, peers)
-    )
+    unmanaged = _unmanaged(settings, peers)
+    publishing = Publishing(replicas, reconciler, pool, peers, settings.limits.load_timeout_s, unmanaged)
     upkeep = HoldUpkeep(publishing.keep_holds)
 
-    memory, shared = _remote_tiers(settings)
-    cache = TieredCache(memory, shared)
+    memory, shared, cache = _remote_tiers(settings)
     remote = RemotePartials(settings.party, peers, cache, secret, settings.cache)
     results = ResultCache(settings.cache.result_max_entries, settings.cache.result_ttl_s)
     effects = Effects(await asyncio.to_thread(_figure_store, settings), secret)
@@ -233,10 +232,11 @@ def _unmanaged(settings: Settings, peers: Mapping[str, Peer]) -> UnmanagedHosts:
     return UnmanagedHosts(fate, {party: settings.peers[party].probe_user for party in fate})
 
 
-def _remote_tiers(settings: Settings) -> tuple[MemoryTier, RedisTier | None]:
+def _remote_tiers(settings: Settings) -> tuple[MemoryTier, RedisTier | None, TieredCache]:
     cache = settings.cache
     memory = MemoryTier(cache.remote_max_entries, cache.remote_ttl_s)
-    return memory, RedisTier(cache.url, cache.shared_timeout_s) if cache.url else None
+    shared = RedisTier(cache.url, cache.shared_timeout_s) if cache.url else None
+    return memory, shared, TieredCache(memory, shared)
 
 
 def _warming(settings: Settings, secret: bytes, prefetching: Prefetching) -> Warming:
