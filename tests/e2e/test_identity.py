@@ -15,7 +15,9 @@ import httpx
 import pytest
 
 from serving.certificates import make_authority, make_certificate
-from serving.transport import ChannelCredentials, ChannelOptions, Code, RpcError, Transport, channel
+from serving.transport import Channel, ChannelCredentials, ChannelOptions, Code, RpcError, Transport, channel
+from tessera.compat import open_inference_pb2 as oip
+from tessera.compat import open_inference_pb2_grpc
 from tessera.v1 import admin_pb2 as admin
 from tessera.v1 import federation_pb2 as federation
 from tessera.v1 import federation_pb2_grpc, inference_pb2_grpc
@@ -141,6 +143,58 @@ def test_roles_on_the_admin_port(parties: SecureParties, name: str, reads: bool,
             assert refusal(parties.guest.admin, method, request).code is Code.PERMISSION_DENIED
     parties.guest.token = ""
     assert refusal(parties.guest.admin, "ListModels", admin.ListModelsRequest()).code is Code.UNAUTHENTICATED
+
+
+def over_oip(node: PartyNode, port: str, method: str, request: object) -> Code:
+    async def ask(link: Channel) -> object:
+        stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(link.stub_channel)
+        return await getattr(stub, method)(request, timeout=5, metadata=node.metadata)
+
+    try:
+        node.call(port, ask)
+    except RpcError as error:
+        return error.code
+    return Code.OK
+
+
+@pytest.mark.parametrize("port", ["service", "admin"])
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        ("RepositoryModelLoad", oip.RepositoryModelLoadRequest(model_name="m")),
+        ("RepositoryModelUnload", oip.RepositoryModelUnloadRequest(model_name="m")),
+        ("LogSettings", oip.LogSettingsRequest()),
+        ("TraceSetting", oip.TraceSettingRequest()),
+    ],
+)
+def test_model_control_over_oip_is_for_operators_on_every_port(
+    parties: SecureParties, port: str, method: str, request_: object
+) -> None:
+    wanted = {"": Code.UNAUTHENTICATED, token("app"): Code.PERMISSION_DENIED, token("vic"): Code.PERMISSION_DENIED}
+    for given, code in wanted.items():
+        parties.guest.token = given
+        assert over_oip(parties.guest, port, method, request_) is code
+    parties.guest.token = token("ann")
+    passed = {"RepositoryModelLoad": Code.OK, "RepositoryModelUnload": Code.FAILED_PRECONDITION}
+    assert over_oip(parties.guest, port, method, request_) is passed.get(method, Code.UNIMPLEMENTED)
+
+
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        ("ModelReady", oip.ModelReadyRequest(name="s")),
+        ("ModelMetadata", oip.ModelMetadataRequest(name="s")),
+        ("ModelConfig", oip.ModelConfigRequest(name="s")),
+        ("ModelStatistics", oip.ModelStatisticsRequest(name="s")),
+        ("RepositoryIndex", oip.RepositoryIndexRequest()),
+    ],
+)
+def test_models_are_not_described_to_nobody_in_particular(
+    parties: SecureParties, method: str, request_: object
+) -> None:
+    for given, code in (("", Code.UNAUTHENTICATED), (token("app"), Code.OK)):
+        parties.guest.token = given
+        assert over_oip(parties.guest, "service", method, request_) is code
 
 
 def test_changes_are_audited_by_name(parties: SecureParties) -> None:

@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from serving.transport import Channel, Code, RpcError
+from tessera.compat import open_inference_pb2 as oip
+from tessera.compat import open_inference_pb2_grpc
 from tessera.v1 import admin_pb2
 from tests.artifacts import make_onnx
 from tests.e2e.test_two_parties import Parties, expected
@@ -24,7 +27,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def guest(transport: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PartyNode]:
-    both = Parties(tmp_path_factory.mktemp("parties"))
+    both = Parties(tmp_path_factory.mktemp("parties"), "[limits.services.narrow]\nper_s = 0.001\nburst = 1\n")
     both.pair()
     both.pair(model="n")
     for version in "12":
@@ -35,6 +38,7 @@ def guest(transport: object, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             both.guest.load("local", version)
         halves = [admin_pb2.VariantWeight(model="local", version=version, weight=5_000) for version in "12"]
         both.guest.admin("PublishOnline", admin_pb2.PublishOnlineRequest(service="split", variants=halves))
+        both.guest.online("narrow", "local", "1")
         both.guest.load("m", "1")
         both.guest.online("s", "m", "1")
         yield both.guest
@@ -177,6 +181,29 @@ def test_a_model_is_loaded_and_unloaded(said: dict[str, Any]) -> None:
     }
     assert (said["loaded"], said["unloaded"]) == (True, False)
     assert said["unload_bound"][0] == "StatusCode.FAILED_PRECONDITION"
+
+
+def asked(guest: PartyNode, model: str, rows: int) -> Code:
+    request = oip.ModelInferRequest(model_name=model, raw_input_contents=[bytes(8 * rows)])
+    request.inputs.add(name="x", datatype="FP32", shape=[rows, 2])
+
+    async def ask(link: Channel) -> object:
+        return await open_inference_pb2_grpc.GRPCInferenceServiceStub(link.stub_channel).ModelInfer(request, timeout=5)
+
+    try:
+        guest.call("service", ask)
+    except RpcError as error:
+        return error.code
+    return Code.OK
+
+
+def test_over_capacity_is_unavailable_and_too_many_rows_a_wrong_shape(guest: PartyNode) -> None:
+    assert [asked(guest, "narrow", 1) for _ in range(2)] == [Code.OK, Code.UNAVAILABLE]
+    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [0.0, 0.0]}]}
+    refused = guest.http("POST", "/v2/models/narrow/infer", json=body)
+    assert (refused.status_code, "rows a second" in refused.json()["error"]) == (503, True)
+    assert int(refused.headers["retry-after"]) > 0
+    assert asked(guest, "local", 1_001) is Code.INVALID_ARGUMENT
 
 
 def test_shared_memory_is_not_offered(said: dict[str, Any]) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from apps.app import CacheLevel, Request, Response
+from serving.errors import InvalidRequestError, LimitError
 from serving.frontdoor.oip.models import Models, ModelView
 from serving.frontdoor.oip.rows import Answered, Asked, answer_of, request_of
 from serving.pipeline import Pipeline
+from serving.transport import Code
 
 Encode = Callable[[Answered], bytes]
 
@@ -35,6 +37,12 @@ class Terms:
 
     remaining_s: float | None
     caller: str
+
+
+class OverCapacityError(LimitError):
+    """A limit that lets the same call pass later, as the protocol's clients know it."""
+
+    code = Code.UNAVAILABLE
 
 
 @dataclass(slots=True)
@@ -75,9 +83,11 @@ class Door:
         try:
             reply = self.pipeline.answer(codec, raw, terms.remaining_s, terms.caller)
             answer = reply if isinstance(reply, bytes) else await reply
-        except BaseException:
+        except BaseException as error:
             figures.failed += 1
             figures.failed_ns += time.perf_counter_ns() - began
+            if isinstance(error, LimitError):
+                raise _worded(error) from error
             raise
         took_ns = time.perf_counter_ns() - began
         if not codec.executed:
@@ -90,3 +100,10 @@ class Door:
         figures.rows += max((int(tensor.array.shape[0]) for tensor in codec.asked.inputs), default=0)
         figures.last_ms = time.time_ns() // 1_000_000
         return answer
+
+
+def _worded(error: LimitError) -> Exception:
+    """Too many rows for any call are a wrong shape."""
+    if error.retry_after_s is None:
+        return InvalidRequestError(str(error))
+    return OverCapacityError(str(error), error.retry_after_s)

@@ -81,10 +81,12 @@ class OipHttp:
         return Response(msgspec.json.encode({"ready": ready}), 200 if ready else 503, media_type=JSON)
 
     async def _ready(self, request: Request) -> Response:
+        caller_of(request, self.node.access)
         view = self.node.door.models.find(*_named(request))
         return _json({"name": view.name, "ready": True})
 
     async def _metadata(self, request: Request) -> Response:
+        caller_of(request, self.node.access)
         view = self.node.door.models.find(*_named(request))
         return _json(
             {
@@ -97,10 +99,12 @@ class OipHttp:
         )
 
     async def _config(self, request: Request) -> Response:
+        caller_of(request, self.node.access)
         view = self.node.door.models.find(*_named(request))
         return _json(MessageToDict(config(view, self.node.max_rows), preserving_proto_field_name=True))
 
     async def _statistics(self, request: Request) -> Response:
+        caller_of(request, self.node.access)
         view = self.node.door.models.find(*_named(request))
         figures = self.node.door.figures.get(view.name, Figures())
         shown = MessageToDict(statistics(view, figures), preserving_proto_field_name=True)
@@ -120,6 +124,7 @@ class OipHttp:
         return Response(content, headers={HEADER_LENGTH: str(json_length)}, media_type="application/octet-stream")
 
     async def _index(self, request: Request) -> Response:
+        caller_of(request, self.node.access)
         raw = await body_of(request, self.max_request_bytes)
         return _json(self.node.repository.index(_parsed(_IndexBody, raw).ready))
 

@@ -102,6 +102,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
     @answering_method
     async def ModelReady(self, request: wire.ModelReadyRequest, context: object) -> wire.ModelReadyResponse:
+        self._node.access.caller(call_of(context))
         try:
             self._models.find(request.name, request.version)
         except UnknownNameError:
@@ -114,6 +115,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
     @answering_method
     async def ModelMetadata(self, request: wire.ModelMetadataRequest, context: object) -> wire.ModelMetadataResponse:
+        self._node.access.caller(call_of(context))
         view = self._models.find(request.name, request.version)
         tensor = wire.ModelMetadataResponse.TensorMetadata
         return wire.ModelMetadataResponse(
@@ -126,6 +128,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
     @answering_method
     async def ModelConfig(self, request: wire.ModelConfigRequest, context: object) -> wire.ModelConfigResponse:
+        self._node.access.caller(call_of(context))
         view = self._models.find(request.name, request.version)
         return wire.ModelConfigResponse(config=config(view, self._node.max_rows))
 
@@ -133,6 +136,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelStatistics(
         self, request: wire.ModelStatisticsRequest, context: object
     ) -> wire.ModelStatisticsResponse:
+        self._node.access.caller(call_of(context))
         views = [self._models.find(request.name, request.version)] if request.name else self._models.all()
         figures = self._node.door.figures
         return wire.ModelStatisticsResponse(
@@ -159,6 +163,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def RepositoryIndex(
         self, request: wire.RepositoryIndexRequest, context: object
     ) -> wire.RepositoryIndexResponse:
+        self._node.access.caller(call_of(context))
         entries = self._node.repository.index(request.ready)
         entry = wire.RepositoryIndexResponse.ModelIndex
         return wire.RepositoryIndexResponse(
