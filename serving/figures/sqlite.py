@@ -7,6 +7,7 @@ ends; and because the signs of a year need not fit into memory.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +34,9 @@ class SqliteFigureStore(FigureStore):
         self._path = folder / FILE
         self._lock = threading.Lock()
         self._path.touch(0o600)  # SQLite gives its other files the same mode
-        with self._translated():
+        # Whoever changes the journal's mode does not wait for others, but fails: one worker after the other.
+        with self._translated(), self._path.with_suffix(".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             self._database = sqlite3.connect(self._path, _WAIT_S, isolation_level=None, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")

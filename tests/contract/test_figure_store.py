@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -88,6 +90,33 @@ def test_a_file_keeps_what_was_taken_over_a_restart(tmp_path: Path) -> None:
     assert after.read() == {A: {5: 1}, B: {1: 1}}
     after.close()
     assert (tmp_path / FILE).stat().st_mode & 0o077 == 0
+
+
+_OPEN = """
+import sys
+from pathlib import Path
+from serving.figures.sqlite import SqliteFigureStore
+print("ready", flush=True)
+for line in sys.stdin:
+    SqliteFigureStore(Path(line.strip())).close()
+    print("done", flush=True)
+"""
+
+
+def test_workers_may_open_a_new_file_at_once(tmp_path: Path) -> None:
+    workers = [
+        subprocess.Popen([sys.executable, "-c", _OPEN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    said = [worker.stdout.readline() for worker in workers]  # type: ignore[union-attr]
+    for attempt in range(40):
+        for worker in workers:
+            worker.stdin.write(f"{tmp_path / str(attempt)}\n")  # type: ignore[union-attr]
+            worker.stdin.flush()  # type: ignore[union-attr]
+        said += [worker.stdout.readline() for worker in workers]  # type: ignore[union-attr]
+    for worker in workers:
+        worker.communicate()
+    assert said == ["ready\n"] * 3 + ["done\n"] * 120
 
 
 def test_a_file_that_is_none_of_ours_is_named(tmp_path: Path) -> None:
