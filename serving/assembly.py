@@ -44,7 +44,9 @@ from serving.host import HostSide
 from serving.http_port import HttpServer
 from serving.node import Listener, Node, NodeState, Part, Port
 from serving.peer_book import PeerBook
+from serving.peers.batching import Batcher
 from serving.peers.fate import FatePeer, Sender
+from serving.peers.metrics import peer_metrics
 from serving.peers.peer import Peer
 from serving.peers.remote import RemotePartials
 from serving.peers.signing import AccessKey, access_keys
@@ -79,24 +81,23 @@ from serving.warming import Warming
 async def assemble(settings: Settings) -> Node:
     """A node that is ready to run. Raises what a wrong file raises, naming it."""
     state_dir = Path(settings.state_dir)
-    store = await asyncio.to_thread(_control_store, settings)
-    replicas = Replicas(settings.party, settings.replica or socket.gethostname(), store)
+    replicas = await _replicas(settings)
     secret = await asyncio.to_thread(node_secret, settings.cache.secret_file, state_dir)
 
     pool = ModelPool(settings.limits.pool_max_bytes)
     reconciler = Reconciler(Path(settings.registry), settings.party, pool)
     keys = await asyncio.to_thread(access_keys, settings.fate)
     peers = await _peers(settings, pool, keys)
-    unmanaged = _unmanaged(settings, peers)
-    publishing = Publishing(replicas, reconciler, pool, peers, settings.limits.load_timeout_s, unmanaged)
+    limits = settings.limits
+    publishing = Publishing(replicas, reconciler, pool, peers, limits.load_timeout_s, _unmanaged(settings, peers))
     upkeep = HoldUpkeep(publishing.keep_holds)
 
     memory, shared, cache = _remote_tiers(settings)
-    remote = RemotePartials(settings.party, peers, cache, secret, settings.cache)
-    results = ResultCache(settings.cache.result_max_entries, settings.cache.result_ttl_s)
-    effects = Effects(await asyncio.to_thread(_figure_store, settings), secret)
-    warming = _warming(settings, secret, Prefetching(publishing.routes, pool, remote, settings.limits.max_batch_rows))
-    pipeline = Pipeline(publishing.routes, pool, remote, Answers(results, effects, warming.seen), settings.limits)
+    batchers = {party: Batcher(peer, settings.batching) for party, peer in peers.items()}
+    remote = RemotePartials(settings.party, batchers, cache, secret, settings.cache)
+    results, effects = await _answers(settings, secret)
+    warming = _warming(settings, secret, Prefetching(publishing.routes, pool, remote, limits.max_batch_rows))
+    pipeline = Pipeline(publishing.routes, pool, remote, Answers(results, effects, warming.seen), limits)
     sources, admission = _sources(settings), await asyncio.to_thread(make_admission, settings, secret)
     host = HostSide(pool, sources, admission)
 
@@ -118,14 +119,15 @@ async def assemble(settings: Settings) -> Node:
         *(partial(model_metrics, publishing, pool), partial(replica_metrics, replicas)),
         *(partial(cache_metrics, _levels(results, memory, shared)), partial(figure_metrics, effects)),
         *(partial(budget_metrics, admission), partial(shadow_metrics, pipeline.shadows)),
+        partial(peer_metrics, batchers),
     )
     exposing, metrics = _exposition(settings, replicas.name, Exposition(readings))
-    http = HttpDoor(pipeline, metrics, readiness, figures, settings.limits.max_request_bytes, access, protocols)
+    http = HttpDoor(pipeline, metrics, readiness, figures, limits.max_request_bytes, access, protocols)
 
     parts = (
         exposing,
         *(Part(one.start, one.stop) for one in (lag, effects, warming.activity)),
-        *(Part(stop=stop) for stop in (cache.close, *(peer.close for peer in peers.values()))),
+        *(Part(stop=stop) for stop in (cache.close, *(batcher.close for batcher in batchers.values()))),
         *(Part(source.open, source.close) for source in sources.values()),
         *(Part(stop=stop) for stop in (pipeline.shadows.stop, reconciler.stop, replicas.stop, upkeep.stop)),
     )
@@ -138,6 +140,16 @@ async def assemble(settings: Settings) -> Node:
 
     ports = await asyncio.to_thread(_ports, settings, servers, http)
     return (node := Node(settings, ports, parts, ready))
+
+
+async def _replicas(settings: Settings) -> Replicas:
+    store = await asyncio.to_thread(_control_store, settings)
+    return Replicas(settings.party, settings.replica or socket.gethostname(), store)
+
+
+async def _answers(settings: Settings, secret: bytes) -> tuple[ResultCache, Effects]:
+    results = ResultCache(settings.cache.result_max_entries, settings.cache.result_ttl_s)
+    return results, Effects(await asyncio.to_thread(_figure_store, settings), secret)
 
 
 def _foreign_protocols(node: FateNode, ports: Ports, figures: RequestFigures) -> list[Route]:

@@ -256,6 +256,8 @@ def _refuse_failed(remote: Sequence[HostPartials]) -> None:
             raise UnknownUserError(f"party {part.party!r} does not know the user")
         if worst is not PartyStatus.OK:
             reason = f": {part.reason}" if part.reason else ""
+            if part.retry_after_s is not None:
+                raise LimitError(f"party {part.party!r}: {worst.name.lower()}{reason}", part.retry_after_s)
             raise PeerUnavailableError(f"party {part.party!r}: {worst.name.lower()}{reason}")
 
 

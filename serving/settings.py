@@ -257,6 +257,15 @@ class RateLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return float(self.burst or max(1.0, self.per_s or 1.0))
 
 
+class BatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Calls to one party at a time: up to `in_flight` batches of up to `max_rows` users, which the party's own
+    limits.max_batch_rows must allow. Of the rest up to `max_queued_rows` users wait, more are rejected."""
+
+    in_flight: Annotated[int, Meta(ge=1, le=256)] = 2
+    max_rows: Count = 256
+    max_queued_rows: Count = 20_000
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bounds on calls and memory. `services`, `models` and `callers` by name, `default` for names not listed."""
 
@@ -294,6 +303,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     principals: dict[PartyId, PrincipalSettings] = {}
     anonymous_callers: bool = True
     peers: dict[PartyId, PeerSettings] = {}
+    batching: BatchSettings = BatchSettings()
     features: dict[str, FeatureSettings] = {}
     cache: CacheSettings = CacheSettings()
     warmup: WarmupSettings = WarmupSettings()

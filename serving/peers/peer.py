@@ -49,12 +49,18 @@ _OWN_TEXT = {PartyStatus.TIMEOUT: LATE, PartyStatus.UNREACHABLE: "unreachable"}
 class PeerAnswer:
     """Partials of a batch as the peer sent them: `values` as wanted, blank where the status is not OK, one status per
     row, `max_age_ms` per row or None for no limit. A call that failed has its status in every row, and `reason` says
-    why."""
+    why; `retry_after_s`: when it was refused for want of room, when it may pass."""
 
     values: Partial
     statuses: Sequence[PartyStatus]
     max_age_ms: Sequence[int] | None
     reason: str = ""
+    retry_after_s: float | None = None
+
+    def part(self, start: int, end: int) -> PeerAnswer:
+        """Of these rows."""
+        ages = None if self.max_age_ms is None else self.max_age_ms[start:end]
+        return PeerAnswer(self.values[start:end], self.statuses[start:end], ages, self.reason, self.retry_after_s)
 
 
 class Peer:

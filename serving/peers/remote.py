@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cachetools import LRUCache
 
@@ -14,8 +14,9 @@ from loaders.loader import PartialSpec
 from serving.cache.keys import KeyMaker
 from serving.cache.tier import Entry, Miss
 from serving.cache.tiered import TieredCache
+from serving.peers.batching import Asked
 from serving.peers.partials import HostPartials
-from serving.peers.peer import LATE, Peer, PeerAnswer
+from serving.peers.peer import LATE, PeerAnswer
 from serving.pool import ModelHandle
 from serving.settings import CacheSettings, Purpose
 
@@ -40,7 +41,7 @@ class RemotePartials:
     def __init__(
         self,
         party: str,
-        peers: Mapping[str, Peer],
+        peers: Mapping[str, Asked],
         cache: TieredCache,
         secret: bytes,
         settings: CacheSettings,
@@ -68,12 +69,13 @@ class RemotePartials:
         if peer is None:
             return self._failed(party, handle, user_ids, PartyStatus.UNREACHABLE, "the settings give it no address")
         keys = self._keys(party, handle, user_ids)
-        reasons: list[str] = []
+        refused: list[PeerAnswer] = []
 
         async def load(positions: Sequence[int]) -> Mapping[int, Entry]:
             asked = [user_ids[position] for position in positions]
             answer = await peer.infer(handle.id, handle.artifact.binding_digest, asked, handle.wanted[party], deadline)
-            reasons.append(answer.reason)
+            if answer.reason:
+                refused.append(answer)
             return dict(zip(positions, self._entries(answer), strict=True))
 
         try:
@@ -82,7 +84,10 @@ class RemotePartials:
                 found = await self._cache.fetch(keys, load)
         except TimeoutError:
             return self._late(party, handle, keys)
-        return _partials(party, handle.wanted[party], found, "".join(reasons))
+        if not refused:
+            return _partials(party, handle.wanted[party], found, "")
+        partials = _partials(party, handle.wanted[party], found, refused[0].reason)
+        return replace(partials, retry_after_s=refused[0].retry_after_s)
 
     async def shadow(self, party: str, handle: ModelHandle, user_ids: Sequence[str], deadline: float) -> HostPartials:
         """As `fetch`, for a version that answers nobody. Nothing is kept, and no answer waits for the same call: the

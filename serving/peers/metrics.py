@@ -1,0 +1,27 @@
+"""How calls to other parties go, as metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from prometheus_client.metrics_core import Metric
+
+from serving.peers.batching import Batcher
+from serving.telemetry.exposition import counter, gauge, histogram
+
+
+def peer_metrics(batchers: Mapping[str, Batcher]) -> Iterable[Metric]:
+    """`batchers` by party."""
+    parties = [({"party": party}, one.figures) for party, one in batchers.items()]
+    for kind, about in (
+        ("batches", "Calls to a party, each for one or several requests."),
+        ("rows", "Users asked for in them."),
+        ("refused", "Requests rejected because too many users waited."),
+        ("late", "Requests whose deadline passed before the party answered."),
+    ):
+        yield counter(f"tessera_peer_{kind}", about, [(who, float(getattr(one, kind))) for who, one in parties])
+    queued = [({"party": party}, float(one.queued_rows)) for party, one in batchers.items()]
+    yield gauge("tessera_peer_queued_rows", "Users that wait for a call to the party.", queued)
+    waits, calls = [(who, one.wait_s) for who, one in parties], [(who, one.call_s) for who, one in parties]
+    yield histogram("tessera_peer_wait_seconds", "How long requests waited for their call.", waits)
+    yield histogram("tessera_peer_call_seconds", "How long calls to a party took.", calls)
