@@ -6,7 +6,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,31 +25,36 @@ class PartnerError(ValueError):
     """A half that FATE-Serving has no words for, or a payload that a guest's half cannot use; the text says why."""
 
 
+class Branches(NamedTuple):
+    """Of one tree, the nodes of one party, as payloads name them."""
+
+    tree: str
+    nodes: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class PartnerHalf:
-    """`component`: the name under which a guest looks for the payload; `nodes` (tree, node): of the bits, in order."""
+    """`component`: the name under which a guest looks for the payload. `branches`: of every tree, in the order of the
+    bits."""
 
     component: str
     kind: MergeKind
     spec: PartialSpec
-    trees: int = 0
-    nodes: Sequence[tuple[int, int]] = ()
+    branches: Sequence[Branches] = ()
 
     def payloads(self, values: Partial) -> list[Mapping[str, Any]]:
         """What stands under the component's name, per row."""
         if self.spec.form is PartialForm.DIRECTIONS:
             bits = np.unpackbits(values, axis=1, count=self.spec.width, bitorder="little")
-            return [self._directions(row) for row in bits.tolist()]
+            return [self._directions(row) for row in bits.astype(np.bool_).tolist()]
         if self.kind is MergeKind.FACTORS:
             return [{"score": score, "fm_cross": sums} for score, *sums in values.tolist()]
         return [{"score": score} for [score] in values.tolist()]
 
-    def _directions(self, bits: Sequence[int]) -> Mapping[str, Any]:
+    def _directions(self, bits: Sequence[bool]) -> Mapping[str, Any]:
         """Every tree has its place, also one without a node of this host."""
-        by_tree: dict[str, dict[str, bool]] = {str(tree): {} for tree in range(self.trees)}
-        for (tree, node), bit in zip(self.nodes, bits, strict=True):
-            by_tree[str(tree)][str(node)] = bool(bit)
-        return by_tree
+        left = iter(bits)
+        return {tree: dict(zip(nodes, islice(left, len(nodes)), strict=True)) for tree, nodes in self.branches}
 
 
 def partner_half(artifact: Artifact) -> PartnerHalf:
@@ -65,22 +71,22 @@ def partner_half(artifact: Artifact) -> PartnerHalf:
     meta, param = _messages(parts, half.name)
     boosting = Boosting(site, meta, param)
     table = boosting.host_table({fid: place for place, fid in enumerate(boosting.own_features())})
-    return PartnerHalf(half.name, half.merge.kind, spec, len(param.trees_), _nodes(table, GUEST))
+    return PartnerHalf(half.name, half.merge.kind, spec, _branches(table, GUEST))
 
 
 @dataclass(frozen=True, slots=True)
 class PayloadReader:
-    """How a guest's half reads one host's payloads. `nodes` as in `PartnerHalf`, of this host."""
+    """How a guest's half reads one host's payloads. `branches` as in `PartnerHalf`, of this host."""
 
     component: str
     spec: PartialSpec
-    nodes: Sequence[tuple[int, int]] = ()
+    branches: Sequence[Branches] = ()
 
     def partial(self, answered: Mapping[str, Any]) -> Partial:
         """One row of `spec`, from what stands under `data` of a host's reply. Raises PartnerError."""
         if self.spec.form is PartialForm.DIRECTIONS:
-            bits = [self._direction(answered.get(self.component), tree, node) for tree, node in self.nodes]
-            return np.packbits(np.array(bits, dtype=np.uint8), bitorder="little")[None, :]
+            bits = np.array(self._directions(answered.get(self.component)), dtype=np.uint8)
+            return np.packbits(bits, bitorder="little")[None, :]
         payload = answered.get(self.component, answered)  # hosts of the first line name no component
         if not isinstance(payload, Mapping):
             raise PartnerError(f"component {self.component!r} is no object")
@@ -92,14 +98,17 @@ class PayloadReader:
             raise PartnerError(f"component {self.component!r} does not hold {self.spec.width} finite numbers")
         return np.array([numbers], dtype="<f8")
 
-    def _direction(self, payload: Any, tree: int, node: int) -> bool:
-        try:
-            left = payload[str(tree)][str(node)]
-        except (KeyError, TypeError, IndexError):
-            left = None
-        if not isinstance(left, bool):
-            raise PartnerError(f"component {self.component!r} has no direction for node {node} of tree {tree}")
-        return left
+    def _directions(self, payload: Any) -> list[bool]:
+        found: list[bool] = []
+        for tree, nodes in self.branches:
+            try:
+                directions = payload[tree] if nodes else {}
+                found += [directions[node] for node in nodes]
+            except (KeyError, TypeError):
+                raise PartnerError(f"component {self.component!r} lacks directions of tree {tree}") from None
+        if not set(map(type, found)) <= {bool}:
+            raise PartnerError(f"component {self.component!r} has directions that are not true or false")
+        return found
 
 
 def payload_reader(artifact: Artifact, host: str) -> PayloadReader:
@@ -115,16 +124,25 @@ def payload_reader(artifact: Artifact, host: str) -> PayloadReader:
         raise PartnerError("hosts that run FATE-Serving cannot walk trees alone (strategy mix)")
     boosting = Boosting(site, *_messages(parts, half.name))
     table = boosting.guest_table({fid: column for column, fid in enumerate(boosting.own_features())})
-    return PayloadReader(half.name, spec, _nodes(table, 1 + place))
+    return PayloadReader(half.name, spec, _branches(table, 1 + place))
 
 
-def _nodes(table: NodeTable, owner: int) -> list[tuple[int, int]]:
-    """Tree and node of an owner's splits, in the order of the bits."""
-    return [(table.tree_of(place), int(place - table.roots[table.tree_of(place)])) for place in table.splits_of(owner)]
+def _branches(table: NodeTable, owner: int) -> list[Branches]:
+    places = table.splits_of(owner)
+    ends = np.append(table.roots, table.left.size)
+    return [
+        Branches(str(tree), tuple(str(place - start) for place in places[(places >= start) & (places < end)]))
+        for tree, (start, end) in enumerate(pairwise(ends.tolist()))
+    ]
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond float64
+        return False
 
 
 def _messages(parts: Parts, component: str) -> tuple[wire.BoostingTreeModelMeta, wire.BoostingTreeModelParam]:

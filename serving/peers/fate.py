@@ -6,6 +6,7 @@ It loads its half by itself and holds it for as long as it likes; nothing that i
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ from loaders.fate.component import ComponentError
 from loaders.fate.export import ExportError
 from loaders.fate.names import FateName, name_in
 from loaders.fate.partner import PartnerError, PayloadReader, payload_reader
-from loaders.loader import PartialSpec
+from loaders.loader import LoadError, PartialSpec
 from serving.errors import PeerUnavailableError
 from serving.lifecycle import LoadState, ReplicaOutcome
 from serving.peers.peer import LATE, MAX_REASON, Peer, PeerAnswer, failed, failed_call
@@ -32,12 +33,17 @@ from serving.settings import Purpose
 from serving.transport import Channel, RpcError
 from tessera.compat import fate_proxy_pb2 as wire
 
+logger = logging.getLogger(__name__)
+
 UNARY_CALL = "/com.webank.ai.fate.api.networking.proxy.DataTransferService/unaryCall"
 SINGLE, BATCH = "federatedInference", "batch"
 VERSION = "216"
 """That of FATE-Serving 2.1.6, whose packets these are."""
 ROWS_AT_ONCE = 300
 """What FATE-Serving's hosts answer in one call, as they are shipped."""
+BITS_ON_THE_LOOP = 2_000
+"""Longer replies are read in a thread: JSON has a word per bit."""
+_UNUSABLE = (DecodeError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError, PartnerError)
 UNMANAGED = "it speaks FATE's protocol and loads its half by itself"
 
 _STATUSES: Mapping[int, PartyStatus] = {
@@ -125,8 +131,11 @@ class FatePeer(Peer):
             return failed(PartyStatus.MISMATCH, len(user_ids), wanted, f"{model} is not loaded at this party")
         try:
             half = await self._half(handle)
-        except (PartnerError, ExportError, ComponentError) as error:
+        except (PartnerError, ExportError, ComponentError, LoadError) as error:
             return failed(PartyStatus.MISMATCH, len(user_ids), wanted, str(error))
+        except OSError:
+            logger.exception("the files of %s cannot be read", model)
+            return failed(PartyStatus.INTERNAL, len(user_ids), wanted, f"the files of {model} cannot be read here")
         parts = [user_ids[start : start + ROWS_AT_ONCE] for start in range(0, len(user_ids), ROWS_AT_ONCE)]
         return _joined(await asyncio.gather(*(self._ask_part(half, part, wanted, deadline) for part in parts)))
 
@@ -160,11 +169,12 @@ class FatePeer(Peer):
         packet = self._packet(half.name, user_ids)
         try:
             raw = await self._channel.unary(UNARY_CALL, packet.SerializeToString(), left_s)
-            reply = msgspec.json.decode(wire.Packet.FromString(raw).body.value, type=_Reply, strict=False)
-            return _answer(reply, half.reader, len(user_ids), wanted)
+            if len(user_ids) * wanted.width > BITS_ON_THE_LOOP:
+                return await asyncio.to_thread(_answer, raw, half.reader, len(user_ids), wanted)
+            return _answer(raw, half.reader, len(user_ids), wanted)
         except RpcError as error:
             return failed_call(error, len(user_ids), wanted)
-        except (DecodeError, msgspec.MsgspecError, UnicodeDecodeError, PartnerError) as error:
+        except _UNUSABLE as error:
             return failed(PartyStatus.MISMATCH, len(user_ids), wanted, f"its reply cannot be used: {error}")
 
     def _packet(self, name: FateName, user_ids: Sequence[str]) -> wire.Packet:
@@ -211,8 +221,9 @@ def _sent(user_id: str, name: str) -> dict[str, Any]:
     return {name: user_id}
 
 
-def _answer(reply: _Reply, reader: PayloadReader, rows: int, wanted: PartialSpec) -> PeerAnswer:
-    """Raises PartnerError for a payload that cannot be used."""
+def _answer(raw: bytes, reader: PayloadReader, rows: int, wanted: PartialSpec) -> PeerAnswer:
+    """Raises one of `_UNUSABLE` for a reply that is so."""
+    reply = msgspec.json.decode(wire.Packet.FromString(raw).body.value, type=_Reply, strict=False)
     if reply.retcode:
         return failed(_status(reply.retcode), rows, wanted, _said(reply))
     if reply.batch_data_list is None and rows == 1:

@@ -6,7 +6,7 @@ FATE-Serving leaves a call that it does not understand without an answer; here e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,8 @@ from serving.errors import ConflictError, InvalidRequestError, LimitError, NotAl
 from serving.features.source import FeatureSourceError
 from serving.frontdoor.fate.codes import FateCode, failure
 from serving.frontdoor.fate.features import user_id_in
-from serving.host import HostSide
-from serving.peers.fate import BATCH, SINGLE, UNARY_CALL
+from serving.host import HostSide, Partials
+from serving.peers.fate import BATCH, BITS_ON_THE_LOOP, SINGLE, UNARY_CALL
 from serving.peers.signing import Signatures
 from serving.pool import ModelHandle, ModelId, ModelPool
 from serving.settings import Settings
@@ -127,7 +127,8 @@ class UnaryCall:
         return handle
 
     async def _single(self, handle: ModelHandle, sent: dict[str, Any], first_line: bool, caller: str) -> bytes:
-        half, [(status, payload)] = await self._asked(handle, [sent], caller)
+        half, partials = await self._asked(handle, [sent], caller)
+        [status], [payload] = partials.statuses, half.payloads(partials.values)
         if status is not PartyStatus.OK:
             code, text = _row_code(status)
             return _body(retcode=code, retmsg=text)
@@ -139,20 +140,18 @@ class UnaryCall:
         limit = self._side.settings.limits.max_batch_rows
         if not 0 < len(rows) <= limit:
             raise LimitError(f"{len(rows)} users in one call, this party answers 1 to {limit}")
-        half, answers = await self._asked(handle, [row.send_to_remote_feature_data for row in rows], caller)
-        shown = [_row(row.index, half, *answer) for row, answer in zip(rows, answers, strict=True)]
-        return _body(batchDataList=shown, singleInferenceResultMap={str(row["index"]): row for row in shown})
+        half, partials = await self._asked(handle, [row.send_to_remote_feature_data for row in rows], caller)
+        indices = [row.index for row in rows]
+        if len(rows) * half.spec.width > BITS_ON_THE_LOOP:
+            return await asyncio.to_thread(_batch_body, indices, half, partials)
+        return _batch_body(indices, half, partials)
 
     async def _asked(
         self, handle: ModelHandle, sent: Sequence[dict[str, Any]], caller: str
-    ) -> tuple[PartnerHalf, list[tuple[PartyStatus, dict[str, Any]]]]:
+    ) -> tuple[PartnerHalf, Partials]:
         half = await self._half(handle)
         users = [user_id_in(one, self._side.settings.fate.user_id) for one in sent]
-        partials = await self._side.host.infer(handle.id, handle.artifact.binding_digest, users, Asker(caller))
-        return half, [
-            (status, dict(payload))
-            for status, payload in zip(partials.statuses, half.payloads(partials.values), strict=True)
-        ]
+        return half, await self._side.host.infer(handle.id, handle.artifact.binding_digest, users, Asker(caller))
 
     async def _half(self, handle: ModelHandle) -> PartnerHalf:
         """Read once: a half never changes."""
@@ -199,7 +198,13 @@ def _name(packet: wire.Packet, asked: _Asked, first_line: bool) -> FateName:
         raise InvalidRequestError(str(error)) from None
 
 
-def _row(index: int, half: PartnerHalf, status: PartyStatus, payload: dict[str, Any]) -> dict[str, Any]:
+def _batch_body(indices: Sequence[int], half: PartnerHalf, partials: Partials) -> bytes:
+    answers = zip(indices, partials.statuses, half.payloads(partials.values), strict=True)
+    shown = [_row(index, half, status, payload) for index, status, payload in answers]
+    return _body(batchDataList=shown, singleInferenceResultMap={str(row["index"]): row for row in shown})
+
+
+def _row(index: int, half: PartnerHalf, status: PartyStatus, payload: Mapping[str, Any]) -> dict[str, Any]:
     if status is PartyStatus.OK:
         return {"index": index, "retcode": int(FateCode.OK), "data": {half.component: payload}}
     code, text = _row_code(status)

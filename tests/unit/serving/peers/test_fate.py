@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ from serving.frontdoor.fate import unary_call
 from serving.frontdoor.fate.unary_call import PartnerSide
 from serving.host import HostSide
 from serving.lifecycle import LoadState
-from serving.peers.fate import ROWS_AT_ONCE, UNARY_CALL, FatePeer, Sender
+from serving.peers.fate import BITS_ON_THE_LOOP, ROWS_AT_ONCE, UNARY_CALL, FatePeer, Sender
 from serving.peers.peer import LATE, PeerAnswer
 from serving.peers.signing import AccessKey, Signatures
 from serving.pool import ModelHandle, ModelId, ModelPool
@@ -157,6 +158,16 @@ async def test_more_users_than_hosts_take_go_in_several_calls(tmp_path: Path) ->
         answer = await guest.ask("lr", users)
         assert set(answer.statuses) == {OK}
         assert answer.values[:, 0].tolist() == [answer.values[n % 4, 0] for n in range(len(users))]
+
+
+async def test_a_large_answer_of_trees_is_that_of_single_users(tmp_path: Path) -> None:
+    async with pair(tmp_path) as guest:
+        users = [f"u{n % 4}" for n in range(ROWS_AT_ONCE)]
+        handle = guest.pool.acquire(ModelId("m", "trees"))
+        assert len(users) * handle.wanted[HOST].width > BITS_ON_THE_LOOP
+        many = await guest.ask("trees", users)
+        ones = [(await guest.ask("trees", [user])).values.tolist() for user in USERS]
+        assert many.values.tolist() == [ones[n % 4][0] for n in range(ROWS_AT_ONCE)]
 
 
 async def test_packets_are_signed_where_a_key_is_set(tmp_path: Path) -> None:
@@ -304,3 +315,46 @@ async def test_it_takes_no_loads_and_no_holds(tmp_path: Path) -> None:
         await peer.hold("s", ModelId("m", "1"), "ab", 1, 600)
         await peer.release("s", ModelId("m", "1"))
     assert (outcome.state, outcome.party, asked) == (LoadState.UNMANAGED, HOST, [])
+
+
+NAMES = (
+    *("retcode", "retmsg", "data", "batchDataList", "index", "score", "fm_cross", "0", "1"),
+    *("hetero_secure_boost_0", "heterologisticregression_0", "hetero_fm_0"),
+)
+
+
+def random_value(source: random.Random, depth: int) -> Any:
+    kind = source.randrange(9 if depth else 7)
+    if kind == 7:
+        return [random_value(source, depth - 1) for _ in range(source.randrange(4))]
+    if kind == 8:
+        return {source.choice(NAMES): random_value(source, depth - 1) for _ in range(source.randrange(5))}
+    return (None, True, source.randrange(-3, 4), 10**400, source.uniform(-2, 2), "x", 1e999)[kind]
+
+
+def random_reply(seed: int) -> bytes:
+    """Packets with JSON that looks right from afar, and sometimes other bytes."""
+    source = random.Random(seed)
+    if seed % 10 == 0:
+        return source.randbytes(source.randrange(30))
+    if seed % 10 == 1:
+        body = b"[" * 100_000
+    else:
+        shown = {"retcode": source.choice([0, 0, 0, 113, 10**30, "0", None]), "data": random_value(source, 4)}
+        rows = [{"index": source.randrange(3), "retcode": 0, "data": random_value(source, 3)} for _ in range(3)]
+        body = json.dumps(shown | ({"batchDataList": rows} if source.random() < 0.7 else {})).encode()
+    return wire.Packet(body=wire.Data(value=body)).SerializeToString()
+
+
+@pytest.mark.parametrize("version", ["lr", "trees", "fm"])
+async def test_whatever_a_host_answers_becomes_a_status(tmp_path: Path, version: str) -> None:
+    said = [b""]
+    pool = await asyncio.to_thread(pool_of, tmp_path, "guest", GUEST, version)
+    async with served(lambda raw, call: said[0]) as link:
+        guest = Guest(link, pool, SENDER)
+        for seed in range(300):
+            said[0] = random_reply(seed)
+            rows = 1 + seed % 3
+            answer = await guest.ask(version, ["u1"] * rows)
+            assert len(answer.statuses) == rows == answer.values.shape[0]
+            assert np.isfinite(answer.values).all()
