@@ -18,6 +18,8 @@ from serving.routing import Address, RouteTable
 TIMEOUT_S = 30.0
 """Of one batch, when the caller gives no time: nobody waits for it."""
 
+REFUSES = "answers for no more of the users: its query budget is spent, or they are not on its list"
+
 
 class PrefetchOutcome(IntEnum):
     """Of one user; of several hosts the worst, which is the largest. Wire values."""
@@ -82,8 +84,8 @@ class Prefetching:
             for party, warmed in await self._warm(model, users, deadline, dry_run):
                 for row, outcome in zip(rows, _outcomes(warmed), strict=True):
                     outcomes[row] = max(outcomes[row], outcome)
-                if warmed.reason:
-                    reasons.add(f"party {party!r}: {warmed.reason}")
+                if warmed.reason or PartyStatus.REJECTED in warmed.statuses:
+                    reasons.add(f"party {party!r}: {warmed.reason or REFUSES}")
         return Prefetched(outcomes, "; ".join(sorted(reasons)))
 
     def _by_model(self, address: Address, user_ids: Sequence[str]) -> dict[ModelId, list[int]]:

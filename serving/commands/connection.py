@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,6 +17,9 @@ from serving.transport import ChannelCredentials, ChannelOptions, Code, Credenti
 if TYPE_CHECKING:
     from serving.client import Case, Prediction
 
+T = TypeVar("T")
+Ask = Callable[[str, Any], Awaitable[Any]]
+"""Calls a method of a stub by its name."""
 TOKEN_VARIABLE = "TESSERA_CLIENT_TOKEN"  # noqa: S105 - the name of a variable, not a token
 _HINTS = {
     Code.NOT_FOUND: "`tessera model list` and `tessera service list` show what the node knows",
@@ -47,6 +50,13 @@ class Connection:
         except RpcError as error:
             raise click.ClickException(self._explain(error)) from None
 
+    def converse(self, stub: Callable[[Any], Any], talk: Callable[[Ask], Awaitable[T]]) -> T:
+        """Several calls over one channel. Raises ClickException."""
+        try:
+            return asyncio.run(self._converse(stub, talk))
+        except RpcError as error:
+            raise click.ClickException(self._explain(error)) from None
+
     def predict(self, case: Case, **named: str) -> Prediction:
         """One case, with retries within the timeout. Raises ClickException."""
         try:
@@ -62,10 +72,17 @@ class Connection:
             return await client.predict(case, **named)
 
     async def _ask(self, stub: Callable[[Any], Any], method: str, request: Any) -> Any:
+        return await self._converse(stub, lambda ask: ask(method, request))
+
+    async def _converse(self, stub: Callable[[Any], Any], talk: Callable[[Ask], Awaitable[T]]) -> T:
         link = channel(Transport.NATIVE, self.address, ChannelOptions(credentials=self.credentials))
         metadata = (("authorization", f"Bearer {self.token}"),) if self.token else ()
-        try:
+
+        async def ask(method: str, request: Any) -> Any:
             return await getattr(stub(link.stub_channel), method)(request, timeout=self.timeout_s, metadata=metadata)
+
+        try:
+            return await talk(ask)
         finally:
             await link.close()
 

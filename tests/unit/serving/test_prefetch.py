@@ -76,6 +76,14 @@ async def test_a_budget_that_is_spent_refuses_and_what_is_there_stays(tmp_path):
     async with rig(tmp_path, budget=1) as made:
         assert await made.outcomes("u1") == [FETCHED]
         assert await made.outcomes("u1", "u2") == [CACHED, REFUSED]
+        assert await made.outcomes("u2", "nobody") == [REFUSED, REFUSED]
+
+
+async def test_refused_users_come_with_a_reason_also_when_others_are_answered(tmp_path):
+    async with rig(tmp_path, budget=1) as made:
+        done = await made.prefetching.prefetch(ADDRESS, ["u1", "u2"])
+        assert sorted(done.outcomes) == [FETCHED, REFUSED]
+        assert "budget" in done.reason
 
 
 async def test_a_refused_warm_up_fails_no_request(tmp_path):
