@@ -139,6 +139,9 @@ class FatePeer(Peer):
         parts = [user_ids[start : start + ROWS_AT_ONCE] for start in range(0, len(user_ids), ROWS_AT_ONCE)]
         return _joined(await asyncio.gather(*(self._ask_part(half, part, wanted, deadline) for part in parts)))
 
+    async def status(self, models: Sequence[tuple[ModelId, str]], timeout_s: float) -> PeerStatus:
+        raise PeerUnavailableError(f"unmanaged: {UNMANAGED}")
+
     async def load(self, model: ModelId, binding_digest: str, timeout_s: float) -> list[ReplicaOutcome]:
         return [ReplicaOutcome(self.party, "", LoadState.UNMANAGED, UNMANAGED)]
 
@@ -147,9 +150,6 @@ class FatePeer(Peer):
 
     async def release(self, service: str, model: ModelId) -> None:
         """There are no holds there."""
-
-    async def status(self, models: Sequence[tuple[ModelId, str]], timeout_s: float) -> PeerStatus:
-        raise PeerUnavailableError("speaks FATE's protocol, which does not tell how a party stands")
 
     async def _half(self, handle: ModelHandle) -> _Half:
         """Read once: a half never changes. Raises PartnerError for a model that is none of FATE's."""

@@ -43,6 +43,7 @@ class Pair:
             settings = (
                 f"plaintext_caller = '{peer}'\n"
                 f"[peers.{peer}]\naddress = '127.0.0.1:{ports[peer]}'\nprotocol = 'fate'\napp_key = 'key-{party}'\n"
+                f"probe_user = '{'u1' if party == HOST else ''}'\n"
                 "[features.default]\npath = 'users.csv'\n[cache]\nremote_ttl_s = 0.001\nembedded = false\n"
                 "[fate]\nuser_id = 'device_id'\n"
                 f"[fate.keys.key-{GUEST}]\nparty = '{GUEST}'\nsecret_file = 'secret'\n"
@@ -153,15 +154,24 @@ def test_without_acceptance_or_an_answered_probe_nothing_is_bound(pair: Pair) ->
 
 
 def test_fate_flow_binds_over_it_only_with_a_standing_acceptance(pair: Pair) -> None:
-    request = models.PublishRequest(local=models.LocalInfo(role="guest", partyId=GUEST), serviceId="flow")
-    half = request.model["guest"].roleModelInfo[GUEST]
-    half.tableName, half.namespace = "lr", f"guest#{GUEST}#m"
+    """Only the second party has a probe user for the other in its settings."""
 
-    async def bind(link: Channel) -> Any:
-        return await fate_model_service_pb2_grpc.ModelServiceStub(link.stub_channel).publishBind(request, timeout=10)
+    def bound(node: PartyNode, model: str) -> Any:
+        request = models.PublishRequest(local=models.LocalInfo(role="guest", partyId=node.party), serviceId="flow")
+        half = request.model["guest"].roleModelInfo[node.party]
+        half.tableName, half.namespace = "lr", f"guest#{node.party}#{model}"
 
-    reply = pair.guest.call("admin", bind)
+        async def bind(link: Channel) -> Any:
+            stub = fate_model_service_pb2_grpc.ModelServiceStub(link.stub_channel)
+            return await stub.publishBind(request, timeout=10)
+
+        return node.call("admin", bind)
+
+    reply = bound(pair.guest, "m")
     assert (reply.statusCode, "is unmanaged" in reply.message) == (109, True)
+    assert bound(pair.host, "back").statusCode == 0
+    data = pair.case("flow", "u0", pair.host)["data"]
+    assert data["score"] == pytest.approx(expected("lr", "u0"), abs=1e-12)
 
 
 def test_the_command_line_accepts_and_shows_it(pair: Pair) -> None:
@@ -171,6 +181,8 @@ def test_the_command_line_accepts_and_shows_it(pair: Pair) -> None:
     assert (done.exit_code, f"unmanaged: {HOST}" in done.output) == (0, True), done.output
     shown = CliRunner().invoke(main, ["service", "show", "shown", *admin])
     assert f"unmanaged: {HOST}" in shown.output
+    peers = CliRunner().invoke(main, ["peers", "show", HOST, *admin, "--json"])
+    assert "unmanaged: it speaks FATE's protocol" in peers.output
     refused = CliRunner().invoke(main, ["model", "online", "other", "m:trees", *admin])
     assert (refused.exit_code, "--accept-unmanaged" in refused.output) == (1, True), refused.output
 
