@@ -45,6 +45,7 @@ from serving.http_port import HttpServer
 from serving.node import Listener, Node, NodeState, Part, Port
 from serving.peer_book import PeerBook
 from serving.peers.batching import Batcher
+from serving.peers.breaker import Breaking
 from serving.peers.fate import FatePeer, Sender
 from serving.peers.metrics import peer_metrics
 from serving.peers.peer import Peer
@@ -77,6 +78,9 @@ from serving.transport import Channel, ChannelOptions, Server, ServerOptions, ch
 from serving.unmanaged import UnmanagedHosts
 from serving.warming import Warming
 
+RECONNECT_S = 0.5
+"""The longest pause between attempts to reach a party: it is asked again soon after it returns."""
+
 
 async def assemble(settings: Settings) -> Node:
     """A node that is ready to run. Raises what a wrong file raises, naming it."""
@@ -93,7 +97,7 @@ async def assemble(settings: Settings) -> Node:
     upkeep = HoldUpkeep(publishing.keep_holds)
 
     memory, shared, cache = _remote_tiers(settings)
-    batchers = {party: Batcher(peer, settings.batching) for party, peer in peers.items()}
+    breaking, batchers = _guarded(settings, peers)
     remote = RemotePartials(settings.party, batchers, cache, secret, settings.cache)
     results, effects = await _answers(settings, secret)
     warming = _warming(settings, secret, Prefetching(publishing.routes, pool, remote, limits.max_batch_rows))
@@ -119,7 +123,7 @@ async def assemble(settings: Settings) -> Node:
         *(partial(model_metrics, publishing, pool), partial(replica_metrics, replicas)),
         *(partial(cache_metrics, _levels(results, memory, shared)), partial(figure_metrics, effects)),
         *(partial(budget_metrics, admission), partial(shadow_metrics, pipeline.shadows)),
-        partial(peer_metrics, batchers),
+        partial(peer_metrics, batchers, breaking),
     )
     exposing, metrics = _exposition(settings, replicas.name, Exposition(readings))
     http = HttpDoor(pipeline, metrics, readiness, figures, limits.max_request_bytes, access, protocols)
@@ -140,6 +144,12 @@ async def assemble(settings: Settings) -> Node:
 
     ports = await asyncio.to_thread(_ports, settings, servers, http)
     return (node := Node(settings, ports, parts, ready))
+
+
+def _guarded(settings: Settings, peers: Mapping[str, Peer]) -> tuple[dict[str, Breaking], dict[str, Batcher]]:
+    """What stands in front of each party, the nearest first."""
+    breaking = {party: Breaking(peer, settings.breaker) for party, peer in peers.items()}
+    return breaking, {party: Batcher(one, settings.batching) for party, one in breaking.items()}
 
 
 async def _replicas(settings: Settings) -> Replicas:
@@ -224,7 +234,8 @@ async def _peers(settings: Settings, pool: ModelPool, keys: Mapping[str, AccessK
     """A peer's certificate must name the party."""
 
     def options(party: str) -> ChannelOptions:
-        return ChannelOptions(credentials=own_credentials(settings, "party", party))
+        credentials = own_credentials(settings, "party", party)
+        return ChannelOptions(credentials=credentials, backoff_max_s=RECONNECT_S)
 
     def peer_of(party: str, peer: PeerSettings, link: Channel) -> Peer:
         if peer.protocol is PeerProtocol.TESSERA:

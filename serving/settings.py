@@ -266,6 +266,15 @@ class BatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_queued_rows: Count = 20_000
 
 
+class BreakerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A party that failed `failures` calls in a row is left alone for `open_s`, then asked once. A call that had less
+    than `min_wait_s` does not count as late."""
+
+    failures: Count = 5
+    open_s: Seconds = 0.5
+    min_wait_s: Seconds = 0.05
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bounds on calls and memory. `services`, `models` and `callers` by name, `default` for names not listed."""
 
@@ -304,6 +313,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     anonymous_callers: bool = True
     peers: dict[PartyId, PeerSettings] = {}
     batching: BatchSettings = BatchSettings()
+    breaker: BreakerSettings = BreakerSettings()
     features: dict[str, FeatureSettings] = {}
     cache: CacheSettings = CacheSettings()
     warmup: WarmupSettings = WarmupSettings()

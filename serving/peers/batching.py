@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
 
 from apps.app import PartyStatus
 from loaders.loader import PartialSpec
+from serving.peers.asked import Asked
 from serving.peers.peer import LATE, PeerAnswer, failed
 from serving.pool import ModelId
 from serving.settings import BatchSettings, Purpose
@@ -24,23 +24,6 @@ from serving.telemetry.histogram import Histogram
 FULL = "too many users wait for it"
 CLOSED = "this node is stopping"
 _MIN_RETRY_S, _MIN_TIMER_S = 0.01, 0.001
-
-
-class Asked(Protocol):
-    """A party that can be asked for partials: itself, or what stands in front of it."""
-
-    def infer(
-        self,
-        model: ModelId,
-        binding_digest: str,
-        user_ids: Sequence[str],
-        wanted: PartialSpec,
-        deadline: float,
-        purpose: Purpose = Purpose.INFER,
-    ) -> Awaitable[PeerAnswer]:
-        """Never raises for what the peer or the network does. `deadline` is monotonic seconds."""
-
-    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

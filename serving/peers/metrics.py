@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from prometheus_client.metrics_core import Metric
 
 from serving.peers.batching import Batcher
+from serving.peers.breaker import BreakerState, Breaking
 from serving.telemetry.exposition import counter, gauge, histogram
 
 
-def peer_metrics(batchers: Mapping[str, Batcher]) -> Iterable[Metric]:
-    """`batchers` by party."""
+def peer_metrics(batchers: Mapping[str, Batcher], breaking: Mapping[str, Breaking]) -> Iterable[Metric]:
+    """By party."""
     parties = [({"party": party}, one.figures) for party, one in batchers.items()]
     for kind, about in (
         ("batches", "Calls to a party, each for one or several requests."),
@@ -25,3 +26,11 @@ def peer_metrics(batchers: Mapping[str, Batcher]) -> Iterable[Metric]:
     waits, calls = [(who, one.wait_s) for who, one in parties], [(who, one.call_s) for who, one in parties]
     yield histogram("tessera_peer_wait_seconds", "How long requests waited for their call.", waits)
     yield histogram("tessera_peer_call_seconds", "How long calls to a party took.", calls)
+    states = (
+        ({"party": party, "state": state.value}, float(one.breaker.state is state))
+        for party, one in breaking.items()
+        for state in BreakerState
+    )
+    yield gauge("tessera_peer_breaker", "1 for the state that a party's breaker is in.", states)
+    opened = [({"party": party}, float(one.breaker.opened)) for party, one in breaking.items()]
+    yield counter("tessera_peer_breaker_opened", "How often a party's breaker opened.", opened)

@@ -14,7 +14,7 @@ from loaders.loader import PartialSpec
 from serving.cache.keys import KeyMaker
 from serving.cache.tier import Entry, Miss
 from serving.cache.tiered import TieredCache
-from serving.peers.batching import Asked
+from serving.peers.asked import Asked
 from serving.peers.partials import HostPartials
 from serving.peers.peer import LATE, PeerAnswer
 from serving.pool import ModelHandle

@@ -1,0 +1,154 @@
+import asyncio
+
+import pytest
+
+from apps.app import PartyStatus
+from loaders.loader import PartialForm, PartialSpec
+from serving.peers.breaker import BreakerState, Breaking
+from serving.peers.peer import PeerAnswer, failed
+from serving.pool import ModelId
+from serving.settings import BreakerSettings, Purpose
+from tests.clock import Clock
+
+MODEL = ModelId("m", "1")
+ONE = PartialSpec(PartialForm.NUMBERS, 1)
+OK, NOT_FOUND, TIMEOUT, REJECTED, UNREACHABLE, MISMATCH, INTERNAL = PartyStatus
+CLOSED, OPEN, HALF_OPEN = BreakerState
+
+
+class Party:
+    """Takes `takes_s` of the test's clock and answers with `status`; while `holds` is set it waits."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.status = OK
+        self.takes_s = 1.0
+        self.asked = 0
+        self.holds = None
+
+    async def infer(self, model, digest, user_ids, wanted, deadline, purpose=Purpose.INFER):
+        self.asked += 1
+        if self.holds is not None:
+            await self.holds.wait()
+        self.clock.tick(self.takes_s)
+        if self.status is OK:
+            return PeerAnswer(wanted.blank(len(user_ids)), [OK] * len(user_ids), None)
+        return failed(self.status, len(user_ids), wanted, "because")
+
+    async def close(self):
+        pass
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def party(clock):
+    return Party(clock)
+
+
+@pytest.fixture
+def breaking(party, clock):
+    return Breaking(party, BreakerSettings(failures=3, open_s=2.0, min_wait_s=0.5), clock)
+
+
+async def ask(breaking):
+    return (await breaking.infer(MODEL, "ab", ["u1"], ONE, 0.0)).statuses[0]
+
+
+async def fail(breaking, party, times=3, status=UNREACHABLE):
+    party.status = status
+    for _ in range(times):
+        assert await ask(breaking) is status
+
+
+@pytest.mark.parametrize("status", [TIMEOUT, UNREACHABLE])
+async def test_it_opens_after_failures_in_a_row_and_then_asks_nobody(breaking, party, status):
+    await fail(breaking, party, 2, status)
+    assert breaking.breaker.state is CLOSED
+    await fail(breaking, party, 1, status)
+    assert breaking.breaker.state is OPEN
+    assert await ask(breaking) is UNREACHABLE
+    assert party.asked == 3
+
+
+async def test_an_answer_between_failures_starts_the_count_again(breaking, party):
+    await fail(breaking, party, 2)
+    party.status = OK
+    assert await ask(breaking) is OK
+    await fail(breaking, party, 2)
+    assert breaking.breaker.state is CLOSED
+
+
+@pytest.mark.parametrize("status", [REJECTED, MISMATCH, INTERNAL])
+async def test_a_refusal_is_an_answer(breaking, party, status):
+    await fail(breaking, party, 9, status)
+    assert breaking.breaker.state is CLOSED
+
+
+async def test_one_call_finds_out_while_the_others_are_refused(breaking, party, clock):
+    await fail(breaking, party)
+    clock.tick(2.0)
+    party.status, party.holds = OK, asyncio.Event()
+    probe = asyncio.ensure_future(ask(breaking))
+    await asyncio.sleep(0)
+    assert breaking.breaker.state is HALF_OPEN
+    assert await ask(breaking) is UNREACHABLE
+    party.holds.set()
+    assert await probe is OK
+    assert breaking.breaker.state is CLOSED
+    assert party.asked == 4
+
+
+async def test_it_opens_again_when_the_probe_fails(breaking, party, clock):
+    await fail(breaking, party)
+    clock.tick(2.0)
+    assert await ask(breaking) is UNREACHABLE
+    assert (breaking.breaker.state, party.asked, breaking.breaker.opened) == (OPEN, 4, 2)
+    clock.tick(1.9)
+    await ask(breaking)
+    assert party.asked == 4
+
+
+async def test_a_probe_that_nobody_waits_for_leaves_the_place_to_another(breaking, party, clock):
+    await fail(breaking, party)
+    clock.tick(2.0)
+    party.status, party.holds = OK, asyncio.Event()
+    probe = asyncio.ensure_future(ask(breaking))
+    await asyncio.sleep(0)
+    probe.cancel()
+    await asyncio.wait((probe,))
+    party.holds = None
+    assert await ask(breaking) is OK
+    assert breaking.breaker.state is CLOSED
+
+
+async def test_impatient_callers_do_not_take_the_party_from_others(breaking, party):
+    party.takes_s = 0.4
+    await fail(breaking, party, 9, TIMEOUT)
+    assert breaking.breaker.state is CLOSED
+
+
+async def test_calls_that_were_given_up_after_a_while_count(breaking, party, clock):
+    party.holds = asyncio.Event()
+    for _ in range(3):
+        call = asyncio.ensure_future(ask(breaking))
+        await asyncio.sleep(0)
+        clock.tick(0.5)
+        call.cancel()
+        await asyncio.wait((call,))
+    assert breaking.breaker.state is OPEN
+
+
+async def test_calls_sent_before_it_opened_close_it_when_they_are_answered(breaking, party):
+    party.holds = asyncio.Event()
+    slow = asyncio.ensure_future(ask(breaking))
+    await asyncio.sleep(0)
+    party.holds, held = None, party.holds
+    await fail(breaking, party)
+    party.status = OK
+    held.set()
+    assert await slow is OK
+    assert breaking.breaker.state is CLOSED
