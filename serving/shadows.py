@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol
 
 from apps.app import AppError, Request, Response
@@ -18,8 +19,8 @@ from serving.routing import ServiceRoute, Target, VariantRoute
 
 logger = logging.getLogger(__name__)
 
-MAX_RUNNING = 32
-"""Calls; one of many rows counts as one."""
+MAX_ROWS = 256
+"""At once, so that shadows never fill the queues in which answers wait; a larger batch runs alone."""
 QUIET_S = 60.0
 """Between warnings."""
 
@@ -42,6 +43,7 @@ class Shadows:
         self._comparing = comparing
         self._clock = clock
         self._quiet_until = float("-inf")
+        self._rows = 0
         self._running: set[asyncio.Task[None]] = set()
 
     @property
@@ -54,19 +56,24 @@ class Shadows:
             rows = [row for row, user in enumerate(request.user_ids) if route.is_in(shadow, user or request.case_id)]
             if not rows:
                 continue
-            if len(self._running) >= MAX_RUNNING:
+            if self._rows and self._rows + len(rows) > MAX_ROWS:
                 self.left_out += 1
                 continue
             part = request if len(rows) == request.rows else request.select(rows)
             task = asyncio.create_task(self._follow(route, shadow, part, response.scores[rows]))
             self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._rows += len(rows)
+            task.add_done_callback(partial(self._ended, len(rows)))
 
     async def stop(self) -> None:
         for task in self._running:
             task.cancel()
         if self._running:
             await asyncio.wait(self._running)
+
+    def _ended(self, rows: int, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._rows -= rows
 
     def _say(self, text: str) -> None:
         """Seldom: what fails for one call fails for many."""

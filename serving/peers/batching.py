@@ -55,6 +55,7 @@ class _Batch:
     sent: float
     task: asyncio.Future[PeerAnswer]
     awaited: int
+    purpose: Purpose
 
 
 @dataclass(slots=True)
@@ -172,11 +173,23 @@ class Batcher:
 
     def _flush(self) -> None:
         self._flush_due = False
-        while self._lanes and len(self._batches) < self._settings.in_flight:
-            lane = next(iter(self._lanes))
+        while len(self._batches) < self._settings.in_flight:
+            lane = self._next_lane()
+            if lane is None:
+                return
             waiters = self._taken(lane)
             if waiters:
                 self._send(lane, waiters)
+
+    def _next_lane(self) -> Lane | None:
+        """Calls that answer come first. The others, which nobody waits for, never have all the calls there may be,
+        unless there may be but one."""
+        for lane in self._lanes:
+            if lane.purpose is Purpose.INFER:
+                return lane
+        others = sum(batch.purpose is not Purpose.INFER for batch in self._batches)
+        free = others < max(1, self._settings.in_flight - 1)
+        return next(iter(self._lanes), None) if free else None
 
     def _taken(self, lane: Lane) -> list[_Waiter]:
         """The next batch of a lane; lanes take turns. A call with more rows than a batch goes by itself."""
@@ -197,7 +210,7 @@ class Batcher:
         deadline = max(one.deadline for one in waiters)
         user_ids = [user_id for one in waiters for user_id in one.user_ids]
         call = self._peer.infer(lane.model, lane.binding_digest, user_ids, lane.wanted, deadline, lane.purpose)
-        batch = _Batch(waiters, deadline, now, asyncio.ensure_future(call), len(waiters))
+        batch = _Batch(waiters, deadline, now, asyncio.ensure_future(call), len(waiters), lane.purpose)
         self._batches.add(batch)
         figures = self.figures
         figures.batches += 1

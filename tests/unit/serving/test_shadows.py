@@ -124,10 +124,19 @@ async def test_a_caller_who_names_the_version_meets_none(world: World) -> None:
 
 
 async def test_while_many_run_more_are_left_out(world: World, source: Slow, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shadows, "MAX_RUNNING", 1)
+    monkeypatch.setattr(shadows, "MAX_ROWS", 1)
     await asyncio.gather(*(world.pipeline.predict(request(user), None) for user in USERS))
     assert world.pipeline.shadows.left_out == 2
     assert [one.answers for one in await figures(world)] == [3, 1]
+
+
+async def test_a_batch_of_any_size_runs_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shadows, "MAX_ROWS", 2)
+    for _ in range(2):
+        await world.pipeline.predict(batch(list(USERS), [1.0] * 3), None)
+        await figures(world)
+    assert [one.answers for one in await figures(world)] == [6, 6]
+    assert world.pipeline.shadows.left_out == 0
 
 
 async def test_those_that_run_end_with_the_node(world: World, source: Slow) -> None:

@@ -113,7 +113,7 @@ async def test_as_many_batches_as_allowed_are_on_the_wire():
     await asking.batcher.close()
 
 
-async def test_versions_and_purposes_are_not_merged_and_take_turns():
+async def test_versions_are_not_merged_and_take_turns_and_what_nobody_waits_for_comes_last():
     asking = Asking(max_rows=1)
     kinds = [(MODEL, Purpose.INFER)] * 2 + [(OTHER, Purpose.INFER), (MODEL, Purpose.SHADOW)]
     for number, (model, purpose) in enumerate(kinds):
@@ -122,8 +122,27 @@ async def test_versions_and_purposes_are_not_merged_and_take_turns():
         await settle()
         asking.party.calls[-1].answer()
     await settle()
-    assert asking.party.users == [["u0"], ["u2"], ["u3"], ["u1"]]
+    assert asking.party.users == [["u0"], ["u2"], ["u1"], ["u3"]]
     assert [call.purpose for call in asking.party.calls].count(Purpose.SHADOW) == 1
+
+
+@pytest.mark.parametrize("purpose", [Purpose.SHADOW, Purpose.WARMUP])
+async def test_calls_that_nobody_waits_for_leave_room_for_answers(purpose):
+    asking = Asking(in_flight=2, max_rows=1)
+    for number in range(3):
+        asking.ask(f"u{number}", purpose=purpose)
+    await settle()
+    assert asking.party.users == [["u0"]]
+    answer = asking.ask("u9")
+    await settle()
+    assert asking.party.users == [["u0"], ["u9"]]
+    asking.party.calls[1].answer()
+    assert (await answer).values.tolist() == [[9.0]]
+    for place, user in ((0, "u1"), (2, "u2")):
+        asking.party.calls[place].answer()
+        await settle()
+        assert asking.party.users[-1] == [user]
+    await asking.batcher.close()
 
 
 async def test_a_call_larger_than_a_batch_goes_by_itself():
