@@ -116,7 +116,7 @@ async def assemble(settings: Settings) -> Node:
     def readiness() -> Readiness:
         return report(node.state is NodeState.READY, node.state.value, checks)
 
-    described = FateNode(settings, publishing, pool, pipeline, audit, access, readiness, host, keys)
+    described = FateNode(settings, publishing, pool, pipeline, audit, access, readiness, host, keys, shared)
     protocols = _foreign_protocols(described, Ports(*servers), figures)
     readings = (
         *(partial(request_metrics, figures), partial(lag_metrics, lag)),

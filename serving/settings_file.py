@@ -69,6 +69,9 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
         key = settings.fate.keys.get(peer.app_key)
         if peer.app_key and (key is None or key.party != settings.party):
             yield f"peers.{name}.app_key", f"{peer.app_key!r} is no key of fate.keys whose party is this one"
+    alone = settings.workers > 1 and not settings.cache.embedded
+    if settings.fate.keys and not settings.cache.url and (alone or settings.control.url):
+        yield "fate.keys", "several processes remember signed packets together in one cache: set cache.url"
     if settings.plaintext_caller and settings.plaintext_caller not in settings.peers:
         yield "plaintext_caller", f"{settings.plaintext_caller!r} is not among peers"
 

@@ -78,6 +78,12 @@ class RedisTier(CacheTier):
             self._enqueue(list(keys))
             await self.flush()
 
+    async def claim(self, key: bytes, ttl_s: float) -> bool | None:
+        """Whether this is the first claim on the key in that time, by any replica; None when the server does not say."""
+        command = packed("SET", key, b"", "NX", "PX", str(max(1, int(1_000 * ttl_s))))
+        replies = await self._ask(command, 1, self._timeout_s)
+        return None if replies is None else replies[0] is not None
+
     async def flush(self) -> None:
         """Returns when everything put so far is written or given up, whatever is put meanwhile."""
         if self._writer is not None and not self._writer.done():

@@ -14,7 +14,7 @@ import hmac
 import json
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,12 @@ from serving.settings import FateSettings
 from tessera.compat import fate_proxy_pb2 as wire
 
 MAX_SEEN = 1_000_000
+
+Claim = Callable[[bytes, float], Awaitable[bool | None]]
+"""Whether a key is claimed for the first time within so many seconds, by any replica; None when that cannot be told."""
+
+
+_REPEATED = "the packet was sent before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +55,37 @@ def access_keys(settings: FateSettings) -> dict[str, AccessKey]:
 
 
 class Signatures:
-    """`keys` by app key; `clock` is Unix seconds. A packet counts for `expire_s` before and after its timestamp."""
+    """`keys` by app key; `clock` is Unix seconds. A packet counts for `expire_s` before and after its timestamp.
+    `claim`: what replicas, which a repeated packet may reach as well, remember together."""
 
-    def __init__(self, keys: Mapping[str, AccessKey], expire_s: float, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        keys: Mapping[str, AccessKey],
+        expire_s: float,
+        clock: Callable[[], float] = time.time,
+        claim: Claim | None = None,
+    ) -> None:
+        self._claim = claim
         self._keys = keys
         self._expire_s = expire_s
         self._clock = clock
         self._seen: OrderedDict[bytes, float] = OrderedDict()
 
+    async def take(self, packet: wire.Packet) -> None:
+        """`check`, by all replicas: a packet of which they cannot be asked is refused. Raises NotAllowedError."""
+        self.check(packet)
+        if not self._keys or self._claim is None:
+            return
+        key = b"fate-packet:" + hashlib.sha256(packet.auth.signature.encode()).digest()
+        first = await self._claim(key, 2 * self._expire_s)
+        if not first:
+            raise NotAllowedError(
+                "it cannot be told now whether the packet was sent before" if first is None else _REPEATED
+            )
+
     def check(self, packet: wire.Packet) -> None:
-        """Raises NotAllowedError; its text tells nothing that helps to forge. Without keys nothing is asked for."""
+        """What this process can tell. Raises NotAllowedError; its text tells nothing that helps to forge. Without keys
+        nothing is asked for."""
         if not self._keys:
             return
         key = self._keys.get(packet.auth.appKey)
@@ -78,7 +105,7 @@ class Signatures:
         while self._seen and next(iter(self._seen.values())) <= now_s:
             self._seen.popitem(last=False)
         if signature in self._seen:
-            raise NotAllowedError("the packet was sent before")
+            raise NotAllowedError(_REPEATED)
         if len(self._seen) >= MAX_SEEN:
             raise NotAllowedError("too many signed packets at once")
         self._seen[signature] = now_s + 2 * self._expire_s

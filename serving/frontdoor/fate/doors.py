@@ -9,6 +9,7 @@ from starlette.routing import Route
 
 from serving.access import Access
 from serving.audit import AuditLog
+from serving.cache.redis import RedisTier
 from serving.frontdoor.fate import http, inference, model_service, operations, unary_call
 from serving.frontdoor.fate.inference import FateInference, FateModels
 from serving.frontdoor.fate.model_service import FateAdmin
@@ -16,7 +17,7 @@ from serving.frontdoor.fate.models import FateModelStore
 from serving.frontdoor.fate.rules import Flow
 from serving.frontdoor.fate.unary_call import PartnerSide
 from serving.host import HostSide
-from serving.peers.signing import AccessKey, Signatures
+from serving.peers.signing import AccessKey, Claim, Signatures
 from serving.pipeline import Pipeline
 from serving.pool import ModelPool
 from serving.publishing import Publishing
@@ -43,6 +44,7 @@ class FateNode:
     readiness: Callable[[], Readiness]
     host: HostSide
     keys: Mapping[str, AccessKey]
+    shared: RedisTier | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,18 @@ def register(ports: Ports, node: FateNode, figures: RequestFigures) -> list[Rout
     model_service.register(ports.operator, admin)
     operations.register(ports.operator, admin, flow, node.readiness)
     others = {name: key for name, key in node.keys.items() if key.party != settings.party}
-    signatures = Signatures(others, settings.fate.request_expire_s)
+    signatures = Signatures(others, settings.fate.request_expire_s, claim=_claim(settings, node.shared))
     side = PartnerSide(node.host, node.pool, settings, signatures, node.access.party)
     unary_call.register(ports.party, side, figures)
     return http.routes(door, node.access, figures, settings.limits.max_request_bytes)
+
+
+def _claim(settings: Settings, shared: RedisTier | None) -> Claim | None:
+    """None where this process is the only one that a packet can reach."""
+    if settings.workers == 1 and not settings.control.url:
+        return None
+    return _unknown if shared is None else shared.claim
+
+
+async def _unknown(key: bytes, ttl_s: float) -> None:
+    """Nobody can tell."""

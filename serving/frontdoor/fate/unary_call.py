@@ -6,7 +6,7 @@ FATE-Serving leaves a call that it does not understand without an answer; here e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,10 +100,10 @@ class UnaryCall:
         self._side = side
         self._halves: dict[str, PartnerHalf] = {}
 
-    def answer(self, packet: wire.Packet, call: Call) -> Awaitable[bytes]:
-        """Raises what the caller did wrong, before anything is looked up."""
+    async def answer(self, packet: wire.Packet, call: Call) -> bytes:
+        """Raises what the caller did wrong."""
         caller = self._side.caller(call)
-        self._side.signatures.check(packet)
+        await self._side.signatures.take(packet)
         header, party = packet.header, self._side.settings.party
         if header.src.partyId != caller:
             raise NotAllowedError(f"the packet says it is from party {header.src.partyId!r}, it comes from {caller!r}")
@@ -116,9 +116,9 @@ class UnaryCall:
         handle = self._handle(_name(packet, asked, first_line))
         self._side.host.check_guest(handle.id, caller)
         if header.command.name == BATCH:
-            return self._batch(handle, asked.batch_data_list, caller)
+            return await self._batch(handle, asked.batch_data_list, caller)
         sent = asked.feature_id_map if first_line and asked.feature_id_map else asked.send_to_remote_feature_data
-        return self._single(handle, sent, first_line, caller)
+        return await self._single(handle, sent, first_line, caller)
 
     def _handle(self, name: FateName) -> ModelHandle:
         handle = self._side.pool.find(ModelId(name.model, name.version))

@@ -101,6 +101,11 @@ def test_what_kubernetes_sets_for_a_service_named_tessera_is_no_setting(tmp_path
         ('[peers.shop]\naddress = "nowhere"', "peers.shop.address: 'nowhere' is not host:port"),
         ("[peers.shop]\nmay_load = [1]", "peers.shop.may_load: must be str, got int"),
         ('plaintext_caller = "shop"', "plaintext_caller: 'shop' is not among peers"),
+        ('[peers.shop]\napp_key = "k"', "peers.shop.app_key: 'k' is no key of fate.keys whose party is this one"),
+        (
+            'workers = 2\ncache.embedded = false\nfate.keys.k = {party = "shop", secret_file = "k"}\n',
+            "fate.keys: several processes remember signed packets together in one cache: set cache.url",
+        ),
         ('[peers.shop]\naddress = "shop.example:1"', "peers.shop.address: shop.example:1 is called without TLS"),
         ('[tls.ssh]\nkey = "k"', "tls.ssh: must be default, service, party, admin or http"),
         ('[tls.service]\nkey = "k"', "tls.service: certificate and key come together"),

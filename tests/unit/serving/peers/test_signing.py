@@ -5,17 +5,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from serving.cache.redis import RedisTier
 from serving.errors import NotAllowedError
 from serving.peers import signing
 from serving.peers.signing import AccessKey, Signatures, access_keys, sign, signature_of
 from serving.settings import FateKeySettings, FateSettings
 from tessera.compat import fate_proxy_pb2 as wire
 from tests.clock import Clock
+from tests.redis_server import redis_server
 
 KEYS = {"key-9999": AccessKey("9999", b"secret"), "key-10001": AccessKey("10001", b"other")}
 EXPIRE_S = 10.0
@@ -161,3 +163,29 @@ def test_secrets_come_from_files_and_are_not_empty(tmp_path: Path) -> None:
         wrong = FateSettings(keys={"k": FateKeySettings(party="9999", secret_file=str(tmp_path / name))})
         with pytest.raises(OSError, match=name):
             access_keys(wrong)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    with redis_server(tmp_path) as url:
+        yield url
+
+
+async def test_replicas_remember_packets_together(server: str, clock: Clock) -> None:
+    tiers = [RedisTier(server, 5.0) for _ in range(2)]
+    one, other = (Signatures(KEYS, EXPIRE_S, clock, tier.claim) for tier in tiers)
+    first, second = signed(clock), signed(clock, packet(b"{}"))
+    await one.take(first)
+    with pytest.raises(NotAllowedError, match="sent before"):
+        await other.take(first)
+    await other.take(second)
+    for tier in tiers:
+        await tier.close()
+
+
+async def test_a_packet_of_which_replicas_cannot_be_asked_is_refused(tmp_path: Path, clock: Clock) -> None:
+    tier = RedisTier(f"unix://{tmp_path}/nobody.sock", 0.5)
+    with pytest.raises(NotAllowedError, match="cannot be told"):
+        await Signatures(KEYS, EXPIRE_S, clock, tier.claim).take(signed(clock))
+    await Signatures({}, EXPIRE_S, clock, tier.claim).take(packet())
+    await tier.close()
