@@ -79,7 +79,7 @@ class RedisTier(CacheTier):
             await self.flush()
 
     async def claim(self, key: bytes, ttl_s: float) -> bool | None:
-        """Whether this is the first claim on the key in that time, by any replica; None when the server does not say."""
+        """Whether this is the first claim on the key in that time; None when the server does not say."""
         command = packed("SET", key, b"", "NX", "PX", str(max(1, int(1_000 * ttl_s))))
         replies = await self._ask(command, 1, self._timeout_s)
         return None if replies is None else replies[0] is not None
