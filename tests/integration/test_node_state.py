@@ -12,6 +12,7 @@ import pytest
 from serving.pool import ModelId
 from serving.transport import Code, RpcError
 from tessera.v1 import admin_pb2 as wire
+from tessera.v1.federation_pb2 import LOAD_STATE_FAILED
 from tests.nodes import PartyNode, free_port
 from tests.unit.serving.halves import publish
 
@@ -112,7 +113,9 @@ def test_holds_outlive_restarts_on_both_sides(tmp_path: Path) -> None:
         shop.stop()
         shop.start()  # it has forgotten everything
         assert not shop.admin("ListModels", wire.ListModelsRequest()).models
-        bank.load("m", "1")
+        end = time.monotonic() + 20
+        while any(one.state == LOAD_STATE_FAILED for one in bank.load("m", "1").replicas):
+            assert time.monotonic() < end  # until the guest tries the host's address again
         bank.stop()
         bank.start()  # takes its holds again, once it serves
         end = time.monotonic() + 20

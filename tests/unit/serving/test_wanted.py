@@ -71,3 +71,11 @@ async def test_a_full_disk_changes_no_route(tmp_path: Path, kept: Wanted) -> Non
     assert kept.routes.current.services == {}
     await kept.change(lambda state: with_service(state, "s"))
     assert "s" in kept.routes.current.services
+
+
+async def test_who_watches_sees_the_state_now_and_after_every_change(wanted: Wanted) -> None:
+    seen: list[int] = []
+    wanted.watch(lambda state: seen.append(state.revision))
+    await wanted.change(lambda state: with_service(state, "s"))
+    await wanted.change(lambda state: with_service(state, "t"))
+    assert seen == [0, 1, 2]

@@ -1,0 +1,66 @@
+"""What the parts of a node count, as a scrape shows it."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apps.catalog import make_app
+from serving.admission import Asker, make_admission
+from serving.errors import LimitError
+from serving.figures.effects import Effects
+from serving.figures.store import MemoryFigureStore
+from serving.pool import ModelId
+from serving.readings import budget_metrics, figure_metrics, shadow_metrics
+from serving.routing import Target
+from serving.settings import PeerSettings, Settings
+from serving.shadows import Shadows
+from serving.telemetry.exposition import Exposition, Reading
+
+M, APP = ModelId("m", "1"), make_app("passthrough")
+
+
+def shown(reading: Reading) -> list[str]:
+    lines = Exposition((reading,)).text().decode().splitlines()
+    return [line for line in lines if line.startswith("tessera_") and "build_info" not in line]
+
+
+async def test_variants() -> None:
+    effects = Effects(MemoryFigureStore(), b"s" * 32)
+    target = Target(M, APP, "m:1", "credit", 1)
+    made = [effects.answered(target, np.array([[score]]), 0.5, attributed=True)[0] for score in (-0.25, 3.1)]
+    await effects.feedback([(made[0], 0.0), (made[1], 1.0)])
+    assert shown(partial(figure_metrics, effects)) == []
+    await effects.figures()
+    lines = shown(partial(figure_metrics, effects))
+    who = 'service="credit",shadow="false",variant="m:1"'
+    assert f"tessera_variant_answers{{{who}}} 2.0" in lines
+    assert f'tessera_variant_outcomes{{label="1",{who}}} 1.0' in lines
+    assert f"tessera_variant_auc{{{who}}} 1.0" in lines
+    assert f"tessera_variant_seconds_mean{{{who}}} 0.5" in lines
+    assert sum("tessera_variant_score{" in line for line in lines) == 5
+    assert not any("tessera_variant_moved" in line for line in lines)
+
+
+def test_budgets(tmp_path: Path) -> None:
+    peers = {"bank": PeerSettings(budget=2), "bakery": PeerSettings()}
+    admission = make_admission(Settings(party="shop", state_dir=str(tmp_path), registry="", peers=peers), b"s" * 32)
+    admission.admit(Asker("bank"), M, ["u1", "u2", "u3"])
+    with pytest.raises(LimitError):
+        admission.admit(Asker("bank"), M, ["u4"])
+    assert shown(partial(budget_metrics, admission)) == [
+        'tessera_query_budget_spent{party="bank"} 2.0',
+        'tessera_query_budget_limit{party="bank"} 2.0',
+        'tessera_query_budget_rejected_rows_total{party="bank"} 2.0',
+    ]
+
+
+def test_shadows() -> None:
+    effects = Effects(MemoryFigureStore(), b"s" * 32)
+    shadows = Shadows(lambda target, request: None, effects, time.monotonic)  # type: ignore[arg-type, return-value]
+    shadows.left_out = 3
+    assert shown(partial(shadow_metrics, shadows)) == ["tessera_shadows_left_out_total 3.0"]
