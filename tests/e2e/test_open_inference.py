@@ -123,6 +123,10 @@ def test_a_repeated_case_has_the_id_of_its_own_call(said: dict[str, Any]) -> Non
     statistics = said["statistics"]["model_stats"][0]
     assert int(statistics["inference_stats"]["cache_hit"]["count"]) == 1
     assert int(statistics["execution_count"]) >= 8
+    batches = {int(one["batch_size"]): int(one["compute_infer"]["count"]) for one in statistics["batch_stats"]}
+    assert batches.keys() == {1, 3}
+    assert sum(batches.values()) == int(statistics["execution_count"])
+    assert sum(rows * count for rows, count in batches.items()) == int(statistics["inference_count"])
 
 
 @pytest.mark.parametrize("step", ["local", "split"])

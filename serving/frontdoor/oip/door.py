@@ -29,6 +29,17 @@ class Figures:
     rows: int = 0
     executions: int = 0
     last_ms: int = 0
+    batches: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """By number of rows: executions, and how long they took together."""
+
+    def executed(self, rows: int, took_ns: int) -> None:
+        self.succeeded += 1
+        self.succeeded_ns += took_ns
+        self.executions += 1
+        self.rows += rows
+        count, total_ns = self.batches.get(rows, (0, 0))
+        self.batches[rows] = (count + 1, total_ns + took_ns)
+        self.last_ms = time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +105,7 @@ class Door:
             figures.hits += 1
             figures.hits_ns += took_ns
             return answer
-        figures.succeeded += 1
-        figures.succeeded_ns += took_ns
-        figures.executions += 1
-        figures.rows += max((int(tensor.array.shape[0]) for tensor in codec.asked.inputs), default=0)
-        figures.last_ms = time.time_ns() // 1_000_000
+        figures.executed(max((int(tensor.array.shape[0]) for tensor in codec.asked.inputs), default=0), took_ns)
         return answer
 
 

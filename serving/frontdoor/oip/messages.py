@@ -147,4 +147,8 @@ def statistics(view: ModelView, figures: Figures) -> wire.ModelStatistics:
             cache_hit=wire.StatisticDuration(count=figures.hits, ns=figures.hits_ns),
             cache_miss=wire.StatisticDuration(count=figures.succeeded, ns=figures.succeeded_ns),
         ),
+        batch_stats=[
+            wire.InferBatchStatistics(batch_size=rows, compute_infer=wire.StatisticDuration(count=count, ns=took_ns))
+            for rows, (count, took_ns) in sorted(figures.batches.items())
+        ],
     )
