@@ -46,6 +46,7 @@ from serving.node import Listener, Node, NodeState, Part, Port
 from serving.peer_book import PeerBook
 from serving.peers.batching import Batcher
 from serving.peers.breaker import Breaking
+from serving.peers.fallback import Fallbacks
 from serving.peers.fate import FatePeer, Sender
 from serving.peers.metrics import peer_metrics
 from serving.peers.peer import Peer
@@ -99,9 +100,9 @@ async def assemble(settings: Settings) -> Node:
     memory, shared, cache = _remote_tiers(settings)
     breaking, batchers = _guarded(settings, peers)
     remote = RemotePartials(settings.party, batchers, cache, secret, settings.cache)
-    results, effects = await _answers(settings, secret)
+    results, effects, fallbacks = await _answers(settings, secret)
     warming = _warming(settings, secret, Prefetching(publishing.routes, pool, remote, limits.max_batch_rows))
-    pipeline = Pipeline(publishing.routes, pool, remote, Answers(results, effects, warming.seen), limits)
+    pipeline = Pipeline(publishing.routes, pool, remote, Answers(results, effects, warming.seen, fallbacks), limits)
     sources, admission = _sources(settings), await asyncio.to_thread(make_admission, settings, secret)
     host = HostSide(pool, sources, admission)
 
@@ -157,9 +158,10 @@ async def _replicas(settings: Settings) -> Replicas:
     return Replicas(settings.party, settings.replica or socket.gethostname(), store)
 
 
-async def _answers(settings: Settings, secret: bytes) -> tuple[ResultCache, Effects]:
+async def _answers(settings: Settings, secret: bytes) -> tuple[ResultCache, Effects, Fallbacks]:
     results = ResultCache(settings.cache.result_max_entries, settings.cache.result_ttl_s)
-    return results, Effects(await asyncio.to_thread(_figure_store, settings), secret)
+    effects = Effects(await asyncio.to_thread(_figure_store, settings), secret)
+    return results, effects, Fallbacks(settings.fallbacks)
 
 
 def _foreign_protocols(node: FateNode, ports: Ports, figures: RequestFigures) -> list[Route]:
@@ -257,7 +259,7 @@ def _unmanaged(settings: Settings, peers: Mapping[str, Peer]) -> UnmanagedHosts:
 
 def _remote_tiers(settings: Settings) -> tuple[MemoryTier, RedisTier | None, TieredCache]:
     cache = settings.cache
-    memory = MemoryTier(cache.remote_max_entries, cache.remote_ttl_s)
+    memory = MemoryTier(cache.remote_max_entries, cache.remote_ttl_s, stale_s=cache.stale_s)
     shared = RedisTier(cache.url, cache.shared_timeout_s) if cache.url else None
     return memory, shared, TieredCache(memory, shared)
 

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -23,10 +23,11 @@ from serving.cache.result import ResultCache
 from serving.cache.tier import MISS
 from serving.errors import DeadlineError, InvalidRequestError, LimitError, PeerUnavailableError, UnknownUserError
 from serving.limits import Limiter
+from serving.peers.fallback import FAIL, Fallbacks, filled, own_scores, scored
 from serving.peers.partials import HostPartials
 from serving.pool import ModelHandle, ModelPool
 from serving.routing import RouteTable, Target
-from serving.settings import Limits
+from serving.settings import FallbackSettings, Limits
 from serving.shadows import Comparing, Shadows
 
 
@@ -57,6 +58,9 @@ class Hosts(Protocol):
     ) -> Awaitable[HostPartials]:
         """The same for a version that answers nobody; no answer ever waits for it."""
 
+    async def stale(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> HostPartials:
+        """What was kept, fresh or not; nobody is asked."""
+
 
 Fetch = Callable[..., Awaitable[HostPartials]]
 """`fetch` or `shadow` of Hosts."""
@@ -74,11 +78,13 @@ def _unseen(service: str, user_ids: Sequence[str]) -> None: ...
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What becomes of answers: repeated from memory, counted. `seen` is told of the users of each call."""
+    """What becomes of answers: repeated from memory, counted. `seen` is told of the users of each call; `fallbacks`:
+    what stands in when a party fails."""
 
     repeated: ResultCache
     counted: Counting
     seen: Callable[[str, Sequence[str]], None] = _unseen
+    fallbacks: Fallbacks = field(default_factory=lambda: Fallbacks({}))
 
 
 class Pipeline:
@@ -99,6 +105,7 @@ class Pipeline:
         self._results = answers.repeated
         self._counting = answers.counted
         self._seen = answers.seen
+        self._fallbacks = answers.fallbacks
         self._limits = limits
         self._limiter = Limiter(limits, clock)
         self._clock = clock
@@ -166,9 +173,10 @@ class Pipeline:
     async def _run(self, target: Target, request: Request, deadline: float) -> Response:
         began = self._clock()
         with self._limiter.model(target.model.model, request.rows):
-            result, remote = await self._execute(target, request, deadline, self._hosts.fetch)
+            fallback = self._fallbacks.of(target.service)
+            result, remote = await self._execute(target, request, deadline, self._hosts.fetch, fallback)
         seconds = self._clock() - began
-        attributions = self._counting.answered(target, result.scores, seconds, request.attributed)
+        attributions = self._counting.answered(target, own_scores(result.scores, remote), seconds, request.attributed)
         return _response(target, result, remote, attributions)
 
     async def _shadow(self, target: Target, request: Request) -> Response:
@@ -178,7 +186,7 @@ class Pipeline:
         return _response(target, result, remote, ())
 
     async def _execute(
-        self, target: Target, request: Request, deadline: float, fetch: Fetch
+        self, target: Target, request: Request, deadline: float, fetch: Fetch, fallback: FallbackSettings = FAIL
     ) -> tuple[Result, Sequence[HostPartials]]:
         """The score of a row that lacks a party is NaN."""
         with self._pool.acquire(target.model) as handle:
@@ -187,10 +195,11 @@ class Pipeline:
                 asked = self._ask_hosts(stack, handle, request, partial(fetch, deadline=deadline))
                 outputs = handle.servable.predict(batch)
                 remote = [part if isinstance(part, HostPartials) else await part for part in asked]
-            if remote:
+            if not all(part.complete for part in remote):
+                remote = await filled(fallback, handle, request.user_ids, remote, self._hosts)
                 _refuse_failed(remote)
             score, *further = (spec.name for spec in handle.servable.signature.outputs)
-            merged = _merge(handle, outputs[score], remote)
+            merged = scored(fallback, _merge(handle, outputs[score], remote), remote)
             answer = Result(merged, _labels(handle, merged), batch, handle.servable.signature)
             result = _postprocess(target.app, request, answer)
         result = replace(result, outputs={name: outputs[name] for name in further}) if further else result
@@ -248,10 +257,10 @@ def _refuse_failed(remote: Sequence[HostPartials]) -> None:
     """Policy `fail`: no score without every party. A single row, or a batch of which no row has all parties, is an
     error; in other batches the rows that lack a party say so one by one."""
     rows = len(remote[0].statuses)
-    if any(all(part.statuses[row] is PartyStatus.OK for part in remote) for row in range(rows)):
+    if any(all(part.usable(row) for part in remote) for row in range(rows)):
         return
     for part in remote:
-        worst = max(part.statuses)
+        worst = max((part.statuses[row] for row in range(rows) if not part.usable(row)), default=PartyStatus.OK)
         if worst is PartyStatus.NOT_FOUND:
             raise UnknownUserError(f"party {part.party!r} does not know the user")
         if worst is not PartyStatus.OK:
@@ -265,7 +274,8 @@ def _without_incomplete(result: Result, remote: Sequence[HostPartials]) -> Resul
     scores = result.scores
     for part in remote:
         if not part.complete:
-            scores = np.where(np.array(part.statuses)[:, None] == PartyStatus.OK, scores, np.nan)
+            usable = np.array([part.usable(row) for row in range(len(scores))])
+            scores = np.where(usable[:, None], scores, np.nan)
     return result if scores is result.scores else replace(result, scores=scores)
 
 

@@ -173,6 +173,7 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The three levels. `url` empty: an embedded server when `embedded`, else no shared level.
 
     `secret_file` holds the 32 bytes that key the shared level, equal on all replicas; empty: made in the state folder.
+    `stale_s`: how long partials are kept after they are fresh, for services whose policy is stale.
     """
 
     url: Annotated[
@@ -188,6 +189,7 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     remote_max_entries: Count = 1_000_000
     shared_ttl_s: Seconds = 86_400.0
     not_found_ttl_s: Seconds = 60.0
+    stale_s: Annotated[float, Meta(ge=0, le=366 * 86_400)] = 0.0
     shared_timeout_s: Seconds = 0.02
 
 
@@ -275,6 +277,22 @@ class BreakerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     min_wait_s: Seconds = 0.05
 
 
+class FallbackPolicy(Enum):
+    """What a service answers when a party fails: an error; a score with a partial that is not fresh any more; a
+    configured score."""
+
+    FAIL = "fail"
+    STALE = "stale"
+    DEFAULT = "default"
+
+
+class FallbackSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The policy of a service. `score`: with policy default, what the model's score is then, before the app."""
+
+    policy: FallbackPolicy = FallbackPolicy.FAIL
+    score: float | None = None
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bounds on calls and memory. `services`, `models` and `callers` by name, `default` for names not listed."""
 
@@ -314,6 +332,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     peers: dict[PartyId, PeerSettings] = {}
     batching: BatchSettings = BatchSettings()
     breaker: BreakerSettings = BreakerSettings()
+    fallbacks: dict[str, FallbackSettings] = {}
     features: dict[str, FeatureSettings] = {}
     cache: CacheSettings = CacheSettings()
     warmup: WarmupSettings = WarmupSettings()

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 import msgspec
 
 from serving import security
-from serving.settings import Settings, Text
+from serving.settings import FallbackPolicy, Settings, Text
 
 PREFIX = "TESSERA_"
 # The token of the commands, and what Kubernetes sets in every pod beside a service that is named tessera.
@@ -65,6 +65,7 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
     for name, source in settings.features.items():
         for lacking in source.lacking():
             yield f"features.{name}.{lacking}", f"is missing; kind {source.kind.value!r} needs it"
+    yield from _fallbacks(settings)
     for name, peer in settings.peers.items():
         key = settings.fate.keys.get(peer.app_key)
         if peer.app_key and (key is None or key.party != settings.party):
@@ -74,6 +75,14 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "fate.keys", "several processes remember signed packets together in one cache: set cache.url"
     if settings.plaintext_caller and settings.plaintext_caller not in settings.peers:
         yield "plaintext_caller", f"{settings.plaintext_caller!r} is not among peers"
+
+
+def _fallbacks(settings: Settings) -> Iterator[tuple[str, str]]:
+    for name, fallback in settings.fallbacks.items():
+        if (fallback.policy is FallbackPolicy.DEFAULT) != (fallback.score is not None):
+            yield f"fallbacks.{name}.score", "goes with policy 'default', and only with it"
+        if fallback.policy is FallbackPolicy.STALE and not settings.cache.stale_s:
+            yield f"fallbacks.{name}.policy", "is stale, which needs cache.stale_s"
 
 
 class _Reader:

@@ -17,9 +17,12 @@ class MemoryTier(CacheTier):
     cachetools' TLRUCache. No entry stays longer than `ttl_s`. The synchronous forms are for the path where nothing may
     wait. `clock` is Unix seconds."""
 
-    def __init__(self, max_entries: int, ttl_s: float, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, max_entries: int, ttl_s: float, clock: Callable[[], float] = time.time, stale_s: float = 0.0
+    ) -> None:
         self._entries: LRUCache[bytes, Entry] = LRUCache(max_entries)
         self._ttl_s = ttl_s
+        self._stale_s = stale_s
         self._clock = clock
         self.counts = Counts()
 
@@ -50,7 +53,7 @@ class MemoryTier(CacheTier):
         if entry.stale_until > now_s:
             grows = key not in self._entries
             size = len(self._entries)
-            self._entries[key] = _at_most(entry, now_s + self._ttl_s)
+            self._entries[key] = _at_most(entry, now_s + self._ttl_s, self._stale_s)
             self.counts.fills += 1
             self.counts.evictions += grows and len(self._entries) == size
 
@@ -72,8 +75,9 @@ class MemoryTier(CacheTier):
         self._entries.clear()
 
 
-def _at_most(entry: Entry, end_s: float) -> Entry:
-    """`entry` with no time of its own after `end_s`."""
-    if entry.stale_until <= end_s:
+def _at_most(entry: Entry, end_s: float, stale_s: float) -> Entry:
+    """`entry` fresh no longer than to `end_s`, and stale for no more than `stale_s` after it."""
+    if entry.fresh_until <= end_s and entry.stale_until <= end_s + stale_s:
         return entry
-    return replace(entry, fresh_until=min(entry.fresh_until, end_s), stale_until=end_s)
+    stale_until = min(entry.stale_until, end_s + stale_s)
+    return replace(entry, fresh_until=min(entry.fresh_until, end_s), stale_until=stale_until)

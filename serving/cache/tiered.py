@@ -67,6 +67,18 @@ class TieredCache:
         shared = await self._from_shared({key for key, entry in zip(keys, found, strict=True) if entry is MISS})
         return [shared.get(key, MISS) if entry is MISS else entry for key, entry in zip(keys, found, strict=True)]
 
+    async def find_stale(self, keys: Sequence[bytes]) -> list[Answer | None]:
+        """What any level has, fresh or not, with the level."""
+        found: list[Answer | None] = [
+            None if isinstance(entry, Miss) else (entry, CacheLevel.L2) for entry in map(self._memory.look, keys)
+        ]
+        missing = [place for place, one in enumerate(found) if one is None]
+        if self._shared is not None and missing:
+            shared = await self._shared.get_many([keys[place] for place in missing])
+            for place, entry in zip(missing, shared, strict=True):
+                found[place] = None if isinstance(entry, Miss) else (entry, CacheLevel.L3)
+        return found
+
     async def keep(self, loaded: Mapping[bytes, Entry]) -> None:
         """Store in all levels what was loaded elsewhere."""
         now_s = self._clock()

@@ -38,6 +38,9 @@ class LocalHosts:
     async def shadow(self, party: str, handle: ModelHandle, user_ids: Sequence[str], deadline: float) -> HostPartials:
         return await self.fetch(party, handle, user_ids, deadline)
 
+    async def stale(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> HostPartials:
+        return _failed(party, handle, user_ids, PartyStatus.UNREACHABLE)
+
 
 def _failed(party: str, handle: ModelHandle, user_ids: Sequence[str], status: PartyStatus) -> HostPartials:
     rows = len(user_ids)

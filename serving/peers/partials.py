@@ -13,7 +13,8 @@ from loaders.loader import Partial
 class HostPartials:
     """One host's answer for a batch, in the order asked: `values` as the guest wants them, blank where the status is
     not OK; one status and one level per row. `reason` is the public text of a failure of the whole call;
-    `retry_after_s`: when a call may pass that was refused for want of room."""
+    `retry_after_s`: when a call may pass that was refused for want of room. `stand_ins`: failed rows in whose
+    place something stands, by the policy of the service."""
 
     party: str
     values: Partial
@@ -21,7 +22,15 @@ class HostPartials:
     levels: Sequence[CacheLevel]
     reason: str = ""
     retry_after_s: float | None = None
+    stand_ins: frozenset[int] = frozenset()
 
     @property
     def complete(self) -> bool:
         return not any(self.statuses)
+
+    def failures(self) -> list[int]:
+        """Rows that are not OK."""
+        return [row for row, status in enumerate(self.statuses) if status]
+
+    def usable(self, row: int) -> bool:
+        return not self.statuses[row] or row in self.stand_ins

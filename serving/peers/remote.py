@@ -127,6 +127,12 @@ class RemotePartials:
             rows[row] = entry.status
         return Warmed(rows, missing, answer.reason)
 
+    async def stale(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> HostPartials:
+        """What any level has, fresh or not; UNREACHABLE where none has anything. Nobody is asked."""
+        found = await self._cache.find_stale(self._keys(party, handle, user_ids))
+        absent = (Entry(PartyStatus.UNREACHABLE, 0.0, 0.0, b""), CacheLevel.NONE)
+        return _partials(party, handle.wanted[party], [one or absent for one in found], "")
+
     def _late(self, party: str, handle: ModelHandle, keys: Sequence[bytes]) -> HostPartials:
         """What arrived in time; the other rows are TIMEOUT."""
         late = (Entry(PartyStatus.TIMEOUT, 0.0, 0.0, b""), CacheLevel.NONE)
@@ -164,7 +170,8 @@ class RemotePartials:
         if answer.max_age_ms is not None:
             ttl_s = min(ttl_s, answer.max_age_ms[row] / 1_000)
         payload = answer.values[row].tobytes() if status is PartyStatus.OK else b""
-        return Entry(status, now_s + ttl_s, now_s + ttl_s, payload)
+        stale_s = self._settings.stale_s if status is PartyStatus.OK and ttl_s else 0.0
+        return Entry(status, now_s + ttl_s, now_s + ttl_s + stale_s, payload)
 
 
 def _partials(party: str, wanted: PartialSpec, found: Sequence[tuple[Entry, CacheLevel]], reason: str) -> HostPartials:

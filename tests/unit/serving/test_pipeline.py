@@ -32,11 +32,12 @@ from serving.features.memory import MemoryFeatureSource
 from serving.figures.effects import Effects
 from serving.figures.store import MemoryFigureStore
 from serving.host import HostSide
+from serving.peers.fallback import Fallbacks
 from serving.peers.memory import LocalHosts
 from serving.pipeline import Answers, Pipeline
 from serving.pool import ModelHandle, ModelId, ModelPool
 from serving.routing import BUCKETS, Routes, RouteTable, ServiceRoute, VariantRoute, bucket
-from serving.settings import Limits
+from serving.settings import FallbackPolicy, FallbackSettings, Limits
 from tests.artifacts import make_bound_pair
 from tests.clock import Clock
 
@@ -128,7 +129,9 @@ def loaded(root: Path, version: str, party: str) -> ModelHandle:
     return ModelHandle(artifact, servable, merge_rule(artifact.manifest.merge, servable), loader.estimate())
 
 
-def make_world(folder: Path, source: MemoryFeatureSource, limits: Limits) -> World:
+def make_world(
+    folder: Path, source: MemoryFeatureSource, limits: Limits, fallback: FallbackSettings | None = None
+) -> World:
     pools = {"bank": ModelPool(1 << 20), "shop": ModelPool(1 << 20)}
     for version, weight in GUEST_WEIGHT.items():
         make_bound_pair(
@@ -149,7 +152,9 @@ def make_world(folder: Path, source: MemoryFeatureSource, limits: Limits) -> Wor
     hosts = LocalHosts({"shop": HostSide(pools["shop"], {"default": source})})
     effects = Effects(MemoryFigureStore(), b"s" * 32)
     seen: list[tuple[str, Sequence[str]]] = []
-    answers = Answers(ResultCache(100, 120.0, clock), effects, lambda service, users: seen.append((service, users)))
+    fallbacks = Fallbacks({"s": fallback} if fallback else {})
+    results = ResultCache(100, 120.0, clock)
+    answers = Answers(results, effects, lambda service, users: seen.append((service, users)), fallbacks)
     pipeline = Pipeline(table, pools["bank"], hosts, answers, limits)
     world = World(pipeline, pools["bank"], table, clock, effects, seen)
     world.bind(("1", BUCKETS))
@@ -376,3 +381,19 @@ async def test_a_repetition_has_the_attribution_of_the_first_and_counts_once(wor
     assert not isinstance(other, bytes)
     assert await other == made
     assert [one.answers for one in await world.effects.figures("s")] == [1]
+
+
+async def test_a_configured_score_is_flagged_and_never_repeated_from_memory(tmp_path: Path) -> None:
+    """In batches row by row."""
+    fallback = FallbackSettings(policy=FallbackPolicy.DEFAULT, score=0.125)
+    source = MemoryFeatureSource(USERS)
+    world = await asyncio.to_thread(make_world, tmp_path, source, Limits(), fallback)
+    single = await world.pipeline.predict(request("nobody"), None)
+    assert (single.scores.tolist(), single.complete) == ([[0.125]], False)
+    assert single.parties[0].statuses == (PartyStatus.NOT_FOUND,)
+    both = await world.pipeline.predict(batch(["nobody", "u1"], [1.0, 1.0]), None)
+    assert both.scores[:, 0].tolist() == [0.125, pytest.approx(expected("u1", 1.0))]
+    assert (both.complete, both.parties[0].statuses) == (False, (PartyStatus.NOT_FOUND, PartyStatus.OK))
+    codec = JsonCodec({b"1": request("nobody", case_id="c")})
+    for _ in range(2):
+        assert (await answered(world, codec, b"1")).startswith("NONE")

@@ -1,0 +1,126 @@
+"""Real nodes with one, two and five hosts: one of them dies, stalls and returns, while calls go on."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from bench.harness.parties import Parties, running
+from bench.harness.population import SERVICE, expected_scores, guest_columns, guest_numbers, user
+from serving.transport import Channel, Code, RpcError, Transport, channel
+from tessera.v1 import inference_pb2 as wire
+from tessera.v1 import inference_pb2_grpc
+
+FEATURES = dict(zip(guest_columns(), guest_numbers(), strict=True))
+RECOVERY_S, DOWN_S, PAUSE_S = 2.0, 0.8, 0.01
+DEFAULT_SCORE = 0.0625
+DEFAULT = f"[fallbacks.{SERVICE}]\npolicy = 'default'\nscore = {DEFAULT_SCORE}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Of one call: when it ended and how long it took, monotonic seconds. `reply` or `error`."""
+
+    at: float
+    took_s: float
+    number: int
+    reply: wire.PredictReply | None
+    error: RpcError | None
+
+
+async def _call(link: Channel, number: int) -> Outcome:
+    began, reply, error = time.monotonic(), None, None
+    request = wire.PredictRequest(service=SERVICE, user_id=user(number), numbers=FEATURES)
+    try:
+        reply = await inference_pb2_grpc.InferenceStub(link.stub_channel).Predict(request, timeout=3)
+    except RpcError as caught:
+        error = caught
+    ended = time.monotonic()
+    return Outcome(ended, ended - began, number, reply, error)
+
+
+async def _calls_until(address: str, over: asyncio.Event) -> list[Outcome]:
+    link = channel(Transport.NATIVE, address)
+    calls: list[asyncio.Future[Outcome]] = []
+    while not over.is_set():
+        calls.append(asyncio.ensure_future(_call(link, len(calls))))
+        await asyncio.sleep(PAUSE_S)
+    outcomes = list(await asyncio.gather(*calls))
+    await link.close()
+    return outcomes
+
+
+def outcomes_beside(parties: Parties, down: Callable[[], None], up: Callable[[], None]) -> tuple[list[Outcome], float]:
+    """What became of a stream of calls while a host went and came back, and when it was back."""
+
+    address = parties.address
+
+    async def play() -> tuple[list[Outcome], float]:
+        over = asyncio.Event()
+        calls = asyncio.ensure_future(_calls_until(address, over))
+        await asyncio.sleep(DOWN_S / 4)
+        await asyncio.to_thread(down)
+        await asyncio.sleep(DOWN_S)
+        await asyncio.to_thread(up)
+        back = time.monotonic()
+        await asyncio.sleep(RECOVERY_S + 0.5)
+        over.set()
+        return await calls, back
+
+    return asyncio.run(play())
+
+
+def kill(parties: Parties) -> None:
+    process = parties.hosts[0].process
+    assert process is not None
+    process.kill()
+    process.wait()
+
+
+def stall(parties: Parties) -> None:
+    parties.hosts[0].worker().send_signal(signal.SIGSTOP)
+
+
+def go_on(parties: Parties) -> None:
+    parties.hosts[0].worker().send_signal(signal.SIGCONT)
+
+
+def check_recovery(outcomes: list[Outcome], back: float, hosts: int) -> None:
+    """Well again within the time, and every score that claims to be whole is right."""
+    scores = expected_scores(hosts)
+    for one in outcomes:
+        if one.reply is not None and one.reply.complete:
+            assert one.reply.score[0] == pytest.approx(scores[one.number % len(scores)])
+    late = [one for one in outcomes if one.at > back + RECOVERY_S]
+    assert late
+    assert all(one.reply is not None and one.reply.complete for one in late)
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 5])
+def test_a_host_that_stalls_then_dies_leaves_no_call_without_an_answer(tmp_path: Path, hosts: int) -> None:
+    with running(tmp_path, transport=Transport.NATIVE, hosts=hosts, users=2_000) as parties:
+        for down, up in ((stall, go_on), (kill, lambda parties: parties.hosts[0].start())):
+            outcomes, back = outcomes_beside(parties, lambda down=down: down(parties), lambda up=up: up(parties))
+            failed = [one for one in outcomes if one.error is not None]
+            assert failed
+            assert {one.error.code for one in failed if one.error} == {Code.UNAVAILABLE}
+            assert all("'host0'" in one.error.details for one in failed if one.error)
+            assert max(one.took_s for one in outcomes) < 1.5
+            check_recovery(outcomes, back, hosts)
+
+
+def test_a_configured_score_answers_while_the_host_is_gone(tmp_path: Path) -> None:
+    with running(tmp_path, transport=Transport.NATIVE, hosts=1, users=2_000, guest=DEFAULT) as parties:
+        outcomes, back = outcomes_beside(parties, lambda: kill(parties), parties.hosts[0].start)
+        assert not [one for one in outcomes if one.error is not None]
+        degraded = [one.reply for one in outcomes if one.reply is not None and not one.reply.complete]
+        assert degraded
+        assert all(reply.score[0] == DEFAULT_SCORE for reply in degraded)
+        assert all(reply.parties[0].status != wire.PARTY_STATUS_OK for reply in degraded)
+        check_recovery(outcomes, back, 1)

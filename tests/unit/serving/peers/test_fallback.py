@@ -1,0 +1,110 @@
+"""What stands in for a host that fails: over the wire, with both cache levels in memory."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from apps.app import CacheLevel, PartyStatus
+from serving.cache.memory import MemoryTier
+from serving.cache.tiered import TieredCache
+from serving.peers.fallback import FAIL, Fallbacks, filled, own_scores, scored
+from serving.peers.remote import RemotePartials
+from serving.settings import CacheSettings, FallbackPolicy, FallbackSettings
+from tests.clock import Clock
+from tests.unit.serving.peers.host_party import partial, shop
+
+OK, NOT_FOUND, TIMEOUT, REJECTED, UNREACHABLE, MISMATCH, INTERNAL = PartyStatus
+NONE, _, L2, L3 = CacheLevel
+STALE = FallbackSettings(policy=FallbackPolicy.STALE)
+DEFAULT = FallbackSettings(policy=FallbackPolicy.DEFAULT, score=0.25)
+SETTINGS = CacheSettings(stale_s=1_000.0)
+
+
+class Guest:
+    def __init__(self, host):
+        self.host = host
+        self.clock = Clock()
+        self.shared = MemoryTier(1_000, SETTINGS.shared_ttl_s, self.clock, SETTINGS.stale_s)
+        self.restart()
+
+    def restart(self):
+        """A new process: memory is empty, the shared level is not."""
+        near = MemoryTier(1_000, SETTINGS.remote_ttl_s, self.clock, SETTINGS.stale_s)
+        cache = TieredCache(near, self.shared, self.clock)
+        self.remote = RemotePartials("bank", {"shop": self.host.peer}, cache, bytes(32), SETTINGS, self.clock)
+
+    async def fetch(self, *users):
+        deadline = asyncio.get_running_loop().time() + 5
+        return await self.remote.fetch("shop", self.host.handle, users, deadline)
+
+    async def degraded(self, fallback, *users):
+        found = await self.fetch(*users)
+        [part] = await filled(fallback, self.host.handle, users, [found], self.remote)
+        return part
+
+
+@pytest.fixture
+async def guest(tmp_path):
+    async with shop(tmp_path, max_age_s=60.0) as host:
+        yield Guest(host)
+
+
+async def test_a_stale_partial_stands_in_for_a_host_that_is_gone(guest):
+    await guest.fetch("u1")
+    guest.clock.tick(60)
+    await guest.host.server.stop(0)
+    part = await guest.degraded(STALE, "u2", "u1")
+    assert part.statuses == [UNREACHABLE, UNREACHABLE]
+    assert part.levels == [NONE, L2]
+    assert part.values[1].tolist() == [partial("u1")]
+    assert part.stand_ins == {1}
+    assert [part.usable(row) for row in (0, 1)] == [False, True]
+
+
+async def test_the_shared_level_has_it_after_a_restart_until_it_is_no_use_any_more(guest):
+    await guest.fetch("u1")
+    await guest.host.server.stop(0)
+    guest.restart()
+    guest.clock.tick(60 + SETTINGS.stale_s - 1)
+    assert (await guest.degraded(STALE, "u1")).levels == [L3]
+    guest.clock.tick(1)
+    assert not (await guest.degraded(STALE, "u1")).stand_ins
+
+
+async def test_what_stood_in_is_asked_for_again_as_soon_as_the_host_answers(guest):
+    await guest.fetch("u1")
+    guest.clock.tick(60)
+    found = await guest.fetch("u1")
+    assert (found.statuses, found.levels) == ([OK], [NONE])
+    assert guest.host.asked == [["u1"], ["u1"]]
+
+
+async def test_the_host_knows_better_that_it_does_not_know_a_user(guest):
+    await guest.fetch("u1")
+    del guest.host.features["u1"]
+    guest.clock.tick(60)
+    part = await guest.degraded(STALE, "u1")
+    assert (part.statuses, part.stand_ins) == ([NOT_FOUND], frozenset())
+
+
+async def test_a_configured_score_stands_in_row_by_row(guest):
+    part = await guest.degraded(DEFAULT, "u1", "nobody")
+    scores = scored(DEFAULT, np.array([[1.0], [2.0]]), [part])
+    assert scores.tolist() == [[1.0], [0.25]]
+    assert part.statuses == [OK, NOT_FOUND]
+    own = own_scores(scores, [part])
+    assert own[0, 0] == 1.0
+    assert np.isnan(own[1, 0])
+
+
+async def test_without_a_policy_nothing_stands_in(guest):
+    part = await guest.degraded(FAIL, "u1", "nobody")
+    assert not part.stand_ins
+    assert scored(FAIL, np.array([[1.0], [2.0]]), [part]).tolist() == [[1.0], [2.0]]
+
+
+def test_a_service_has_its_own_policy_or_that_of_the_others():
+    fallbacks = Fallbacks({"s": STALE, "default": DEFAULT})
+    assert (fallbacks.of("s"), fallbacks.of("t"), fallbacks.of("")) == (STALE, DEFAULT, DEFAULT)
+    assert Fallbacks({}).of("s") is FAIL
