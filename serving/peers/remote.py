@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cachetools import LRUCache
@@ -53,22 +53,35 @@ class RemotePartials:
         self._secret = secret
         self._settings = settings
         self._clock = clock
+        self._just_made: tuple[str, str, Sequence[str], list[bytes]] = ("", "", (), [])
         self._makers: LRUCache[tuple[str, str], KeyMaker] = LRUCache(MAX_MAKERS)
 
     def cached(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> HostPartials | None:
         """The host's partials when memory has them all: at once, without a task."""
-        found = self._cache.peek(self._keys(party, handle, user_ids))
+        keys = self._keys(party, handle, user_ids)
+        found = self._cache.peek(keys)
         entries = [entry for entry in found if not isinstance(entry, Miss)]
         if len(entries) < len(found):
+            self._just_made = (party, handle.artifact.binding_digest, user_ids, keys)
             return None
         return _partials(party, handle.wanted[party], [(entry, CacheLevel.L2) for entry in entries], "")
 
-    async def fetch(self, party: str, handle: ModelHandle, user_ids: Sequence[str], deadline: float) -> HostPartials:
+    def fetch(
+        self, party: str, handle: ModelHandle, user_ids: Sequence[str], deadline: float
+    ) -> Coroutine[None, None, HostPartials]:
         """The host's partials in the order asked; never raises for what the host does. `deadline`: loop time."""
+        last_party, digest, users, keys = self._just_made
+        # Who asks has mostly just looked; keys cost too much to make them twice.
+        if users is not user_ids or party != last_party or digest != handle.artifact.binding_digest:
+            keys = self._keys(party, handle, user_ids)
+        return self._fetch(party, handle, user_ids, keys, deadline)
+
+    async def _fetch(
+        self, party: str, handle: ModelHandle, user_ids: Sequence[str], keys: list[bytes], deadline: float
+    ) -> HostPartials:
         peer = self._peers.get(party)
         if peer is None:
             return self._failed(party, handle, user_ids, PartyStatus.UNREACHABLE, "the settings give it no address")
-        keys = self._keys(party, handle, user_ids)
         refused: list[PeerAnswer] = []
 
         async def load(positions: Sequence[int]) -> Mapping[int, Entry]:
