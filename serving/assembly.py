@@ -44,10 +44,12 @@ from serving.host import HostSide
 from serving.http_port import HttpServer
 from serving.node import Listener, Node, NodeState, Part, Port
 from serving.peer_book import PeerBook
+from serving.peers.asked import Asked
 from serving.peers.batching import Batcher
 from serving.peers.breaker import Breaking
 from serving.peers.fallback import Fallbacks
 from serving.peers.fate import FatePeer, Sender
+from serving.peers.hedging import Hedging
 from serving.peers.metrics import peer_metrics
 from serving.peers.peer import Peer
 from serving.peers.remote import RemotePartials
@@ -98,7 +100,7 @@ async def assemble(settings: Settings) -> Node:
     upkeep = HoldUpkeep(publishing.keep_holds)
 
     memory, shared, cache = _remote_tiers(settings)
-    breaking, batchers = _guarded(settings, peers)
+    breaking, batchers = await _guarded(settings, peers)
     remote = RemotePartials(settings.party, batchers, cache, secret, settings.cache)
     results, effects, fallbacks = await _answers(settings, secret)
     warming = _warming(settings, secret, Prefetching(publishing.routes, pool, remote, limits.max_batch_rows))
@@ -147,10 +149,20 @@ async def assemble(settings: Settings) -> Node:
     return (node := Node(settings, ports, parts, ready))
 
 
-def _guarded(settings: Settings, peers: Mapping[str, Peer]) -> tuple[dict[str, Breaking], dict[str, Batcher]]:
+async def _guarded(settings: Settings, peers: Mapping[str, Peer]) -> tuple[dict[str, Breaking], dict[str, Batcher]]:
     """What stands in front of each party, the nearest first."""
-    breaking = {party: Breaking(peer, settings.breaker) for party, peer in peers.items()}
+    hedging = {party: await _hedging(settings, party, peer) for party, peer in peers.items()}
+    breaking = {party: Breaking(one, settings.breaker) for party, one in hedging.items()}
     return breaking, {party: Batcher(one, settings.batching) for party, one in breaking.items()}
+
+
+async def _hedging(settings: Settings, party: str, peer: Peer) -> Asked:
+    where = settings.peers[party]
+    if not where.hedge_address:
+        return peer
+    options = await asyncio.to_thread(_peer_options, settings, party)
+    second = Peer(party, channel(settings.transport, where.hedge_address, options))
+    return Hedging(peer, second, where.hedge_after_s)
 
 
 async def _replicas(settings: Settings) -> Replicas:
@@ -232,13 +244,12 @@ def _ports(settings: Settings, servers: tuple[Server, Server, Server], http: Htt
     )
 
 
-async def _peers(settings: Settings, pool: ModelPool, keys: Mapping[str, AccessKey]) -> dict[str, Peer]:
+def _peer_options(settings: Settings, party: str) -> ChannelOptions:
     """A peer's certificate must name the party."""
+    return ChannelOptions(credentials=own_credentials(settings, "party", party), backoff_max_s=RECONNECT_S)
 
-    def options(party: str) -> ChannelOptions:
-        credentials = own_credentials(settings, "party", party)
-        return ChannelOptions(credentials=credentials, backoff_max_s=RECONNECT_S)
 
+async def _peers(settings: Settings, pool: ModelPool, keys: Mapping[str, AccessKey]) -> dict[str, Peer]:
     def peer_of(party: str, peer: PeerSettings, link: Channel) -> Peer:
         if peer.protocol is PeerProtocol.TESSERA:
             return Peer(party, link)
@@ -246,7 +257,11 @@ async def _peers(settings: Settings, pool: ModelPool, keys: Mapping[str, AccessK
         return FatePeer(party, link, pool, Sender(settings.party, settings.fate.user_id or "id", peer.app_key, secret))
 
     return {
-        party: peer_of(party, peer, channel(settings.transport, peer.address, await asyncio.to_thread(options, party)))
+        party: peer_of(
+            party,
+            peer,
+            channel(settings.transport, peer.address, await asyncio.to_thread(_peer_options, settings, party)),
+        )
         for party, peer in settings.peers.items()
         if peer.address
     }

@@ -118,11 +118,14 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     `purposes`: what it may ask partials for. `budget`: about how many users and versions it may ask in
     `budget_window_s`; None for any number. `users`: a file of the ids it may ask about, one a line; empty for any.
+    `hedge_address`: a second one, asked for partials when the first took `hedge_after_s`; empty: never.
     With protocol fate: `app_key` names the key of `fate.keys` that signs packets to it; `probe_user` is a user that it
     knows, and with one it is accepted unmanaged where FATE-Flow binds.
     """
 
     address: Address = ""
+    hedge_address: Address = ""
+    hedge_after_s: Seconds = 0.05
     may_load: tuple[str, ...] = ()
     purposes: tuple[Purpose, ...] = (Purpose.INFER,)
     budget: Count | None = None

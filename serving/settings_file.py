@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 import msgspec
 
 from serving import security
-from serving.settings import FallbackPolicy, Settings, Text
+from serving.settings import FallbackPolicy, PeerProtocol, Settings, Text
 
 PREFIX = "TESSERA_"
 # The token of the commands, and what Kubernetes sets in every pod beside a service that is named tessera.
@@ -66,6 +66,7 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
         for lacking in source.lacking():
             yield f"features.{name}.{lacking}", f"is missing; kind {source.kind.value!r} needs it"
     yield from _fallbacks(settings)
+    yield from _hedges(settings)
     for name, peer in settings.peers.items():
         key = settings.fate.keys.get(peer.app_key)
         if peer.app_key and (key is None or key.party != settings.party):
@@ -75,6 +76,12 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "fate.keys", "several processes remember signed packets together in one cache: set cache.url"
     if settings.plaintext_caller and settings.plaintext_caller not in settings.peers:
         yield "plaintext_caller", f"{settings.plaintext_caller!r} is not among peers"
+
+
+def _hedges(settings: Settings) -> Iterator[tuple[str, str]]:
+    for name, peer in settings.peers.items():
+        if peer.hedge_address and (not peer.address or peer.protocol is not PeerProtocol.TESSERA):
+            yield f"peers.{name}.hedge_address", "needs an address, and protocol 'tessera'"
 
 
 def _fallbacks(settings: Settings) -> Iterator[tuple[str, str]]:

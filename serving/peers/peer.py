@@ -63,6 +63,18 @@ class PeerAnswer:
         return PeerAnswer(self.values[start:end], self.statuses[start:end], ages, self.reason, self.retry_after_s)
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One call for partials. `attempt_id`: 16 random bytes, the same when it goes to another address too."""
+
+    model: ModelId
+    binding_digest: str
+    user_ids: Sequence[str]
+    wanted: PartialSpec
+    purpose: Purpose
+    attempt_id: bytes
+
+
 class Peer:
     """`clock` is monotonic seconds, as deadlines are."""
 
@@ -81,25 +93,30 @@ class Peer:
         purpose: Purpose = Purpose.INFER,
     ) -> PeerAnswer:
         """This peer's partials. Never raises for what the peer or the network does."""
+        ask = Ask(model, binding_digest, user_ids, wanted, purpose, secrets.token_bytes(16))
+        return await self.attempt(ask, deadline)
+
+    async def attempt(self, ask: Ask, deadline: float) -> PeerAnswer:
+        """The same, for who says which attempt it is."""
         request = wire.InferRequest(
             protocol=PROTOCOL,
-            model=model.model,
-            version=model.version,
-            binding_digest=bytes.fromhex(binding_digest),
-            purpose=f"PURPOSE_{purpose.name}",
-            attempt_id=secrets.token_bytes(16),
-            user_ids=user_ids,
+            model=ask.model.model,
+            version=ask.model.version,
+            binding_digest=bytes.fromhex(ask.binding_digest),
+            purpose=f"PURPOSE_{ask.purpose.name}",
+            attempt_id=ask.attempt_id,
+            user_ids=ask.user_ids,
         )
-        left_s = deadline - self._clock()
+        rows, wanted, left_s = len(ask.user_ids), ask.wanted, deadline - self._clock()
         if left_s <= 0:
-            return failed(PartyStatus.TIMEOUT, len(user_ids), wanted, LATE)
+            return failed(PartyStatus.TIMEOUT, rows, wanted, LATE)
         try:
             raw = await self._channel.unary(f"{_SERVICE}/Infer", request.SerializeToString(), left_s)
             return _answer(wire.InferReply.FromString(raw), request, wanted)
         except RpcError as error:
-            return failed_call(error, len(user_ids), wanted)
+            return failed_call(error, rows, wanted)
         except (DecodeError, _ReplyError) as error:
-            return failed(PartyStatus.MISMATCH, len(user_ids), wanted, f"its reply cannot be used: {error}")
+            return failed(PartyStatus.MISMATCH, rows, wanted, f"its reply cannot be used: {error}")
 
     async def load(self, model: ModelId, binding_digest: str, timeout_s: float) -> list[ReplicaOutcome]:
         request = wire.LoadRequest(

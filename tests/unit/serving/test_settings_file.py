@@ -90,6 +90,7 @@ def test_what_kubernetes_sets_for_a_service_named_tessera_is_no_setting(tmp_path
         ("[fallbacks.s]\npolicy = 'default'", "fallbacks.s.score: goes with policy 'default', and only with it"),
         ("[fallbacks.s]\nscore = 1.0", "fallbacks.s.score: goes with policy 'default', and only with it"),
         ("[fallbacks.s]\npolicy = 'stale'", "fallbacks.s.policy: is stale, which needs cache.stale_s"),
+        ("[peers.a]\nhedge_address = '127.0.0.1:1'", "peers.a.hedge_address: needs an address, and protocol 'tessera'"),
         ("peers = 5", "peers: must be a section"),
         ("[transport]\nkind = 1", "transport: must be a value"),
         ('log_level = "loud"', "log_level: must be one of debug, info, warning, error"),
