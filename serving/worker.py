@@ -42,7 +42,7 @@ def run(config: Path, assemble: Assemble, handover: Handover = NOTHING_HANDED) -
     try:
         settings = load(config, os.environ)
         logs.set_up(settings.log_level, settings.log_format)
-        # What was imported stays for good: collections under load need not walk it, which takes them tens of ms.
+        # What was imported stays for good: collections under load need not walk it.
         gc.freeze()
         uvloop.run(_live(settings, assemble, handover))
     except (SettingsError, OSError, TesseraError, FeatureSourceError, ArtifactError, LoadError) as error:
