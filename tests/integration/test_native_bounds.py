@@ -1,4 +1,4 @@
-"""What the native server may cost: memory of connections and messages, objects left behind, delays of others."""
+"""What the native server may cost: memory of connections and messages, and objects left behind."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import asyncio
 import contextlib
 import gc
 import ssl
-import statistics
 import subprocess
 import sys
-import time
 import tracemalloc
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,15 +19,12 @@ import pytest
 
 from serving.certificates import make_authority, make_certificate
 from serving.transport import Channel, ChannelOptions, ServerOptions, Transport, channel, frames
-from serving.transport.frames import Setting
-from tests.integration.test_native_transport import BIG, ECHO, HELLO, raw, request, serving
+from tests.integration.http2_peer import ECHO, HELLO, serving
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
 IDLE = 1_000
 IDLE_BYTES = 40_000
-FLOOR_S = 0.05
-"""Below this a delay is the machine's, not the server's."""
 
 
 @asynccontextmanager
@@ -39,74 +34,6 @@ async def client_of(port: int, options: ChannelOptions | None = None) -> AsyncIt
         yield made
     finally:
         await made.close()
-
-
-# --- another client meanwhile ---
-
-
-async def p99_s(client: Channel, calls: int = 200) -> float:
-    took = []
-    for _ in range(calls):
-        begun = time.perf_counter()
-        assert await client.unary(ECHO, b"x" * 300, 10) == b"x" * 300
-        took.append(time.perf_counter() - begun)
-        await asyncio.sleep(0)
-    return statistics.quantiles(took, n=100)[98]
-
-
-async def flood(port: int) -> None:
-    """As many calls as go into a connection, for as long as it lasts."""
-    async with client_of(port) as client:
-        while True:
-            await asyncio.gather(*(client.unary(ECHO, b"y" * 300, 10) for _ in range(128)))
-
-
-async def stall_windows(port: int) -> None:
-    """Asks for large replies and opens no window for them."""
-    async with raw(port) as (_, writer):
-        writer.write(HELLO + frames.settings({Setting.INITIAL_WINDOW_SIZE: 0}))
-        for number in range(1, 2001, 2):
-            writer.write(request(number, BIG))
-            await asyncio.sleep(0.005)
-
-
-async def read_nothing(port: int) -> None:
-    """Asks for large replies, opens all windows, and leaves the socket alone."""
-    async with raw(port) as (reader, writer):
-        reader._transport.pause_reading()  # type: ignore[attr-defined]
-        writer.write(HELLO + frames.settings({Setting.INITIAL_WINDOW_SIZE: frames.MAX_WINDOW}))
-        writer.write(frames.window_update(0, frames.MAX_WINDOW - frames.DEFAULT_WINDOW))
-        for number in range(1, 201, 2):
-            writer.write(request(number, BIG))
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(60)
-
-
-async def drip(port: int) -> None:
-    """A request a byte at a time."""
-    async with raw(port) as (_, writer):
-        writer.write(HELLO)
-        for byte in request(1, ECHO, b"z" * 10_000):
-            writer.write(bytes((byte,)))
-            await asyncio.sleep(0.001)
-
-
-@pytest.mark.parametrize("nuisance", [flood, stall_windows, read_nothing, drip])
-async def test_a_nuisance_delays_no_other_client(nuisance: Callable[[int], Awaitable[None]]) -> None:
-    """Its own loop and the client's are the server's here: a flood costs each other client its share of one core."""
-    async with serving() as (made, port), client_of(port) as client:
-        await p99_s(client, 50)
-        quiet_s = await p99_s(client)
-        running = asyncio.ensure_future(nuisance(port))
-        await asyncio.sleep(0.05)
-        try:
-            meanwhile_s = await p99_s(client)
-        finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-        assert meanwhile_s < max(20 * quiet_s, FLOOR_S)
-        assert await client.unary(ECHO, b"still", 5) == b"still"
-    assert not made.calls
 
 
 # --- memory ---
