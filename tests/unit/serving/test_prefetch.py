@@ -17,6 +17,7 @@ from tests.unit.serving.peers.host_party import shop
 
 CACHED, FETCHED, NOT_FOUND, MISSING, FAILED, REFUSED = PrefetchOutcome
 ADDRESS = ("s", "", "")
+APP = make_app("passthrough")
 
 
 class Rig:
@@ -32,9 +33,8 @@ class Rig:
         )
         pool = ModelPool(1 << 20)
         pool.put(host.handle)
-        app = make_app("passthrough")
         variant = VariantRoute("v", host.handle.id, ((0, 10_000),))
-        routes = RouteTable(Routes(app, services={"s": ServiceRoute("s", 1, b"salt", (variant,), app)}))
+        routes = RouteTable(Routes(APP, services={"s": ServiceRoute("s", 1, b"salt", (variant,), APP)}))
         self.prefetching = Prefetching(routes, pool, self.remote, 50)
 
     async def outcomes(self, *users, **options):
