@@ -11,6 +11,19 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from serving.transport import Transport
 
 OURS = ["serving", "loaders", "apps", "training"]
+QUICK_ON_GRPCIO = {"test_two_parties", "test_node_state"}
+"""Whole nodes run on both transports; on grpcio these belong to the quick tests, the others to the long ones."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        if (
+            parameters.get("transport") is Transport.GRPCIO
+            and item.module.__name__.rpartition(".")[2] not in QUICK_ON_GRPCIO
+        ):
+            item.add_marker(pytest.mark.soak)
 
 
 @pytest.fixture(autouse=True, scope="session")
