@@ -14,7 +14,7 @@ demo: $(VENV)/.train ## two parties train, publish and serve one model (KEEP=1 l
 	$(BIN)/python docs/examples/breast_cancer/demo.py $(if $(KEEP),--keep)
 
 test: $(VENV)/.dev ## everything but the long tests, with coverage
-	$(BIN)/python -m pytest -m "not soak" --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 check: $(VENV)/.dev ## style, types, import rules, budgets
 	$(BIN)/ruff check .
