@@ -130,7 +130,10 @@ class Connection(Control):
         try:
             if self._preface_left:
                 received = self._preface(received)
-            self._act(self._reader.feed(received))
+            feed = self._reader.feed
+            self._act(cut := feed(received))
+            while len(cut) == frames.MOST_FRAMES:
+                self._act(cut := feed(b""))
         except ConnectionFault as fault:
             self.close(fault.code, fault.reason)
 

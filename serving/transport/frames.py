@@ -78,13 +78,18 @@ _SETTING = Struct(">HI")
 _WORD = Struct(">I")
 
 
+MOST_FRAMES = 512
+"""Cut at once: what a peer sent beyond our patience is not even looked at."""
+
+
 class FrameReader:
     """Splits received bytes into frames; keeps what is left of an unfinished one, at most one frame long."""
 
-    __slots__ = ("_rest", "bytes_taken", "max_frame_bytes")
+    __slots__ = ("_rest", "bytes_taken", "max_frame_bytes", "most_frames")
 
-    def __init__(self, max_frame_bytes: int = MIN_FRAME_BYTES) -> None:
+    def __init__(self, max_frame_bytes: int = MIN_FRAME_BYTES, most_frames: int = MOST_FRAMES) -> None:
         self.max_frame_bytes = max_frame_bytes
+        self.most_frames = most_frames
         self.bytes_taken = 0
         self._rest = b""
 
@@ -94,11 +99,14 @@ class FrameReader:
         return bool(self._rest)
 
     def feed(self, received: bytes) -> list[Frame]:
-        """The frames that are complete now. Raises ConnectionFault for one longer than allowed."""
+        """The frames that are complete now; if there are `most_frames`, more may be in `feed(b"")`. Raises
+        ConnectionFault for one longer than allowed."""
         buffer = self._rest + received if self._rest else received
         frames: list[Frame] = []
         position, size = 0, len(buffer)
-        while size - position >= 9:
+        for _ in range(self.most_frames):
+            if size - position < 9:
+                break
             length_and_type, flags, stream_id = _HEADER.unpack_from(buffer, position)
             length = length_and_type >> 8
             if length > self.max_frame_bytes:

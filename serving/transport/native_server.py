@@ -21,7 +21,7 @@ from serving.transport.watch import HANDSHAKE_S
 _TICK_S = 1.0
 _ROUND_TRIP_S = 1.0
 _BACKLOG = 1024
-_ACCEPTED_AT_ONCE = 8
+_ACCEPTED_AT_ONCE = 2
 """By asyncio, in one turn of the loop: a flood of new connections must not hold up those that are served."""
 _MAX_PENDING_BYTES = 16 << 20
 _BUSY = RpcError(Code.RESOURCE_EXHAUSTED, "too many calls at once")

@@ -42,7 +42,7 @@ class Peer:
         self.writer = writer
         self.frames_received: list[Received] = []
         self.closed = False
-        self._splitter = FrameReader(frames.MAX_FRAME_BYTES)
+        self._splitter = FrameReader(frames.MAX_FRAME_BYTES, 1 << 20)
         self._seen = 0
 
     def send(self, *parts: bytes) -> None:

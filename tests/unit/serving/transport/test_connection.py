@@ -73,7 +73,7 @@ def greeted(client=False, **limits):
 
 def output(made):
     sent = made.take_output().removeprefix(frames.PREFACE)
-    return FrameReader(frames.MAX_FRAME_BYTES).feed(sent)
+    return FrameReader(frames.MAX_FRAME_BYTES, 1 << 20).feed(sent)
 
 
 def fault(made):
@@ -427,7 +427,7 @@ def test_a_large_message_leaves_over_several_turns_of_the_loop():
         turns.append(made.take_output())
     assert len(turns) == 3
     assert all(len(turn) < 1_100_000 for turn in turns)
-    assert sum(len(item[3]) for item in FrameReader(frames.MAX_FRAME_BYTES).feed(b"".join(turns))) == 2_500_000
+    assert sum(len(item[3]) for item in FrameReader(frames.MAX_FRAME_BYTES, 1 << 20).feed(b"".join(turns))) == 2_500_000
     assert not made.streams
 
 

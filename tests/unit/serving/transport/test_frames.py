@@ -64,3 +64,11 @@ def test_impossible_padding_is_a_fault(payload):
 def test_settings_of_a_broken_length_are_a_fault():
     with pytest.raises(ConnectionFault):
         frames.parse_settings(b"12345")
+
+
+def test_many_frames_come_in_portions():
+    reader = FrameReader()
+    ping = frames.frame(frames.PING, 0, 0, b"12345678")
+    assert len(reader.feed(ping * (frames.MOST_FRAMES + 3) + ping[:5])) == frames.MOST_FRAMES
+    assert len(reader.feed(b"")) == 3
+    assert len(reader.feed(ping[5:])) == 1
