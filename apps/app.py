@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, ClassVar
 
@@ -40,8 +40,7 @@ class PartyStatus(IntEnum):
     INTERNAL = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One inference call of `len(user_ids)` rows, whatever the protocol.
 
     Exactly one of three addressing forms: `service`; `model` and `version`; neither (the party's default service).
@@ -56,11 +55,11 @@ class Request:
     version: str
     case_id: str
     user_ids: tuple[str, ...]
-    numbers: Mapping[str, Any] = field(default_factory=dict)
-    texts: Mapping[str, Any] = field(default_factory=dict)
+    numbers: Mapping[str, Any] = {}
+    texts: Mapping[str, Any] = {}
     matrix: npt.NDArray[np.float64] | None = None
     signature_hash: bytes = b""
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = {}
     columnar: bool = False
     attributed: bool = False
 
@@ -75,7 +74,7 @@ class Request:
 
     def select(self, rows: Sequence[int]) -> Request:
         """The same call for some of the rows of a columnar request."""
-        return replace(
+        return msgspec.structs.replace(
             self,
             user_ids=tuple(self.user_ids[row] for row in rows),
             numbers={name: [values[row] for row in rows] for name, values in self.numbers.items()},
@@ -84,8 +83,7 @@ class Request:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class PartyOutcome:
+class PartyOutcome(msgspec.Struct, frozen=True):
     """One party's status and cache level, one entry per row."""
 
     party: str
@@ -93,8 +91,7 @@ class PartyOutcome:
     levels: tuple[CacheLevel, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(msgspec.Struct, frozen=True):
     """Model output before post-processing, or the answer after it: `scores` float64 (rows, width), `labels` one per row
     or none. Before it, `batch` and `signature` are what the local half was given. `outputs`: those of Response,
     which no app sees."""
@@ -103,7 +100,7 @@ class Result:
     labels: tuple[str, ...] = ()
     batch: Batch | None = None
     signature: Signature | None = None
-    outputs: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    outputs: Mapping[str, npt.NDArray[Any]] = {}
 
     def feature(self, name: str) -> npt.NDArray[Any] | None:
         """One value per row, NaN or None for missing; None when the model has no feature of this name."""
@@ -116,8 +113,7 @@ class Result:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """What a front door encodes: `scores` float64 (rows, width); `labels` one per row or empty.
 
     `attributions`: one per row when the request asked for them: what outcomes are sent back with.
@@ -134,7 +130,7 @@ class Response:
     parties: tuple[PartyOutcome, ...] = ()
     labels: tuple[str, ...] = ()
     attributions: tuple[bytes, ...] = ()
-    outputs: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    outputs: Mapping[str, npt.NDArray[Any]] = {}
 
 
 @dataclass(frozen=True, slots=True)

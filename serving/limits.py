@@ -7,8 +7,7 @@ there is any left, so that a batch larger than the burst passes and is paid for 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 
 from cachetools import LRUCache
 
@@ -48,17 +47,15 @@ class Gate:
             raise LimitError(f"{self._subject} is limited to {per_s:g} rows a second", wait_s)
         self._tokens -= rows
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def enter(self) -> None:
         """Raises LimitError when there are as many calls as may be."""
         concurrent = self._limit.concurrent
         if concurrent is not None and self._running >= concurrent:
             raise LimitError(f"{self._subject} is limited to {concurrent} calls at once", BUSY_RETRY_S)
         self._running += 1
-        try:
-            yield
-        finally:
-            self._running -= 1
+
+    def leave(self) -> None:
+        self._running -= 1
 
 
 class Gates:
@@ -97,24 +94,32 @@ class Limiter:
             if gate is not None:
                 gate.take(rows)
 
-    @contextmanager
-    def running(self, service: str, caller: str) -> Iterator[None]:
-        """Around the execution of a call. Raises LimitError."""
-        with _running(self._callers.of(caller)), _running(self._services.of(service)):
-            yield
+    def enter(self, service: str, caller: str) -> Sequence[Gate]:
+        """Where a call now counts as running; whoever enters leaves each. Raises LimitError."""
+        return _entered((self._callers.of(caller), self._services.of(service)))
 
-    @contextmanager
-    def model(self, model: str, rows: int) -> Iterator[None]:
-        """Around the execution of a model. Raises LimitError."""
+    def enter_model(self, model: str, rows: int) -> Sequence[Gate]:
+        """The same around the execution of a model, whose rows are counted too. Raises LimitError."""
         gate = self._models.of(model)
         if gate is not None:
             gate.take(rows)
-        with _running(gate):
-            yield
+        return _entered((gate,))
 
 
-def _running(gate: Gate | None) -> AbstractContextManager[None]:
-    return _UNLIMITED if gate is None else gate.running()
+def leave(gates: Sequence[Gate]) -> None:
+    for gate in gates:
+        gate.leave()
 
 
-_UNLIMITED = nullcontext()
+def _entered(gates: Sequence[Gate | None]) -> Sequence[Gate]:
+    """All of them or, when one is full, none."""
+    entered: list[Gate] = []
+    try:
+        for gate in gates:
+            if gate is not None:
+                gate.enter()
+                entered.append(gate)
+    except LimitError:
+        leave(entered)
+        raise
+    return entered

@@ -1,34 +1,37 @@
 """The whole story of one inference request. The only file that knows the order of the steps.
 
-result cache -> route -> app.preprocess -> hosts asked, local half meanwhile -> merge -> app.postprocess
+result cache -> route -> calls of one turn together -> app.preprocess -> partials at hand; else from the shared level;
+else hosts asked, a long local half meanwhile -> local half -> merge -> app.postprocess
+
+What needs nobody else is answered in the same turn of the event loop, without a task.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-from apps.app import App, AppError, CacheLevel, PartyOutcome, PartyStatus, Request, Response, Result
-from loaders.loader import Partial, PartialError, Scores
-from loaders.signature import Batch, FeatureError
+from apps.app import CacheLevel, Request, Response
+from loaders.loader import Scores
+from serving import scoring
 from serving.cache.result import ResultCache
 from serving.cache.tier import MISS
-from serving.errors import DeadlineError, InvalidRequestError, LimitError, PeerUnavailableError, UnknownUserError
-from serving.limits import Limiter
-from serving.peers.fallback import FAIL, Fallbacks, filled, own_scores, scored
-from serving.peers.partials import HostPartials
+from serving.calls import Gathering, Waiting
+from serving.errors import DeadlineError, InvalidRequestError, LimitError
+from serving.limits import Gate, Limiter, leave
+from serving.peers.fallback import FAIL, Fallbacks, filled, own_scores
+from serving.peers.partials import HostPartials, Lookup
 from serving.pool import ModelHandle, ModelPool
-from serving.routing import RouteTable, Target
+from serving.rounds import Round, by_row, interleave, response
+from serving.routing import RouteTable, ServiceRoute, Target
 from serving.settings import FallbackSettings, Limits
 from serving.shadows import Comparing, Shadows
+
+T = TypeVar("T")
 
 
 class Codec(Protocol):
@@ -44,33 +47,29 @@ class Codec(Protocol):
 
 
 class Hosts(Protocol):
-    """Asks other parties for their partials; never raises for what a party does."""
+    """Collects the partials of other parties; never raises for what a party does. `deadline` is loop time."""
 
-    def cached(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> HostPartials | None:
-        """What is at hand without waiting, if that is all of it."""
+    def look(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> Lookup:
+        """What is at hand without waiting."""
 
-    def fetch(
-        self, party: str, handle: ModelHandle, user_ids: Sequence[str], deadline: float
-    ) -> Awaitable[HostPartials]: ...
+    async def find(self, lookup: Lookup) -> None:
+        """Add what other replicas know."""
 
-    def shadow(
-        self, party: str, handle: ModelHandle, user_ids: Sequence[str], deadline: float
-    ) -> Awaitable[HostPartials]:
+    async def ask(self, lookup: Lookup, deadline: float) -> None:
+        """Ask the party for the rest; afterwards nothing is missing."""
+
+    async def ask_aside(self, lookup: Lookup, deadline: float) -> None:
         """The same for a version that answers nobody; no answer ever waits for it."""
 
     async def stale(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> HostPartials:
         """What was kept, fresh or not; nobody is asked."""
 
 
-Fetch = Callable[..., Awaitable[HostPartials]]
-"""`fetch` or `shadow` of Hosts."""
-
-
 class Counting(Comparing, Protocol):
     """Counts what each variant answers."""
 
-    def answered(self, target: Target, scores: Scores, seconds: float, attributed: bool) -> tuple[bytes, ...]:
-        """The attribution of each row when they are wanted. `seconds`: how long it took; NaN: no score."""
+    def answered(self, target: Target, scores: Scores, seconds: Sequence[float], attributed: bool) -> tuple[bytes, ...]:
+        """The attribution of each row when they are wanted. NaN: no score. `seconds`: how long each row took."""
 
 
 def _unseen(service: str, user_ids: Sequence[str]) -> None: ...
@@ -109,60 +108,114 @@ class Pipeline:
         self._limits = limits
         self._limiter = Limiter(limits, clock)
         self._clock = clock
+        self._gathering = Gathering(self._start, limits.peer_timeout_s)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._running: set[asyncio.Task[None]] = set()
         self.shadows = Shadows(self._shadow, answers.counted, clock)
 
+    # --- a call, from its bytes to its bytes ---
+
     def answer(self, codec: Codec, raw: bytes, remaining_s: float | None, caller: str = "") -> bytes | Awaitable[bytes]:
-        """The reply to serialised request bytes; a repeated case is answered at once, without a task. `caller`: who
-        asks, for limits."""
-        hit = self._results.by_raw(codec.name, raw, self._routes.current.epoch)
+        """The reply to serialised request bytes; a repeated case is answered at once. `caller`: who asks, for limits.
+        Raises what is wrong with the request, at once or when awaited."""
+        routes = self._routes.current
+        hit = self._results.by_raw(codec.name, raw, routes.epoch)
         if hit is not MISS:
-            service = self._routes.current.service_name(hit.address)
+            service = routes.service_name(hit.address)
             self._limiter.take(service, caller, 1)
             self._seen(service, (hit.user,))
             return hit.reply
-        return self._answer(codec, raw, remaining_s, caller)
-
-    async def _answer(self, codec: Codec, raw: bytes, remaining_s: float | None, caller: str) -> bytes:
         request = codec.decode(raw)
-        routes = self._routes.current
         service = routes.service_name(request.address)
         self._limiter.take(service, caller, request.rows)
         self._seen(service, request.user_ids)
-        epoch = routes.epoch(request.address)
         hit = self._results.by_case(codec.name, request, routes.epoch)
         if hit is not MISS:
             return hit.reply
-        with self._limiter.running(service, caller):
-            response = await self.predict(request, remaining_s)
+        finish = partial(self._encoded, codec, raw, request, routes.epoch(request.address))
+        return self._begin(request, remaining_s, finish, self._limiter.enter(service, caller))
+
+    def predict(self, request: Request, remaining_s: float | None) -> asyncio.Future[Response]:
+        """Answer all rows. Users of one call may meet different variants; each variant's rows run as one batch."""
+        return self._begin(request, remaining_s, _itself, ())
+
+    def _encoded(self, codec: Codec, raw: bytes, request: Request, epoch: int, response: Response) -> bytes:
         if request.case_id and response.complete:
             self._results.store(codec.name, raw, request, epoch, codec.encode(response, CacheLevel.L1))
         return codec.encode(response, CacheLevel.NONE)
 
-    async def predict(self, request: Request, remaining_s: float | None) -> Response:
-        """Answer all rows. Users of one call may meet different variants; each variant's rows run as one batch."""
+    def _begin(
+        self, request: Request, remaining_s: float | None, finish: Callable[[Response], T], gates: Sequence[Gate]
+    ) -> asyncio.Future[T]:
+        """`gates` are left when the reply is there, or could not be begun."""
+        reply: asyncio.Future[T] | None = None
+        try:
+            came = self._clock()
+            deadline = self._deadline(request, remaining_s, came)
+            shadowed = self._routes.current.shadowed(request.address)
+            if shadowed is not None:
+                finish = partial(self._followed, shadowed, request, finish)
+            if request.columnar or request.rows != 1:
+                reply = asyncio.ensure_future(self._split(request, (came, deadline), finish))
+            else:
+                call = Waiting(request, (came, deadline), finish, self._future())
+                target = self._routes.current.target(request.address, request.user_ids[0] or request.case_id)
+                self._counted(target, call)
+                self._gathering.add(target, call)
+                reply = call.reply
+        finally:
+            if gates:
+                leave(gates) if reply is None else reply.add_done_callback(lambda _: leave(gates))
+        return reply
+
+    def _future(self) -> asyncio.Future[Any]:
+        """Asking for the running loop costs as much as the future."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop.create_future()
+
+    def _deadline(self, request: Request, remaining_s: float | None, came: float) -> float:
         if request.rows > self._limits.max_batch_rows:
             raise LimitError(f"{request.rows} rows in one call, the limit is {self._limits.max_batch_rows}")
-        if remaining_s is not None and remaining_s <= 0:
+        if remaining_s is None:
+            return came + self._limits.peer_timeout_s
+        if remaining_s <= 0:
             raise DeadlineError("the deadline was spent before the request was read")
-        deadline = self._clock() + self._limits.peer_timeout_s
-        if remaining_s is not None:
-            deadline = min(deadline, self._clock() + remaining_s)
-        shadowed = self._routes.current.shadowed(request.address)
-        response = await self._answered(request, deadline)
-        if shadowed is not None:
-            self.shadows.follow(shadowed, request, response)
-        return response
+        return came + min(self._limits.peer_timeout_s, remaining_s)
 
-    async def _answered(self, request: Request, deadline: float) -> Response:
+    def _counted(self, target: Target, call: Waiting[Any]) -> None:
+        gates = self._limiter.enter_model(target.model.model, call.request.rows)
+        if gates:
+            call.reply.add_done_callback(lambda _: leave(gates))
+
+    def _followed(
+        self, route: ServiceRoute, request: Request, finish: Callable[[Response], T], response: Response
+    ) -> T:
+        self.shadows.follow(route, request, response)
+        return finish(response)
+
+    async def _split(self, request: Request, times: tuple[float, float], finish: Callable[[Response], T]) -> T:
+        """A call of several rows: a round for each variant that they meet."""
         groups = self._by_target(request)
-        if len(groups) == 1:
-            [target] = groups
-            return await self._run(target, request, deadline)
-        parts = [self._run(target, request.select(rows), deadline) for target, rows in groups.items()]
-        return _interleave(request.rows, list(groups.values()), await asyncio.gather(*parts))
+        parts = [request] if len(groups) == 1 else [request.select(rows) for rows in groups.values()]
+        calls: list[Waiting[Response]] = [Waiting(part, times, _itself, self._future()) for part in parts]
+        replies = asyncio.gather(*[call.reply for call in calls])
+        try:
+            for target, call in zip(groups, calls, strict=True):
+                self._counted(target, call)
+            for target, call in zip(groups, calls, strict=True):
+                self._start(target, [call])
+            whole = await replies
+        finally:
+            for call in calls:
+                call.reply.cancel()
+        return finish(whole[0] if len(whole) == 1 else interleave(request.rows, list(groups.values()), whole))
 
     def _by_target(self, request: Request) -> dict[Target, list[int]]:
         routes = self._routes.current
+        one = routes.only_target(request.address)
+        if one is not None and request.rows:
+            return {one: list(range(request.rows))}
         groups: dict[Target, list[int]] = {}
         for row, user_id in enumerate(request.user_ids):
             groups.setdefault(routes.target(request.address, user_id or request.case_id), []).append(row)
@@ -170,165 +223,145 @@ class Pipeline:
             raise InvalidRequestError("the call has no rows: send at least one user id")
         return groups
 
-    async def _run(self, target: Target, request: Request, deadline: float) -> Response:
-        began = self._clock()
-        with self._limiter.model(target.model.model, request.rows):
-            fallback = self._fallbacks.of(target.service)
-            result, remote = await self._execute(target, request, deadline, self._hosts.fetch, fallback)
-        seconds = self._clock() - began
-        attributions = self._counting.answered(target, own_scores(result.scores, remote), seconds, request.attributed)
-        return _response(target, result, remote, attributions)
+    # --- a round: calls that run as one batch ---
+
+    def _start(self, target: Target, calls: Sequence[Waiting[Any]]) -> None:
+        try:
+            round_ = self._prepared(target, self._pool.acquire(target.model), calls)
+        except Exception as error:  # noqa: BLE001 - the callers are told, whatever went wrong
+            for call in calls:
+                call.fail(error)
+            return
+        if round_ is None:
+            return
+        whole, rest = round_.parted()
+        if whole is not None:
+            self._finish(whole)
+        if rest is not None:
+            self._spawn(rest, self._collect(rest))
+
+    def _prepared(self, target: Target, handle: ModelHandle, calls: Sequence[Waiting[Any]]) -> Round | None:
+        """With what is at hand of the hosts. A call that is wrong fails alone; None when all are."""
+        round_ = Round(target, handle, calls)
+        try:
+            if handle.hosts and "" in round_.users:
+                raise InvalidRequestError(f"user_id is required: model {handle.id} has hosts")
+            round_.batch = scoring.prepared(target.app, round_.request, handle)
+        except Exception as error:  # noqa: BLE001 - the caller is told, whatever went wrong
+            if len(calls) == 1:
+                calls[0].fail(error)
+                return None
+            middle = len(calls) // 2  # few are wrong: the others should stay together
+            each = [self._prepared(target, handle, part) for part in (calls[:middle], calls[middle:])]
+            return Round.joined([one for one in each if one is not None])
+        round_.lookups = [self._hosts.look(party, handle, round_.users) for party in handle.hosts]
+        return round_
+
+    def _spawn(self, round_: Round, steps: Coroutine[Any, Any, None]) -> None:
+        """In a task of its own, which ends when nobody waits for any of its calls any more."""
+        round_.handle.__enter__()
+        task = asyncio.create_task(steps)
+        self._running.add(task)
+        task.add_done_callback(partial(self._ended, round_))
+        awaited = len(round_.calls)
+
+        def left(reply: asyncio.Future[Any]) -> None:
+            """It is answered, or nobody waits for it."""
+            nonlocal awaited
+            awaited -= 1
+            if not awaited and reply.cancelled():
+                task.cancel()
+
+        for call in round_.calls:
+            call.reply.add_done_callback(left)
+
+    def _ended(self, round_: Round, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        round_.handle.__exit__(None, None, None)
+        if task.cancelled():
+            for call in round_.calls:
+                call.reply.cancel()
+        elif (error := task.exception()) is not None:
+            for call in round_.calls:
+                call.fail(error)
+
+    async def _collect(self, round_: Round) -> None:
+        """Calls go on as soon as they have all that they need."""
+        await _all([self._hosts.find(lookup) for lookup in round_.lookups if not lookup.is_whole])
+        whole, rest = round_.parted()
+        if whole is not None:
+            self._finish(whole)
+        if rest is not None:
+            first, *others = rest.by_lacking()
+            for other in others:
+                self._spawn(other, self._ask(other))
+            await self._ask(first)
+
+    async def _ask(self, round_: Round) -> None:
+        deadline = round_.deadline
+        await _all([self._hosts.ask(lookup, deadline) for lookup in round_.lookups if not lookup.is_whole])
+        remote = round_.partials()
+        if all(part.complete for part in remote):
+            self._finish(round_, remote)
+            return
+        fallback = self._fallbacks.of(round_.target.service)
+        remote = await filled(fallback, round_.handle, round_.users, remote, self._hosts)
+        if len(round_.calls) == 1:
+            self._finish(round_, remote, fallback)
+            return
+        for place in range(len(round_.calls)):
+            self._finish(round_.take([place]), [part.row(place) for part in remote], fallback)
+
+    def _finish(
+        self, round_: Round, remote: Sequence[HostPartials] | None = None, fallback: FallbackSettings = FAIL
+    ) -> None:
+        """Answer the calls. When something is wrong with one of several, each is answered alone."""
+        calls = round_.calls
+        try:
+            responses = self._responses(round_, round_.partials() if remote is None else remote, fallback)
+        except Exception as error:  # noqa: BLE001 - the caller is told, whatever went wrong
+            if len(calls) == 1:
+                calls[0].fail(error)
+            else:
+                for place in range(len(calls)):
+                    self._finish(round_.take([place]))
+            return
+        for call, answer in zip(calls, responses, strict=True):
+            call.succeed(answer)
+
+    def _responses(
+        self, round_: Round, remote: Sequence[HostPartials], fallback: FallbackSettings
+    ) -> Sequence[Response]:
+        target, request = round_.target, round_.request
+        result = round_.result(remote, fallback)
+        now = self._clock()
+        seconds = [now - call.came for call in round_.calls for _ in call.request.user_ids]
+        scores = own_scores(result.scores, remote)
+        whole = response(target, result, remote, self._counting.answered(target, scores, seconds, request.attributed))
+        return [whole] if len(round_.calls) == 1 else by_row(whole)
 
     async def _shadow(self, target: Target, request: Request) -> Response:
         """No limit counts it, and it has a deadline of its own."""
-        deadline = self._clock() + self._limits.peer_timeout_s
-        result, remote = await self._execute(target, request, deadline, self._hosts.shadow)
-        return _response(target, result, remote, ())
-
-    async def _execute(
-        self, target: Target, request: Request, deadline: float, fetch: Fetch, fallback: FallbackSettings = FAIL
-    ) -> tuple[Result, Sequence[HostPartials]]:
-        """The score of a row that lacks a party is NaN."""
+        came = self._clock()
+        deadline = came + self._limits.peer_timeout_s
         with self._pool.acquire(target.model) as handle:
-            batch = _preprocess(target.app, request, handle)
-            async with AsyncExitStack() as stack:
-                asked = self._ask_hosts(stack, handle, request, partial(fetch, deadline=deadline))
-                outputs = handle.servable.predict(batch)
-                remote = [part if isinstance(part, HostPartials) else await part for part in asked]
-            if not all(part.complete for part in remote):
-                remote = await filled(fallback, handle, request.user_ids, remote, self._hosts)
-                _refuse_failed(remote)
-            score, *further = (spec.name for spec in handle.servable.signature.outputs)
-            merged = scored(fallback, _merge(handle, outputs[score], remote), remote)
-            answer = Result(merged, _labels(handle, merged), batch, handle.servable.signature)
-            result = _postprocess(target.app, request, answer)
-        result = replace(result, outputs={name: outputs[name] for name in further}) if further else result
-        return _without_incomplete(result, remote), remote
-
-    def _ask_hosts(
-        self, stack: AsyncExitStack, handle: ModelHandle, request: Request, fetch: Fetch
-    ) -> list[HostPartials | asyncio.Future[HostPartials]]:
-        """Start one look-up per host whose partials are not at hand; what still runs when the request ends early is
-        cancelled."""
-        if handle.hosts and "" in request.user_ids:
-            raise InvalidRequestError(f"user_id is required: model {handle.id} has hosts")
-        asked: list[HostPartials | asyncio.Future[HostPartials]] = []
-        for party in handle.hosts:
-            known = self._hosts.cached(party, handle, request.user_ids)
-            if known is None:
-                task = asyncio.ensure_future(fetch(party, handle, request.user_ids))
-                stack.callback(task.cancel)
-                asked.append(task)
-            else:
-                asked.append(known)
-        return asked
+            call = Waiting(request, (came, deadline), _itself, self._future())
+            round_ = self._prepared(target, handle, [call])
+            if round_ is None:
+                return _itself(await call.reply)
+            aside = [self._hosts.ask_aside(lookup, deadline) for lookup in round_.lookups if not lookup.is_whole]
+            await _all(aside)
+            remote = round_.partials()
+            return response(target, round_.result(remote, FAIL), remote, ())
 
 
-def _merge(handle: ModelHandle, local: Partial, remote: Sequence[HostPartials]) -> Scores:
-    try:
-        return handle.merge([local, *(part.values for part in remote)])
-    except PartialError as error:
-        raise PeerUnavailableError(f"a host of {handle.id} sent what its guest's half cannot use: {error}") from None
+def _itself(response: Response) -> Response:
+    return response
 
 
-def _labels(handle: ModelHandle, scores: Scores) -> tuple[str, ...]:
-    """The name of each row's largest score, for models that name their scores."""
-    labels = handle.artifact.manifest.merge.labels
-    return tuple(labels[place] for place in scores.argmax(axis=1)) if labels else ()
-
-
-def _preprocess(app: App, request: Request, handle: ModelHandle) -> Batch:
-    try:
-        return app.preprocess(request, handle.servable.signature)
-    except FeatureError:
-        raise
-    except Exception as error:
-        raise AppError(f"app {app.name!r} failed in preprocess") from error
-
-
-def _postprocess(app: App, request: Request, result: Result) -> Result:
-    try:
-        return app.postprocess(request, result)
-    except Exception as error:
-        raise AppError(f"app {app.name!r} failed in postprocess") from error
-
-
-def _refuse_failed(remote: Sequence[HostPartials]) -> None:
-    """Policy `fail`: no score without every party. A single row, or a batch of which no row has all parties, is an
-    error; in other batches the rows that lack a party say so one by one."""
-    rows = len(remote[0].statuses)
-    if any(all(part.usable(row) for part in remote) for row in range(rows)):
-        return
-    for part in remote:
-        worst = max((part.statuses[row] for row in range(rows) if not part.usable(row)), default=PartyStatus.OK)
-        if worst is PartyStatus.NOT_FOUND:
-            raise UnknownUserError(f"party {part.party!r} does not know the user")
-        if worst is not PartyStatus.OK:
-            reason = f": {part.reason}" if part.reason else ""
-            if part.retry_after_s is not None:
-                raise LimitError(f"party {part.party!r}: {worst.name.lower()}{reason}", part.retry_after_s)
-            raise PeerUnavailableError(f"party {part.party!r}: {worst.name.lower()}{reason}")
-
-
-def _without_incomplete(result: Result, remote: Sequence[HostPartials]) -> Result:
-    scores = result.scores
-    for part in remote:
-        if not part.complete:
-            usable = np.array([part.usable(row) for row in range(len(scores))])
-            scores = np.where(usable[:, None], scores, np.nan)
-    return result if scores is result.scores else replace(result, scores=scores)
-
-
-def _response(
-    target: Target, result: Result, remote: Sequence[HostPartials], attributions: tuple[bytes, ...]
-) -> Response:
-    return Response(
-        scores=result.scores,
-        model=target.model.model,
-        version=target.model.version,
-        variants=(target.variant,) if target.variant else (),
-        complete=all(part.complete for part in remote),
-        parties=tuple(PartyOutcome(part.party, tuple(part.statuses), tuple(part.levels)) for part in remote),
-        labels=result.labels,
-        attributions=attributions,
-        outputs=result.outputs,
-    )
-
-
-def _interleave(rows: int, groups: Sequence[Sequence[int]], parts: Sequence[Response]) -> Response:
-    """One response in request order. A party that a variant does not need counts as OK for its rows."""
-    scores = np.empty((rows, parts[0].scores.shape[1]))
-    variants, labels, attributions = [""] * rows, [""] * rows, [b""] * rows
-    statuses = {outcome.party: [PartyStatus.OK] * rows for part in parts for outcome in part.parties}
-    levels = {party: [CacheLevel.NONE] * rows for party in statuses}
-    for indices, part in zip(groups, parts, strict=True):
-        scores[indices] = part.scores
-        for position, row in enumerate(indices):
-            variants[row] = part.variants[0]
-            labels[row] = part.labels[position] if part.labels else ""
-            attributions[row] = part.attributions[position] if part.attributions else b""
-            for outcome in part.parties:
-                statuses[outcome.party][row] = outcome.statuses[position]
-                levels[outcome.party][row] = outcome.levels[position]
-    return Response(
-        scores=scores,
-        model="",
-        version="",
-        variants=tuple(variants),
-        complete=all(part.complete for part in parts),
-        parties=tuple(PartyOutcome(party, tuple(statuses[party]), tuple(levels[party])) for party in statuses),
-        labels=tuple(labels) if any(labels) else (),
-        attributions=tuple(attributions) if any(attributions) else (),
-        outputs=_interleaved_outputs(groups, parts),
-    )
-
-
-def _interleaved_outputs(groups: Sequence[Sequence[int]], parts: Sequence[Response]) -> dict[str, npt.NDArray[Any]]:
-    """Those that every variant gives, alike but for the rows."""
-    order = np.argsort(np.concatenate([np.asarray(rows) for rows in groups]))
-    shared = [
-        name
-        for name, first in parts[0].outputs.items()
-        if all(name in part.outputs and part.outputs[name].shape[1:] == first.shape[1:] for part in parts)
-    ]
-    return {name: np.concatenate([part.outputs[name] for part in parts])[order] for name in shared}
+async def _all(steps: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """At the same time; a single one without a task."""
+    if len(steps) == 1:
+        await steps[0]
+    elif steps:
+        await asyncio.gather(*steps)

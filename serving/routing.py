@@ -10,6 +10,8 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from apps.app import App
 from serving.errors import InvalidRequestError, UnknownNameError
 from serving.pool import ModelId
@@ -26,6 +28,17 @@ class VariantRoute:
     ranges: tuple[tuple[int, int], ...]
 
 
+class Target(msgspec.Struct, frozen=True, cache_hash=True):
+    """One version that answers, and the app around it. `variant` and `service` are "" when the caller named the
+    version; `revision` is the service's."""
+
+    model: ModelId
+    app: App
+    variant: str
+    service: str = ""
+    revision: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceRoute:
     """What a service name leads to. `epoch` rises with any change that could change an answer. `shadows` answer nobody;
@@ -38,6 +51,19 @@ class ServiceRoute:
     app: App
     revision: int = 0
     shadows: tuple[VariantRoute, ...] = ()
+    _targets: Mapping[str, Target] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Made once, not by every request."""
+        object.__setattr__(self, "_targets", {one.name: self.target_of(one) for one in self.variants})
+
+    def target_of(self, variant: VariantRoute) -> Target:
+        """What answers, or what a shadow would answer with."""
+        return Target(variant.model, self.app, variant.name, self.service, self.revision)
+
+    def target(self, user_id: str) -> Target:
+        """What answers this user."""
+        return self._targets[self.pick(user_id).name]
 
     def is_in(self, variant: VariantRoute, user_id: str) -> bool:
         """Whether a user is in a variant's buckets."""
@@ -53,18 +79,6 @@ class ServiceRoute:
             if any(low <= position < high for low, high in variant.ranges):
                 return variant
         raise UnknownNameError(f"service {self.service!r} has no variant for bucket {position}")
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One version that answers, and the app around it. `variant` and `service` are "" when the caller named the
-    version; `revision` is the service's."""
-
-    model: ModelId
-    app: App
-    variant: str
-    service: str = ""
-    revision: int = 0
 
 
 Address = tuple[str, str, str]
@@ -103,9 +117,14 @@ class Routes:
             if service or not model:
                 raise InvalidRequestError("name either a service or a model with its version")
             return Target(ModelId(model, version), self.explicit_app, "")
-        route = self.service(service, model)
-        variant = route.pick(key)
-        return Target(variant.model, route.app, variant.name, route.service, route.revision)
+        return self.service(service, model).target(key)
+
+    def only_target(self, address: Address) -> Target | None:
+        """The version that answers whoever asks; None where that depends on the user. Raises as `target`."""
+        service, model, version = address
+        if version or len(self.service(service, model).variants) == 1:
+            return self.target(address, "")
+        return None
 
     def service_name(self, address: Address) -> str:
         """The service that an address leads to; "" for a caller who named a version."""

@@ -85,8 +85,7 @@ class Shadows:
     async def _follow(self, route: ServiceRoute, shadow: VariantRoute, request: Request, answers: Scores) -> None:
         began = self._clock()
         try:
-            target = Target(shadow.model, route.app, shadow.name, route.service, route.revision)
-            response = await self._execute(target, request)
+            response = await self._execute(route.target_of(shadow), request)
         except (TesseraError, FeatureError, AppError) as error:
             self.left_out += 1
             self._say(f"shadow {shadow.name} of service {route.service} is left out: {error}")

@@ -19,7 +19,8 @@ SECRET = bytes(32)
 def _answered(rows: int, attributed: bool) -> Callable[[], object]:
     effects = Effects(MemoryFigureStore(), SECRET)
     scores = np.linspace(0.01, 0.99, rows).reshape(rows, 1)
-    return lambda: effects.answered(TARGET, scores, 0.001, attributed)
+    seconds = [0.001] * rows
+    return lambda: effects.answered(TARGET, scores, seconds, attributed)
 
 
 def count_one() -> Callable[[], object]:

@@ -84,8 +84,13 @@ class Replica:
 
     async def fetch(self, user: int) -> CacheLevel:
         """The peer leg alone, as the warm-up runs it."""
-        [(_, level)] = await self._remote.fetch([b"%d" % user], self._load)
-        return level
+        key = [b"%d" % user]
+        if self._remote.peek(key) != [MISS]:
+            return CacheLevel.L2
+        if await self._remote.find(key) != [MISS]:
+            return CacheLevel.L3
+        await self._remote.load(key, self._load)
+        return CacheLevel.NONE
 
     async def _load(self, positions: Sequence[int]) -> Mapping[int, Entry]:
         self.loads += len(positions)

@@ -61,9 +61,9 @@ class RedisTier(CacheTier):
         values = await self._values(keys) if keys else []
         now_s = self._clock()
         found = [_usable(value, now_s) for value in values]
-        misses = found.count(MISS)
-        self.counts.misses += misses
-        self.counts.hits += len(found) - misses
+        hits = sum(entry is not MISS and entry.fresh_until > now_s for entry in found)
+        self.counts.misses += len(found) - hits
+        self.counts.hits += hits
         return found
 
     async def put_many(self, entries: Mapping[bytes, Entry]) -> None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
+
+import msgspec
 
 from apps.app import PartyStatus
 
@@ -22,8 +23,7 @@ class Miss(Enum):
 MISS = Miss.MISS
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One host's partial of one user. `payload` is float64 little-endian, empty unless `status` is OK.
 
     Until `fresh_until` it is an answer; until `stale_until` only a service with policy `stale` may use it.

@@ -1,86 +1,107 @@
-"""The levels for remote partials put together: memory, then the shared server, then one load for all who wait."""
+"""The levels for remote partials put together: memory, then the shared server, then one load for all who wait.
+
+Who answers a batch asks step by step, so that what one step found need not wait for the next: `peek`, then `find` for
+what is missing, then `load` for what is missing still.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from functools import partial
+from typing import Any
 
-from apps.app import CacheLevel
 from serving.cache.memory import MemoryTier
 from serving.cache.tier import MISS, CacheTier, Entry, Found, Miss
 
 Load = Callable[[Sequence[int]], Awaitable[Mapping[int, Entry]]]
 """Fetches the entries at these positions of a batch. Those with `stale_until` in the past are not to be kept."""
 
-Answer = tuple[Entry, CacheLevel]
-"""An entry and the level it came from; NONE: loaded."""
+
+class _Flight:
+    """A load on its way. `waiting`: callers that have not left."""
+
+    __slots__ = ("keys", "task", "waiting")
+
+    def __init__(self, keys: Collection[bytes], load: Coroutine[Any, Any, dict[bytes, Entry]]) -> None:
+        self.keys = keys
+        self.task = asyncio.create_task(load)
+        self.waiting = 0
+
+    def entry(self, key: bytes) -> Entry:
+        """Once it has landed. Raises what the load raised."""
+        return self.task.result()[key]
 
 
 class TieredCache:
-    """Single-flight: of concurrent misses for one key one loads, the others wait for it. A waiter that is cancelled
-    leaves the load running for the rest; a load that fails, fails for all who waited. `clock` is Unix seconds."""
+    """Single-flight: of concurrent misses for one key one asks the shared level, and one loads; the others wait for it.
+    A waiter that is cancelled leaves a load running for the rest; when none is left it is cancelled. A load that fails,
+    fails for all who waited. `clock` is Unix seconds."""
 
     def __init__(self, memory: MemoryTier, shared: CacheTier | None, clock: Callable[[], float] = time.time) -> None:
         self._memory = memory
         self._shared = shared
         self._clock = clock
-        self._flying: dict[bytes, asyncio.Future[Answer]] = {}
-        self._flights: set[asyncio.Task[None]] = set()
+        self._asked: dict[bytes, asyncio.Future[dict[bytes, Entry]]] = {}
+        self._flying: dict[bytes, _Flight] = {}
 
     def peek(self, keys: Sequence[bytes]) -> list[Found]:
-        """What memory has and is fresh; no waiting. Counted: ask once per request, before `fetch`."""
-        now_s = self._clock()
-        return [_fresh(self._memory.get(key), now_s) for key in keys]
+        """What memory has and is fresh; no waiting. Counted: ask once per request."""
+        now_s, get = self._clock(), self._memory.get
+        return [_fresh(get(key), now_s) for key in keys]
 
     def look(self, keys: Sequence[bytes]) -> list[Found]:
         """The same again, not counted."""
-        now_s = self._clock()
-        return [_fresh(self._memory.look(key), now_s) for key in keys]
-
-    async def fetch(self, keys: Sequence[bytes], load: Load) -> list[Answer]:
-        """One entry per key, with the level it came from. Raises what `load` raises."""
-        answers: list[Answer | asyncio.Future[Answer]] = []
-        missing: dict[bytes, int] = {}
-        loop = asyncio.get_running_loop()
-        for position, (key, entry) in enumerate(zip(keys, self.look(keys), strict=True)):
-            if not isinstance(entry, Miss):
-                answers.append((entry, CacheLevel.L2))
-                continue
-            if key not in self._flying:
-                self._flying[key] = loop.create_future()
-                missing[key] = position
-            answers.append(self._flying[key])
-        if missing:
-            # Its own task: the first caller may be cancelled while others wait for the same keys.
-            flight = asyncio.create_task(self._fly(missing, load))
-            self._flights.add(flight)
-            flight.add_done_callback(self._landed)
-        waiting = {one for one in answers if isinstance(one, asyncio.Future)}
-        if waiting:
-            await asyncio.wait(waiting)  # which leaves them alone when this caller is cancelled
-        return [one.result() if isinstance(one, asyncio.Future) else one for one in answers]
+        now_s, look = self._clock(), self._memory.look
+        return [_fresh(look(key), now_s) for key in keys]
 
     async def find(self, keys: Sequence[bytes]) -> list[Found]:
-        """What any level has and is fresh; nothing is loaded, and no load is waited for."""
-        found = self.look(keys)
-        shared = await self._from_shared({key for key, entry in zip(keys, found, strict=True) if entry is MISS})
-        return [shared.get(key, MISS) if entry is MISS else entry for key, entry in zip(keys, found, strict=True)]
+        """What the shared level has and is fresh, one question for all that nobody is asking for already. It comes to
+        memory, which is not asked."""
+        if self._shared is None:
+            return [MISS] * len(keys)
+        asked = self._asked
+        own = list(dict.fromkeys(key for key in keys if key not in asked))
+        others = {asked[key] for key in keys if key in asked}
+        found = await self._ask(self._shared, own) if own else {}
+        if others:
+            await asyncio.wait(others)  # which leaves them alone when this caller is cancelled
+            for other in others:
+                found = found | other.result()
+        return [found.get(key, MISS) for key in keys]
 
-    async def find_stale(self, keys: Sequence[bytes]) -> list[Answer | None]:
-        """What any level has, fresh or not, with the level."""
-        found: list[Answer | None] = [
-            None if isinstance(entry, Miss) else (entry, CacheLevel.L2) for entry in map(self._memory.look, keys)
+    async def load(self, keys: Sequence[bytes], load: Load) -> list[Entry]:
+        """One entry per key. Raises what `load` raises."""
+        found = self.look(keys)  # it may have come since the caller looked
+        missing: dict[bytes, int] = {}
+        for position, key in enumerate(keys):
+            if found[position] is MISS and key not in self._flying:
+                missing.setdefault(key, position)
+        if missing:
+            # Its own task: the first caller may be cancelled while others wait for the same keys.
+            flight = _Flight(missing, self._fly(missing, load))
+            flight.task.add_done_callback(partial(self._forget, flight))
+            self._flying.update(dict.fromkeys(missing, flight))
+        flights = {key: self._flying[key] for key, entry in zip(keys, found, strict=True) if entry is MISS}
+        await self._landed(set(flights.values()))
+        return [
+            flights[key].entry(key) if isinstance(entry, Miss) else entry
+            for key, entry in zip(keys, found, strict=True)
         ]
-        missing = [place for place, one in enumerate(found) if one is None]
+
+    async def find_stale(self, keys: Sequence[bytes]) -> list[tuple[Found, bool]]:
+        """What any level has, fresh or not, and whether it came from the shared one."""
+        found: list[tuple[Found, bool]] = [(self._memory.look(key), False) for key in keys]
+        missing = [place for place, (entry, _) in enumerate(found) if entry is MISS]
         if self._shared is not None and missing:
             shared = await self._shared.get_many([keys[place] for place in missing])
             for place, entry in zip(missing, shared, strict=True):
-                found[place] = None if isinstance(entry, Miss) else (entry, CacheLevel.L3)
+                found[place] = (entry, True)
         return found
 
     async def keep(self, loaded: Mapping[bytes, Entry]) -> None:
-        """Store in all levels what was loaded elsewhere."""
+        """Store in all levels what was loaded."""
         now_s = self._clock()
         kept = {key: entry for key, entry in loaded.items() if entry.stale_until > now_s}
         await self._memory.put_many(kept)
@@ -89,56 +110,57 @@ class TieredCache:
 
     async def close(self) -> None:
         """Loads still running are cancelled, and so are those who wait for them."""
-        for flight in self._flights:
+        flights = {flight.task for flight in self._flying.values()}
+        for flight in flights:
             flight.cancel()
-        if self._flights:
-            await asyncio.wait(self._flights)
+        if flights:
+            await asyncio.wait(flights)
         await self._memory.close()
         if self._shared is not None:
             await self._shared.close()
 
-    async def _fly(self, missing: Mapping[bytes, int], load: Load) -> None:
-        """Answer every future of `missing`, whatever happens."""
+    async def _ask(self, shared: CacheTier, keys: Sequence[bytes]) -> dict[bytes, Entry]:
+        answer = asyncio.get_running_loop().create_future()
+        self._asked.update(dict.fromkeys(keys, answer))
+        found: dict[bytes, Entry] = {}
         try:
-            left = dict(missing)
-            for key, entry in (await self._from_shared(left)).items():
-                self._land(key, entry, CacheLevel.L3)
-                del left[key]
-            if left:
-                loaded = await load(list(left.values()))
-                kept = {key: loaded[position] for key, position in left.items()}
-                await self.keep(kept)
-                for key, entry in kept.items():
-                    self._land(key, entry, CacheLevel.NONE)
-        except BaseException as error:
-            for key in missing:
-                future = self._flying.pop(key, None)
-                if future is not None and isinstance(error, Exception):
-                    future.set_exception(error)
-                    future.exception()  # nobody may be waiting any more
-                elif future is not None:
-                    future.cancel()
-            raise
-
-    async def _from_shared(self, missing: Collection[bytes]) -> dict[bytes, Entry]:
-        if self._shared is None or not missing:
-            return {}
-        keys, now_s = list(missing), self._clock()
-        found = {
-            key: entry
-            for key, entry in zip(keys, await self._shared.get_many(keys), strict=True)
-            if not isinstance(entry, Miss) and entry.fresh_until > now_s
-        }
-        await self._memory.put_many(found)
+            now_s = self._clock()
+            answers = zip(keys, await shared.get_many(keys), strict=True)
+            found.update((key, one) for key, one in answers if not isinstance(one, Miss) and one.fresh_until > now_s)
+            await self._memory.put_many(found)
+        finally:
+            for key in keys:
+                del self._asked[key]
+            answer.set_result(found)
         return found
 
-    def _land(self, key: bytes, entry: Entry, level: CacheLevel) -> None:
-        self._flying.pop(key).set_result((entry, level))
+    async def _fly(self, missing: Mapping[bytes, int], load: Load) -> dict[bytes, Entry]:
+        loaded = await load(list(missing.values()))
+        entries = {key: loaded[position] for key, position in missing.items()}
+        await self.keep(entries)
+        return entries
 
-    def _landed(self, flight: asyncio.Task[None]) -> None:
-        self._flights.discard(flight)
-        if not flight.cancelled():
-            flight.exception()  # the waiters have it; asyncio need not say it again
+    async def _landed(self, flights: set[_Flight]) -> None:
+        if not flights:
+            return
+        for flight in flights:
+            flight.waiting += 1
+        try:
+            await asyncio.wait([flight.task for flight in flights])
+        finally:
+            for flight in flights:
+                flight.waiting -= 1
+                if not flight.waiting and not flight.task.done():
+                    self._forget(flight)
+                    flight.task.cancel()
+
+    def _forget(self, flight: _Flight, task: asyncio.Task[dict[bytes, Entry]] | None = None) -> None:
+        """Who misses its keys from now on loads again. An error has been told to those who waited."""
+        if task is not None and not task.cancelled():
+            task.exception()
+        for key in flight.keys:
+            if self._flying.get(key) is flight:
+                del self._flying[key]
 
 
 def _fresh(found: Found, now_s: float) -> Found:

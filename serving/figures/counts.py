@@ -5,7 +5,7 @@ All of it is whole numbers in cells, so that counts of replicas, workers and day
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
@@ -67,19 +67,13 @@ class Tally:
         self._scores: list[float] = []
         self._seconds: list[float] = []
 
-    def answer(self, score: float, seconds: float) -> None:
-        """Put aside until there are many: binned one by one they would cost ten times as much."""
-        self._scores.append(score)
-        self._seconds.append(seconds)
+    def answers(self, found: Sequence[float], seconds: Sequence[float]) -> None:
+        """One score, or NaN for none, and one time for each row. Put aside until there are many: binned one by one they
+        would cost ten times as much."""
+        self._scores.extend(found)
+        self._seconds.extend(seconds)
         if len(self._scores) >= PUT_ASIDE:
             self._bin()
-
-    def answers(self, found: Scores, seconds: float) -> None:
-        """A batch: each of its rows took as long as the batch."""
-        rows = len(found)
-        self._cells[:BINS] += np.bincount(scores.bins_of(found), minlength=BINS)
-        self._cells[TIMES + bisect_left(BOUNDS_S, seconds)] += rows
-        self._cells[MICROSECONDS] += int(1e6 * seconds) * rows
 
     def paired(self, differences: Scores) -> None:
         self._cells[PAIRED] += len(differences)
@@ -95,8 +89,10 @@ class Tally:
         return taken
 
     def _bin(self) -> None:
-        seconds = np.array(self._seconds)
-        self._cells[:BINS] += np.bincount(scores.bins_of(np.array(self._scores)), minlength=BINS)
+        found, seconds = np.array(self._scores), np.array(self._seconds)
+        given = ~np.isnan(found)
+        found, seconds = found[given], seconds[given]
+        self._cells[:BINS] += np.bincount(scores.bins_of(found), minlength=BINS)
         buckets = np.searchsorted(BOUNDS_S, seconds, side="left")
         self._cells[TIMES:MICROSECONDS] += np.bincount(buckets, minlength=len(BOUNDS_S) + 1)
         self._cells[MICROSECONDS] += round(1e6 * float(seconds.sum()))

@@ -77,28 +77,25 @@ class Effects:
 
     # --- on the path of a request ---
 
-    def answered(self, target: Target, scores: Scores, seconds: float, attributed: bool) -> tuple[bytes, ...]:
-        """Count answers of one variant: `scores` (rows, width), NaN where a row has none. Returns the attribution of
-        each row when they are wanted. Of several scores the largest counts."""
+    def answered(self, target: Target, scores: Scores, seconds: Sequence[float], attributed: bool) -> tuple[bytes, ...]:
+        """Count answers of one variant: `scores` (rows, width), NaN where a row has none; `seconds` that each row took.
+        Returns the attribution of each row when they are wanted. Of several scores the largest counts."""
         prefix, tally = self._of(target)
-        if len(scores) == 1:
-            score = float(scores[0, 0]) if scores.shape[1] == 1 else float(scores[0].max())
-            if not math.isnan(score):
-                tally.answer(score, seconds)
-            return (self._seal.make(prefix, score, self._clock()),) if attributed else ()
-        column = _counted(scores)
-        tally.answers(column[~np.isnan(column)], seconds)
+        column = _counted(scores).tolist()
+        tally.answers(column, seconds)
         if not attributed:
             return ()
-        now_s = self._clock()
-        return tuple(b"" if math.isnan(score) else self._seal.make(prefix, score, now_s) for score in column.tolist())
+        now_s, make = self._clock(), self._seal.make
+        if len(column) == 1:
+            return (make(prefix, column[0], now_s),)
+        return tuple([make(prefix, score, now_s) if score == score else b"" for score in column])  # noqa: PLR0124 - NaN
 
     def shadowed(self, service: str, variant: str, scores: Scores, answers: Scores, seconds: float) -> None:
         """Count what a shadow would have answered, beside what was answered."""
         column, given = _counted(scores), _counted(answers)
         both = ~(np.isnan(column) | np.isnan(given))
         tally = self._tally(Subject(service, variant, shadow=True))
-        tally.answers(column[~np.isnan(column)], seconds)
+        tally.answers(column.tolist(), [seconds] * len(column))
         tally.paired(column[both] - given[both])
 
     # --- for operators ---

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from enum import IntEnum
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeVar
 
 from serving.errors import LimitError, public
@@ -33,6 +34,11 @@ def answering(handler: BytesHandler, figures: MethodFigures) -> BytesHandler:
         if isinstance(reply, bytes):
             figures.finish(began)
             return reply
+        if isinstance(reply, asyncio.Future):
+            told: asyncio.Future[bytes] = reply.get_loop().create_future()
+            reply.add_done_callback(partial(_tell, told, figures, began))
+            told.add_done_callback(partial(_left, reply))
+            return told
         return _counted(reply, figures, began)
 
     return answer
@@ -51,6 +57,30 @@ def answering_method(method: Callable[..., Awaitable[T]]) -> Callable[..., Await
 def enum_value(value: IntEnum) -> Any:
     """For an enum field of a message: the stubs ask for the message's own enum, the wire for its number."""
     return value.value
+
+
+def _tell(told: asyncio.Future[bytes], figures: MethodFigures, began: float, reply: asyncio.Future[bytes]) -> None:
+    """As `_counted`, without a task."""
+    if reply.cancelled():
+        figures.finish(began, Code.CANCELLED)
+        told.cancel()
+        return
+    error = reply.exception()
+    if error is None:
+        figures.finish(began)
+        if not told.done():
+            told.set_result(reply.result())
+        return
+    status = _status(error) if isinstance(error, Exception) else error
+    figures.finish(began, status.code if isinstance(status, RpcError) else Code.UNKNOWN)
+    if not told.done():
+        status.__cause__ = error
+        told.set_exception(status)
+
+
+def _left(reply: asyncio.Future[bytes], told: asyncio.Future[bytes]) -> None:
+    if told.cancelled():
+        reply.cancel()
 
 
 async def _counted(reply: Awaitable[bytes], figures: MethodFigures, began: float) -> bytes:

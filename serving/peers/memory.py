@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from apps.app import CacheLevel, PartyStatus
+from serving.cache.tier import Entry
 from serving.errors import TesseraError
 from serving.features.source import FeatureSourceError
 from serving.host import HostSide
-from serving.peers.partials import HostPartials
+from serving.peers.partials import HostPartials, Lookup
 from serving.pool import ModelHandle
 
 
@@ -19,29 +20,36 @@ class LocalHosts:
     def __init__(self, sides: Mapping[str, HostSide]) -> None:
         self._sides = sides
 
-    def cached(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> HostPartials | None:
-        return None
+    def look(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> Lookup:
+        rows = len(user_ids)
+        return Lookup(party, handle, user_ids, [b""] * rows, [None] * rows)
 
-    async def fetch(self, party: str, handle: ModelHandle, user_ids: Sequence[str], deadline: float) -> HostPartials:
-        side = self._sides.get(party)
+    async def find(self, lookup: Lookup) -> None:
+        pass
+
+    async def ask(self, lookup: Lookup, deadline: float) -> None:
+        side, handle = self._sides.get(lookup.party), lookup.handle
         if side is None:
-            return _failed(party, handle, user_ids, PartyStatus.UNREACHABLE)
+            lookup.fail(PartyStatus.UNREACHABLE, "")
+            return
         try:
             async with asyncio.timeout_at(deadline):
-                answer = await side.infer(handle.id, handle.artifact.binding_digest, user_ids)
+                answer = await side.infer(handle.id, handle.artifact.binding_digest, lookup.user_ids)
         except TimeoutError:
-            return _failed(party, handle, user_ids, PartyStatus.TIMEOUT)
+            lookup.fail(PartyStatus.TIMEOUT, "")
         except (TesseraError, FeatureSourceError):
-            return _failed(party, handle, user_ids, PartyStatus.MISMATCH)
-        return HostPartials(party, answer.values, answer.statuses, [CacheLevel.NONE] * len(user_ids))
+            lookup.fail(PartyStatus.MISMATCH, "")
+        else:
+            entries = [
+                Entry(status, 0.0, 0.0, b"" if status else values.tobytes())
+                for status, values in zip(answer.statuses, answer.values, strict=True)
+            ]
+            lookup.pieces = [(entry, CacheLevel.NONE) for entry in entries]
 
-    async def shadow(self, party: str, handle: ModelHandle, user_ids: Sequence[str], deadline: float) -> HostPartials:
-        return await self.fetch(party, handle, user_ids, deadline)
+    async def ask_aside(self, lookup: Lookup, deadline: float) -> None:
+        await self.ask(lookup, deadline)
 
     async def stale(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> HostPartials:
-        return _failed(party, handle, user_ids, PartyStatus.UNREACHABLE)
-
-
-def _failed(party: str, handle: ModelHandle, user_ids: Sequence[str], status: PartyStatus) -> HostPartials:
-    rows = len(user_ids)
-    return HostPartials(party, handle.wanted[party].blank(rows), [status] * rows, [CacheLevel.NONE] * rows)
+        lookup = self.look(party, handle, user_ids)
+        lookup.fail(PartyStatus.UNREACHABLE, "")
+        return lookup.partials()

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from cachetools import LRUCache
 
 from apps.app import CacheLevel, PartyStatus
-from loaders.loader import PartialSpec
 from serving.cache.keys import KeyMaker
-from serving.cache.tier import Entry, Miss
+from serving.cache.tier import Entry, Found, Miss
 from serving.cache.tiered import TieredCache
 from serving.peers.asked import Asked
-from serving.peers.partials import HostPartials
+from serving.peers.partials import HostPartials, Lookup, Piece
 from serving.peers.peer import LATE, PeerAnswer
 from serving.pool import ModelHandle
 from serving.settings import CacheSettings, Purpose
@@ -23,7 +22,11 @@ from serving.settings import CacheSettings, Purpose
 KEPT = {PartyStatus.OK, PartyStatus.NOT_FOUND}
 """Only answers are cached, never failures."""
 MAX_MAKERS = 1_024
+Look = Callable[[Sequence[bytes]], Sequence[Found]]
 _NO_PARTIAL = Entry(PartyStatus.INTERNAL, 0.0, 0.0, b"")
+_AGAIN_S = 0.01
+"""With less time than this left nobody is asked again."""
+_NO_ADDRESS = "the settings give it no address"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,84 +56,88 @@ class RemotePartials:
         self._secret = secret
         self._settings = settings
         self._clock = clock
-        self._just_made: tuple[str, str, Sequence[str], list[bytes]] = ("", "", (), [])
         self._makers: LRUCache[tuple[str, str], KeyMaker] = LRUCache(MAX_MAKERS)
 
-    def cached(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> HostPartials | None:
-        """The host's partials when memory has them all: at once, without a task."""
-        keys = self._keys(party, handle, user_ids)
-        found = self._cache.peek(keys)
-        entries = [entry for entry in found if not isinstance(entry, Miss)]
-        if len(entries) < len(found):
-            self._just_made = (party, handle.artifact.binding_digest, user_ids, keys)
-            return None
-        return _partials(party, handle.wanted[party], [(entry, CacheLevel.L2) for entry in entries], "")
+    def look(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> Lookup:
+        """What memory has of the users' partials: at once, without waiting."""
+        return self._looked(party, handle, user_ids, self._cache.peek)
 
-    def fetch(
-        self, party: str, handle: ModelHandle, user_ids: Sequence[str], deadline: float
-    ) -> Coroutine[None, None, HostPartials]:
-        """The host's partials in the order asked; never raises for what the host does. `deadline`: loop time."""
-        last_party, digest, users, keys = self._just_made
-        # Who asks has mostly just looked; keys cost too much to make them twice.
-        if users is not user_ids or party != last_party or digest != handle.artifact.binding_digest:
-            keys = self._keys(party, handle, user_ids)
-        return self._fetch(party, handle, user_ids, keys, deadline)
+    async def find(self, lookup: Lookup) -> None:
+        """Add what the shared level has. Never raises."""
+        rows, size = lookup.missing(), lookup.wanted.row_bytes
+        for row, entry in zip(rows, await self._cache.find([lookup.keys[row] for row in rows]), strict=True):
+            if not isinstance(entry, Miss):
+                lookup.pieces[row] = (_of_size(entry, size), CacheLevel.L3)
 
-    async def _fetch(
-        self, party: str, handle: ModelHandle, user_ids: Sequence[str], keys: list[bytes], deadline: float
-    ) -> HostPartials:
-        peer = self._peers.get(party)
+    async def ask(self, lookup: Lookup, deadline: float) -> None:
+        """Ask the host for what is missing; of those who miss a user at the same time one asks. Afterwards nothing is
+        missing. Never raises for what the host does. `deadline`: loop time."""
+        peer = self._peers.get(lookup.party)
         if peer is None:
-            return self._failed(party, handle, user_ids, PartyStatus.UNREACHABLE, "the settings give it no address")
+            lookup.fail(PartyStatus.UNREACHABLE, _NO_ADDRESS)
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            # Another caller's call may be the one that is waited for, and its deadline may be later, or sooner.
+            async with asyncio.timeout_at(deadline):
+                late = await self._ask(peer, lookup, lookup.missing(), deadline)
+                if late and deadline - loop.time() > _AGAIN_S:
+                    await self._ask(peer, lookup, late, deadline)
+        except TimeoutError:
+            self._take_late(lookup)
+
+    async def _ask(self, peer: Asked, lookup: Lookup, rows: Sequence[int], deadline: float) -> list[int]:
+        """The rows for which another caller's call was waited for, in vain because it had less time."""
+        handle, own = lookup.handle, set[int]()
         refused: list[PeerAnswer] = []
+        lookup.reason = ""
 
         async def load(positions: Sequence[int]) -> Mapping[int, Entry]:
-            asked = [user_ids[position] for position in positions]
-            answer = await peer.infer(handle.id, handle.artifact.binding_digest, asked, handle.wanted[party], deadline)
+            own.update(rows[position] for position in positions)
+            asked = [lookup.user_ids[rows[position]] for position in positions]
+            answer = await peer.infer(handle.id, handle.artifact.binding_digest, asked, lookup.wanted, deadline)
             if answer.reason:
                 refused.append(answer)
             return dict(zip(positions, self._entries(answer), strict=True))
 
-        try:
-            # Another caller's call may be the one that is waited for, and its deadline may be later.
-            async with asyncio.timeout_at(deadline):
-                found = await self._cache.fetch(keys, load)
-        except TimeoutError:
-            return self._late(party, handle, keys)
-        if not refused:
-            return _partials(party, handle.wanted[party], found, "")
-        partials = _partials(party, handle.wanted[party], found, refused[0].reason)
-        return replace(partials, retry_after_s=refused[0].retry_after_s)
+        for row, entry in zip(rows, await self._cache.load([lookup.keys[row] for row in rows], load), strict=True):
+            lookup.pieces[row] = (entry, CacheLevel.NONE)
+            if entry.status is PartyStatus.TIMEOUT:
+                lookup.reason = LATE
+        if refused:
+            lookup.reason, lookup.retry_after_s = refused[0].reason, refused[0].retry_after_s
+        if len(own) == len(rows) or lookup.reason != LATE:
+            return []
+        return [row for row in rows if row not in own and _is_late(lookup.pieces[row])]
 
-    async def shadow(self, party: str, handle: ModelHandle, user_ids: Sequence[str], deadline: float) -> HostPartials:
-        """As `fetch`, for a version that answers nobody. Nothing is kept, and no answer waits for the same call: the
-        host may refuse it."""
-        known = self.cached(party, handle, user_ids)
-        if known is not None:
-            return known
-        peer = self._peers.get(party)
+    async def ask_aside(self, lookup: Lookup, deadline: float) -> None:
+        """As `ask`, for a version that answers nobody. Nothing is kept, and no answer waits for the same call: the host
+        may refuse it."""
+        peer, handle, rows = self._peers.get(lookup.party), lookup.handle, lookup.missing()
         if peer is None:
-            return self._failed(party, handle, user_ids, PartyStatus.UNREACHABLE, "the settings give it no address")
-        wanted, digest = handle.wanted[party], handle.artifact.binding_digest
-        answer = await peer.infer(handle.id, digest, user_ids, wanted, deadline, Purpose.SHADOW)
-        levels = [CacheLevel.NONE] * len(user_ids)
-        return HostPartials(party, answer.values, answer.statuses, levels, answer.reason)
+            lookup.fail(PartyStatus.UNREACHABLE, _NO_ADDRESS)
+            return
+        users, digest = [lookup.user_ids[row] for row in rows], handle.artifact.binding_digest
+        answer = await peer.infer(handle.id, digest, users, lookup.wanted, deadline, Purpose.SHADOW)
+        for row, entry in zip(rows, self._entries(answer), strict=True):
+            lookup.pieces[row] = (entry, CacheLevel.NONE)
+        lookup.reason = answer.reason
 
     async def warm(
         self, party: str, handle: ModelHandle, user_ids: Sequence[str], deadline: float, dry_run: bool
     ) -> Warmed:
         """Fill the levels with what they lack, by a call of its own: no request is to fail because a host refused a
         warm-up. A dry run only looks. Never raises for what the host does."""
-        keys = self._keys(party, handle, user_ids)
-        found = await self._cache.find(keys)
-        rows: list[PartyStatus | None] = [None if isinstance(entry, Miss) else entry.status for entry in found]
-        missing = [row for row, entry in enumerate(found) if isinstance(entry, Miss)]
+        lookup = self._looked(party, handle, user_ids, self._cache.look)
+        await self.find(lookup)
+        rows = [None if piece is None else piece[0].status for piece in lookup.pieces]
+        missing, keys = lookup.missing(), lookup.keys
         peer = self._peers.get(party)
         if dry_run or not missing:
             return Warmed(rows, missing, "")
         if peer is None:
             unreachable = [PartyStatus.UNREACHABLE if one is None else one for one in rows]
-            return Warmed(unreachable, missing, "the settings give it no address")
+            return Warmed(unreachable, missing, _NO_ADDRESS)
         asked = [user_ids[row] for row in missing]
         spec, digest = handle.wanted[party], handle.artifact.binding_digest
         answer = await peer.infer(handle.id, digest, asked, spec, deadline, Purpose.WARMUP)
@@ -142,21 +149,29 @@ class RemotePartials:
 
     async def stale(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> HostPartials:
         """What any level has, fresh or not; UNREACHABLE where none has anything. Nobody is asked."""
-        found = await self._cache.find_stale(self._keys(party, handle, user_ids))
-        absent = (Entry(PartyStatus.UNREACHABLE, 0.0, 0.0, b""), CacheLevel.NONE)
-        return _partials(party, handle.wanted[party], [one or absent for one in found], "")
+        keys, size = self._keys(party, handle, user_ids), handle.wanted[party].row_bytes
+        pieces: list[Piece | None] = [
+            None if isinstance(entry, Miss) else (_of_size(entry, size), CacheLevel.L3 if shared else CacheLevel.L2)
+            for entry, shared in await self._cache.find_stale(keys)
+        ]
+        lookup = Lookup(party, handle, user_ids, keys, pieces)
+        lookup.fail(PartyStatus.UNREACHABLE, "")
+        return lookup.partials()
 
-    def _late(self, party: str, handle: ModelHandle, keys: Sequence[bytes]) -> HostPartials:
+    def _take_late(self, lookup: Lookup) -> None:
         """What arrived in time; the other rows are TIMEOUT."""
-        late = (Entry(PartyStatus.TIMEOUT, 0.0, 0.0, b""), CacheLevel.NONE)
-        found = [late if isinstance(entry, Miss) else (entry, CacheLevel.L2) for entry in self._cache.look(keys)]
-        return _partials(party, handle.wanted[party], found, LATE)
+        rows = [row for row, piece in enumerate(lookup.pieces) if piece is None or _is_late(piece)]
+        for row, entry in zip(rows, self._cache.look([lookup.keys[row] for row in rows]), strict=True):
+            if not isinstance(entry, Miss):
+                lookup.pieces[row] = (entry, CacheLevel.L2)
+        lookup.fail(PartyStatus.TIMEOUT, LATE)
 
-    def _failed(
-        self, party: str, handle: ModelHandle, user_ids: Sequence[str], status: PartyStatus, reason: str
-    ) -> HostPartials:
-        failed = (Entry(status, 0.0, 0.0, b""), CacheLevel.NONE)
-        return _partials(party, handle.wanted[party], [failed] * len(user_ids), reason)
+    def _looked(self, party: str, handle: ModelHandle, user_ids: Sequence[str], look: Look) -> Lookup:
+        keys = self._keys(party, handle, user_ids)
+        pieces: list[Piece | None] = [
+            None if isinstance(entry, Miss) else (entry, CacheLevel.L2) for entry in look(keys)
+        ]
+        return Lookup(party, handle, user_ids, keys, pieces)
 
     def _keys(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> list[bytes]:
         return list(map(self._maker(party, handle).key, user_ids))
@@ -172,25 +187,28 @@ class RemotePartials:
         return maker
 
     def _entries(self, answer: PeerAnswer) -> list[Entry]:
-        now_s = self._clock()
-        return [self._entry(status, answer, row, now_s) for row, status in enumerate(answer.statuses)]
+        """One for each row. A failure is an entry that nobody keeps: it only reaches those who wait for it."""
+        now_s, settings = self._clock(), self._settings
+        raw, size = answer.values.tobytes(), answer.values.itemsize * answer.values.shape[1]
+        entries = []
+        for row, status in enumerate(answer.statuses):
+            if status not in KEPT:
+                entries.append(Entry(status, 0.0, 0.0, b""))
+                continue
+            found = status is PartyStatus.OK
+            ttl_s = settings.shared_ttl_s if found else settings.not_found_ttl_s
+            if answer.max_age_ms is not None:
+                ttl_s = min(ttl_s, answer.max_age_ms[row] / 1_000)
+            stale_s = settings.stale_s if found and ttl_s else 0.0
+            payload = raw[row * size : (row + 1) * size] if found else b""
+            entries.append(Entry(status, now_s + ttl_s, now_s + ttl_s + stale_s, payload))
+        return entries
 
-    def _entry(self, status: PartyStatus, answer: PeerAnswer, row: int, now_s: float) -> Entry:
-        """A failure is an entry that nobody keeps: it only reaches those who wait for it."""
-        if status not in KEPT:
-            return Entry(status, 0.0, 0.0, b"")
-        ttl_s = self._settings.shared_ttl_s if status is PartyStatus.OK else self._settings.not_found_ttl_s
-        if answer.max_age_ms is not None:
-            ttl_s = min(ttl_s, answer.max_age_ms[row] / 1_000)
-        payload = answer.values[row].tobytes() if status is PartyStatus.OK else b""
-        stale_s = self._settings.stale_s if status is PartyStatus.OK and ttl_s else 0.0
-        return Entry(status, now_s + ttl_s, now_s + ttl_s + stale_s, payload)
+
+def _is_late(piece: Piece | None) -> bool:
+    return piece is not None and piece[0].status is PartyStatus.TIMEOUT
 
 
-def _partials(party: str, wanted: PartialSpec, found: Sequence[tuple[Entry, CacheLevel]], reason: str) -> HostPartials:
-    blank, size = wanted.blank(1).tobytes(), wanted.row_bytes
-    # The shared level is outside this process: an entry of another width is no partial of this model.
-    found = [(_NO_PARTIAL, level) if len(entry.payload) not in {0, size} else (entry, level) for entry, level in found]
-    values = wanted.unpack(b"".join(entry.payload or blank for entry, _ in found), len(found))
-    statuses = [entry.status for entry, _ in found]
-    return HostPartials(party, values, statuses, [level for _, level in found], reason)
+def _of_size(entry: Entry, size: int) -> Entry:
+    """The shared level is outside this process: an entry of another width is no partial of this model."""
+    return _NO_PARTIAL if len(entry.payload) not in {0, size} else entry

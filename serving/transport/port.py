@@ -50,6 +50,8 @@ class Call(Protocol):
 
 
 BytesHandler = Callable[[bytes, Call], bytes | Awaitable[bytes]]
+"""From a serialised request to the reply: at once, or later. A future costs less than a coroutine, which needs a task;
+either is cancelled when the call ends early."""
 
 
 class Interceptor(Protocol):

@@ -244,15 +244,29 @@ class BytesCall(ServerCall):
             return
         if isinstance(reply, bytes):
             self.succeed(reply)
+            return
+        self._reply = reply
+        if isinstance(reply, asyncio.Future):  # nothing runs for it here: no task is needed to wait
+            reply.add_done_callback(self._replied)
         else:
-            self._reply = reply
             self.start(self._later(reply))
 
     def _stop(self) -> None:
         super()._stop()
         reply = self._reply
-        if self.task is not None and isinstance(reply, Coroutine):  # a task that never began leaves it unawaited
+        if isinstance(reply, asyncio.Future):
+            reply.cancel()
+        elif self.task is not None and isinstance(reply, Coroutine):  # a task that never began leaves it unawaited
             self.task.add_done_callback(lambda _: reply.close())
+
+    def _replied(self, reply: asyncio.Future[bytes]) -> None:
+        self._reply = None
+        if reply.cancelled():
+            self.fail(RpcError(Code.CANCELLED, "cancelled"))
+        elif (error := reply.exception()) is not None:
+            self.fail(verdict(error))
+        else:
+            self.succeed(reply.result())
 
     async def _later(self, reply: Awaitable[bytes]) -> None:
         try:

@@ -1,11 +1,22 @@
+from contextlib import contextmanager
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.errors import LimitError
-from serving.limits import MAX_NAMES, Limiter
+from serving.limits import MAX_NAMES, Limiter, leave
 from serving.settings import Limits, RateLimit
 from tests.clock import Clock
+
+
+@contextmanager
+def entered(made, service, caller):
+    gates = made.enter(service, caller)
+    try:
+        yield
+    finally:
+        leave(gates)
 
 
 def limiter(clock=None, **limits):
@@ -56,12 +67,12 @@ def test_no_more_than_the_rate_allows(steps, per_s, burst):
 
 def test_calls_at_once_are_counted_until_they_end():
     made = limiter(callers={"default": RateLimit(concurrent=2)})
-    with made.running("s", "a"), made.running("s", "a"):
-        with pytest.raises(LimitError, match="caller 'a' is limited to 2 calls at once"), made.running("s", "a"):
+    with entered(made, "s", "a"), entered(made, "s", "a"):
+        with pytest.raises(LimitError, match="caller 'a' is limited to 2 calls at once"), entered(made, "s", "a"):
             pass
-        with made.running("s", "b"):
+        with entered(made, "s", "b"):
             pass
-    with made.running("s", "a"):
+    with entered(made, "s", "a"):
         pass
 
 
@@ -77,12 +88,10 @@ def test_names_not_listed_are_counted_apart():
 
 def test_a_model_has_a_limit_of_its_own():
     made = limiter(models={"m": RateLimit(per_s=5, burst=1)})
-    with made.model("m", 1):
-        pass
-    with pytest.raises(LimitError, match="model 'm'"), made.model("m", 1):
-        pass
-    with made.model("other", 1000):
-        pass
+    leave(made.enter_model("m", 1))
+    with pytest.raises(LimitError, match="model 'm'"):
+        made.enter_model("m", 1)
+    made.enter_model("other", 1000)
 
 
 def test_callers_cannot_fill_the_memory():
@@ -96,5 +105,5 @@ def test_nothing_is_limited_unless_said():
     made = limiter()
     for _ in range(1000):
         made.take("s", "c", 1000)
-    with made.running("s", "c"), made.model("m", 1000):
-        pass
+    assert not made.enter("s", "c")
+    assert not made.enter_model("m", 1000)

@@ -13,7 +13,7 @@ from serving.pool import ModelPool
 from serving.prefetch import Prefetching, PrefetchOutcome
 from serving.routing import Routes, RouteTable, ServiceRoute, VariantRoute
 from serving.settings import CacheSettings, PeerSettings, Purpose
-from tests.unit.serving.peers.host_party import shop
+from tests.unit.serving.peers.host_party import collected, shop
 
 CACHED, FETCHED, NOT_FOUND, MISSING, FAILED, REFUSED = PrefetchOutcome
 ADDRESS = ("s", "", "")
@@ -53,8 +53,8 @@ async def test_it_fills_both_levels_by_one_call_for_what_is_missing(tmp_path):
         assert await made.outcomes("u2", "u1", "nobody") == [FETCHED, CACHED, NOT_FOUND]
         assert made.host.asked == [["u1", "nobody"], ["u2"]]
         assert len(made.shared) == 3
-        found = made.remote.cached("shop", made.host.handle, ["u1", "u2"])
-        assert found.levels == [CacheLevel.L2, CacheLevel.L2]
+        found = made.remote.look("shop", made.host.handle, ["u1", "u2"])
+        assert found.partials().levels == [CacheLevel.L2, CacheLevel.L2]
 
 
 async def test_a_dry_run_asks_nobody(tmp_path):
@@ -88,10 +88,7 @@ async def test_refused_users_come_with_a_reason_also_when_others_are_answered(tm
 
 async def test_a_refused_warm_up_fails_no_request(tmp_path):
     async with rig(tmp_path, purposes=(Purpose.INFER,)) as made:
-        deadline = asyncio.get_running_loop().time() + 5
-        _, found = await asyncio.gather(
-            made.outcomes("u1"), made.remote.fetch("shop", made.host.handle, ["u1"], deadline)
-        )
+        _, found = await asyncio.gather(made.outcomes("u1"), collected(made.remote, made.host, ["u1"]))
         assert found.complete
 
 

@@ -32,7 +32,7 @@ def shown(reading: Reading) -> list[str]:
 async def test_variants() -> None:
     effects = Effects(MemoryFigureStore(), b"s" * 32)
     target = Target(M, APP, "m:1", "credit", 1)
-    made = [effects.answered(target, np.array([[score]]), 0.5, attributed=True)[0] for score in (-0.25, 3.1)]
+    made = [effects.answered(target, np.array([[score]]), [0.5], attributed=True)[0] for score in (-0.25, 3.1)]
     await effects.feedback([(made[0], 0.0), (made[1], 1.0)])
     assert shown(partial(figure_metrics, effects)) == []
     await effects.figures()

@@ -119,7 +119,7 @@ async def test_a_repeated_case_runs_none(world: World) -> None:
 
 
 async def test_a_caller_who_names_the_version_meets_none(world: World) -> None:
-    await world.pipeline.predict(replace(request("u1"), service="", model="m", version="1"), None)
+    await world.pipeline.predict(request("u1", service="", model="m", version="1"), None)
     assert not world.pipeline.shadows.running
 
 

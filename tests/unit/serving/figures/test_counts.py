@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,8 +21,8 @@ def test_subjects_are_kept_as_text() -> None:
 def test_one_by_one_and_in_batches_come_to_the_same(answers: list[tuple[float, float]]) -> None:
     single, batched = Tally(), Tally()
     for score, seconds in answers:
-        single.answer(score, seconds)
-        batched.answers(np.array([score]), seconds)
+        single.answers([score], [seconds])
+    batched.answers(*zip(*answers, strict=True))
     one, many = single.take(), batched.take()
     total = sum(seconds for _, seconds in answers)
     assert read(SUBJECT, one).seconds_mean == pytest.approx(total / len(answers), abs=1e-6)
@@ -41,16 +40,16 @@ def test_one_by_one_and_in_batches_come_to_the_same(answers: list[tuple[float, f
 def test_what_is_put_aside_is_bounded_and_counted() -> None:
     tally = Tally()
     for number in range(3 * PUT_ASIDE + 5):
-        tally.answer(number / 10_000, 0.001)
+        tally.answers([number / 10_000], [0.001])
     assert read(SUBJECT, tally.take()).answers == 3 * PUT_ASIDE + 5
     assert tally.take() == {}
 
 
 def test_what_could_not_be_kept_is_given_back() -> None:
     tally = Tally()
-    tally.answer(0.5, 0.001)
+    tally.answers([0.5], [0.001])
     taken = tally.take()
-    tally.answer(0.5, 0.001)
+    tally.answers([0.5], [0.001])
     tally.give_back(taken)
     assert read(SUBJECT, tally.take()).answers == 2
 

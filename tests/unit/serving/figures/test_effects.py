@@ -40,7 +40,7 @@ def effects(clock: Clock, store: MemoryFigureStore | None = None) -> Effects:
 
 
 def answer(one: Effects, score: float, target: Target = TARGET) -> bytes:
-    [made] = one.answered(target, np.array([[score]]), 0.001, attributed=True)
+    [made] = one.answered(target, np.array([[score]]), [0.001], attributed=True)
     return made
 
 
@@ -105,8 +105,8 @@ async def test_counts_wait_while_the_disk_is_full(clock: Clock, caplog: pytest.L
 
 async def test_a_batch_counts_its_rows_that_have_a_score(clock: Clock) -> None:
     one = effects(clock)
-    assert one.answered(TARGET, np.array([[0.1], [math.nan], [0.9]]), 0.002, attributed=False) == ()
-    made = one.answered(TARGET, np.array([[0.1], [math.nan], [0.9]]), 0.002, attributed=True)
+    assert one.answered(TARGET, np.array([[0.1], [math.nan], [0.9]]), [0.002] * 3, attributed=False) == ()
+    made = one.answered(TARGET, np.array([[0.1], [math.nan], [0.9]]), [0.002] * 3, attributed=True)
     assert (len(set(made)), made[1]) == (3, b"")
     assert [found.answers for found in await one.figures()] == [4]
 

@@ -237,7 +237,8 @@ async def test_a_defect_of_ours_answers_with_a_request_id_only(
 async def test_feedback_and_figures(bank: Party) -> None:
     target = Target(V1, make_app("passthrough"), "m:1", "s", 1)
     made = [
-        bank.effects.answered(target, np.array([[score]]), 0.001, attributed=True)[0] for score in (0.1, 0.4, 0.3, 0.8)
+        bank.effects.answered(target, np.array([[score]]), [0.001], attributed=True)[0]
+        for score in (0.1, 0.4, 0.3, 0.8)
     ]
     outcomes = [wire.Outcome(attribution=one, label=label) for one, label in zip(made, (0, 1, 0, 1), strict=True)]
     junk = wire.Outcome(attribution=b"junk", label=1)

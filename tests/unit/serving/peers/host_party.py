@@ -41,6 +41,8 @@ class Shop:
     handle: ModelHandle
     asked: list[list[str]]
     features: dict[str, Mapping[str, float]]
+    answering_now: asyncio.Event
+    """While it is not set, the host stalls."""
 
 
 def loaded(root: Path, party: str) -> ModelHandle:
@@ -97,10 +99,13 @@ async def shop(
     pool.put(host)
     features = dict(USERS)
     asked: list[list[str]] = []
+    answering_now = asyncio.Event()
+    answering_now.set()
 
     class Listening(MemoryFeatureSource):
         async def lookup(self, user_ids, signature):
             asked.append(list(user_ids))
+            await answering_now.wait()
             return await super().lookup(user_ids, signature)
 
     settings = Settings(
@@ -114,4 +119,13 @@ async def shop(
     side = HostSide(pool, {"default": Listening(features, max_age_s)}, admission)
     door = FederationDoor(side, settings, lambda call: caller)
     async with served(answering(door.infer, RequestFigures().of("tessera.v1", "Infer"))) as (link, port):
-        yield Shop(Peer("shop", link), link, port, guest, asked, features)
+        yield Shop(Peer("shop", link), link, port, guest, asked, features, answering_now)
+
+
+async def collected(remote, host, users, timeout_s=5.0):
+    """The partials of these users, by the steps of a request."""
+    lookup = remote.look("shop", host.handle, users)
+    await remote.find(lookup)
+    if not lookup.is_whole:
+        await remote.ask(lookup, asyncio.get_running_loop().time() + timeout_s)
+    return lookup.partials()

@@ -1,7 +1,5 @@
 """What stands in for a host that fails: over the wire, with both cache levels in memory."""
 
-import asyncio
-
 import numpy as np
 import pytest
 
@@ -12,7 +10,7 @@ from serving.peers.fallback import FAIL, Fallbacks, filled, own_scores, scored
 from serving.peers.remote import RemotePartials
 from serving.settings import CacheSettings, FallbackPolicy, FallbackSettings
 from tests.clock import Clock
-from tests.unit.serving.peers.host_party import partial, shop
+from tests.unit.serving.peers.host_party import collected, partial, shop
 
 OK, NOT_FOUND, TIMEOUT, REJECTED, UNREACHABLE, MISMATCH, INTERNAL = PartyStatus
 NONE, _, L2, L3 = CacheLevel
@@ -35,8 +33,7 @@ class Guest:
         self.remote = RemotePartials("bank", {"shop": self.host.peer}, cache, bytes(32), SETTINGS, self.clock)
 
     async def fetch(self, *users):
-        deadline = asyncio.get_running_loop().time() + 5
-        return await self.remote.fetch("shop", self.host.handle, users, deadline)
+        return await collected(self.remote, self.host, users)
 
     async def degraded(self, fallback, *users):
         found = await self.fetch(*users)

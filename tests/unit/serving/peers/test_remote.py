@@ -9,7 +9,7 @@ from serving.cache.tiered import TieredCache
 from serving.peers.remote import RemotePartials
 from serving.settings import CacheSettings, PeerSettings, Purpose
 from tests.clock import Clock
-from tests.unit.serving.peers.host_party import partial, shop
+from tests.unit.serving.peers.host_party import collected, partial, shop
 
 OK, NOT_FOUND, TIMEOUT, REJECTED, UNREACHABLE, MISMATCH, INTERNAL = PartyStatus
 NONE, _, L2, L3 = CacheLevel
@@ -32,11 +32,16 @@ class Guest:
         self.remote = RemotePartials("bank", {"shop": self.host.peer}, self.cache, bytes(32), SETTINGS, self.clock)
 
     async def fetch(self, *users, timeout_s=5.0):
-        deadline = asyncio.get_running_loop().time() + timeout_s
-        return await self.remote.fetch("shop", self.host.handle, users, deadline)
+        return await collected(self.remote, self.host, users, timeout_s)
 
-    def cached(self, *users):
-        return self.remote.cached("shop", self.host.handle, users)
+    def look(self, *users):
+        return self.remote.look("shop", self.host.handle, users)
+
+    async def shadow(self, *users):
+        lookup = self.look(*users)
+        if not lookup.is_whole:
+            await self.remote.ask_aside(lookup, asyncio.get_running_loop().time() + 5.0)
+        return lookup.partials()
 
 
 @pytest.fixture
@@ -71,13 +76,13 @@ async def test_only_what_is_missing_is_asked_for_in_one_call(guest):
     assert found.values[:, 0].tolist() == [partial("u1"), partial("u2"), 0.0, partial("u2")]
 
 
-async def test_cached_answers_at_once_or_not_at_all(guest):
-    assert guest.cached("u1") is None
+async def test_a_look_finds_what_memory_has(guest):
+    assert guest.look("u1").missing() == [0]
     await guest.fetch("u1", "nobody")
-    found = guest.cached("nobody", "u1")
+    found = guest.look("nobody", "u1").partials()
     assert (found.party, found.statuses, found.levels) == ("shop", [NOT_FOUND, OK], [L2, L2])
     assert found.values.tolist() == [[0.0], [partial("u1")]]
-    assert guest.cached("u1", "u2") is None
+    assert guest.look("u1", "u2").missing() == [1]
 
 
 async def test_memory_forgets_after_its_time_and_the_shared_level_after_its_own(guest):
@@ -155,12 +160,24 @@ async def test_waiting_for_another_callers_call_ends_at_the_own_deadline(guest):
             return {position: Entry(TIMEOUT, 0, 0, b"") for position in positions}
 
         keys = guest.remote._keys("shop", guest.host.handle, ["u1"])
-        first = asyncio.create_task(guest.cache.fetch(keys, never))
+        first = asyncio.create_task(guest.cache.load(keys, never))
         await asyncio.sleep(0)
         found = await guest.fetch("u1", timeout_s=0.05)
         assert (found.statuses, found.reason) == ([TIMEOUT], "no answer within the deadline")
         hanging.set()
         await first
+
+
+async def test_a_call_with_less_time_does_not_take_time_from_those_who_join_it(guest):
+    """The host answers when it is too late for the first; the second asks again."""
+    guest.host.answering_now.clear()
+    hurried = asyncio.create_task(guest.fetch("u1", timeout_s=0.05))
+    await asyncio.sleep(0)
+    patient = asyncio.create_task(guest.fetch("u1", timeout_s=5.0))
+    assert (await hurried).statuses == [TIMEOUT]
+    guest.host.answering_now.set()
+    found = await patient
+    assert (found.statuses, found.reason) == ([OK], "")
 
 
 async def test_an_entry_of_another_width_is_no_partial(guest):
@@ -189,19 +206,17 @@ async def test_a_thousand_callers_for_one_user_make_one_call(guest):
 async def test_a_shadow_says_so_and_leaves_nothing_behind(tmp_path):
     async with shop(tmp_path, allowed=PeerSettings(purposes=(Purpose.SHADOW,))) as host:
         guest = Guest(host, Clock())
-        deadline = asyncio.get_running_loop().time() + 5.0
-        found = await guest.remote.shadow("shop", host.handle, ["u1", "nobody"], deadline)
+        found = await guest.shadow("u1", "nobody")
         assert (found.statuses, found.levels) == ([OK, NOT_FOUND], [NONE, NONE])
         assert found.values.tolist() == [[partial("u1")], [0.0]]
-        assert guest.cached("u1") is None
+        assert not guest.look("u1").is_whole
         assert (await guest.fetch("u1")).statuses == [REJECTED]
 
 
 async def test_a_shadow_that_the_host_refuses_costs_no_answer(guest):
     await guest.fetch("u1")
-    deadline = asyncio.get_running_loop().time() + 5.0
-    refused = await guest.remote.shadow("shop", guest.host.handle, ["u1", "u2"], deadline)
-    assert refused.statuses == [REJECTED, REJECTED]
+    refused = await guest.shadow("u1", "u2")
+    assert (refused.statuses, refused.levels) == ([OK, REJECTED], [L2, NONE])
     assert "shadow calls" in refused.reason
-    assert (await guest.remote.shadow("shop", guest.host.handle, ["u1"], deadline)).levels == [L2]
+    assert (await guest.shadow("u1")).levels == [L2]
     assert (await guest.fetch("u2")).statuses == [OK]

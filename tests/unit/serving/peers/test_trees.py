@@ -19,7 +19,7 @@ from serving.cache.tiered import TieredCache
 from serving.peers.remote import RemotePartials
 from serving.settings import CacheSettings
 from tests import forests
-from tests.unit.serving.peers.host_party import Halves, loaded, shop
+from tests.unit.serving.peers.host_party import Halves, collected, loaded, shop
 
 SETTINGS = CacheSettings()
 SOURCE = random.Random(3)
@@ -53,7 +53,7 @@ async def test_a_guest_walks_with_what_the_host_sent_or_the_cache_kept(tmp_path:
             forests.evaluate(forest, [row, list(FEATURES[user].values())]) for row, user in zip(OWN, USERS, strict=True)
         ]
         for level in (CacheLevel.NONE, CacheLevel.L2):
-            found = await remote.fetch("shop", guest, USERS, soon())
+            found = await collected(remote, host, USERS)
             assert found.levels == [level] * len(USERS)
             scores = guest.merge([own["directions"], found.values])
             assert scores == pytest.approx(np.array(expected), abs=1e-12)
@@ -67,7 +67,7 @@ async def test_an_unknown_user_does_not_disturb_the_others(tmp_path: Path, mix: 
         remote = RemotePartials(
             "bank", {"shop": host.peer}, TieredCache(MemoryTier(9, 60.0), None), bytes(32), SETTINGS
         )
-        found = await remote.fetch("shop", host.handle, ["u0", "nobody"], soon())
+        found = await collected(remote, host, ["u0", "nobody"])
         assert found.statuses == [PartyStatus.OK, PartyStatus.NOT_FOUND]
         own = host.handle.servable.predict(Batch(np.array(OWN[:2]), np.empty((2, 0), dtype=np.object_)))
         [score, _] = host.handle.merge([own["directions"], found.values])
