@@ -13,7 +13,9 @@ from loaders.artifact import Artifact, SelfTest
 from loaders.loader import Loader, LoadError, Servable
 from loaders.signature import Batch, Signature
 
-_CONTRACTS = frozenset({"__init__", "artifact", "catalog", "loader", "merge", "registry", "servables", "signature"})
+_CONTRACTS = frozenset(
+    {"__init__", "artifact", "catalog", "cost", "loader", "merge", "registry", "servables", "signature"}
+)
 
 
 def formats() -> list[str]:

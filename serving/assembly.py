@@ -77,6 +77,7 @@ from serving.telemetry.lag import LoopLag
 from serving.telemetry.logs import follow_level
 from serving.telemetry.requests import RequestFigures
 from serving.telemetry.shared import SharedExposition
+from serving.threads import ModelThreads
 from serving.transport import Channel, ChannelOptions, Server, ServerOptions, channel, server
 from serving.unmanaged import UnmanagedHosts
 from serving.warming import Warming
@@ -91,11 +92,11 @@ async def assemble(settings: Settings) -> Node:
     replicas = await _replicas(settings)
     secret = await asyncio.to_thread(node_secret, settings.cache.secret_file, state_dir)
 
-    pool = ModelPool(settings.limits.pool_max_bytes)
+    limits = settings.limits
+    pool = ModelPool(limits.pool_max_bytes, ModelThreads(limits.model_threads, limits.model_queue))
     reconciler = Reconciler(Path(settings.registry), settings.party, pool)
     keys = await asyncio.to_thread(access_keys, settings.fate)
     peers = await _peers(settings, pool, keys)
-    limits = settings.limits
     publishing = Publishing(replicas, reconciler, pool, peers, limits.load_timeout_s, _unmanaged(settings, peers))
     upkeep = HoldUpkeep(publishing.keep_holds)
 
@@ -136,7 +137,7 @@ async def assemble(settings: Settings) -> Node:
         *(Part(one.start, one.stop) for one in (lag, effects, warming.activity)),
         *(Part(stop=stop) for stop in (cache.close, *(batcher.close for batcher in batchers.values()))),
         *(Part(source.open, source.close) for source in sources.values()),
-        *(Part(stop=stop) for stop in (pipeline.shadows.stop, reconciler.stop, replicas.stop, upkeep.stop)),
+        *(Part(stop=stop) for stop in (pipeline.stop, reconciler.stop, replicas.stop, upkeep.stop)),
     )
 
     async def ready() -> None:

@@ -19,8 +19,6 @@ from serving.routing import Target
 
 T = TypeVar("T")
 
-MAX_TOGETHER = 256
-"""Calls of one row that run as one batch."""
 _STEPS = 4
 """Calls may go together whose remaining times are alike within a factor of 2 ** (1 / _STEPS)."""
 
@@ -87,8 +85,8 @@ class Gathering:
         groups, self._groups = self._groups, {}
         for target, came in groups.values():
             calls = [call for call in came if not call.reply.done()]
-            for first in range(0, len(calls), MAX_TOGETHER):
-                self._start(target, calls[first : first + MAX_TOGETHER])
+            if calls:
+                self._start(target, calls)
 
 
 def together(requests: Sequence[Request]) -> Request:

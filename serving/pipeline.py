@@ -21,10 +21,11 @@ from serving import scoring
 from serving.cache.result import ResultCache
 from serving.cache.tier import MISS
 from serving.calls import Gathering, Waiting
-from serving.errors import DeadlineError, InvalidRequestError, LimitError
+from serving.errors import DeadlineError, InvalidRequestError, LimitError, UnknownNameError
 from serving.limits import Gate, Limiter, leave
 from serving.peers.fallback import FAIL, Fallbacks, filled, own_scores
-from serving.peers.partials import HostPartials, Lookup
+from serving.peers.hosts import Hosts, all_of
+from serving.peers.partials import HostPartials
 from serving.pool import ModelHandle, ModelPool
 from serving.rounds import Round, by_row, interleave, response
 from serving.routing import RouteTable, ServiceRoute, Target
@@ -44,25 +45,6 @@ class Codec(Protocol):
     def decode(self, raw: bytes) -> Request: ...
 
     def encode(self, response: Response, level: CacheLevel) -> bytes: ...
-
-
-class Hosts(Protocol):
-    """Collects the partials of other parties; never raises for what a party does. `deadline` is loop time."""
-
-    def look(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> Lookup:
-        """What is at hand without waiting."""
-
-    async def find(self, lookup: Lookup) -> None:
-        """Add what other replicas know."""
-
-    async def ask(self, lookup: Lookup, deadline: float) -> None:
-        """Ask the party for the rest; afterwards nothing is missing."""
-
-    async def ask_aside(self, lookup: Lookup, deadline: float) -> None:
-        """The same for a version that answers nobody; no answer ever waits for it."""
-
-    async def stale(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> HostPartials:
-        """What was kept, fresh or not; nobody is asked."""
 
 
 class Counting(Comparing, Protocol):
@@ -138,6 +120,11 @@ class Pipeline:
     def predict(self, request: Request, remaining_s: float | None) -> asyncio.Future[Response]:
         """Answer all rows. Users of one call may meet different variants; each variant's rows run as one batch."""
         return self._begin(request, remaining_s, _itself, ())
+
+    async def stop(self) -> None:
+        """What answers nobody ends, and nothing is computed any more."""
+        await self.shadows.stop()
+        await self._pool.threads.stop()
 
     def _encoded(self, codec: Codec, raw: bytes, request: Request, epoch: int, response: Response) -> bytes:
         if request.case_id and response.complete:
@@ -227,12 +214,19 @@ class Pipeline:
 
     def _start(self, target: Target, calls: Sequence[Waiting[Any]]) -> None:
         try:
-            round_ = self._prepared(target, self._pool.acquire(target.model), calls)
-        except Exception as error:  # noqa: BLE001 - the callers are told, whatever went wrong
+            handle = self._pool.acquire(target.model)
+        except UnknownNameError as error:
             for call in calls:
                 call.fail(error)
             return
-        if round_ is None:
+        for first in range(0, len(calls), handle.together):
+            round_ = self._prepared(target, handle, calls[first : first + handle.together])
+            if round_ is not None:
+                self._go(round_)
+
+    def _go(self, round_: Round) -> None:
+        if round_.handle.is_long(len(round_.users)):
+            self._spawn(round_, self._take_long(round_))
             return
         whole, rest = round_.parted()
         if whole is not None:
@@ -287,7 +281,7 @@ class Pipeline:
 
     async def _collect(self, round_: Round) -> None:
         """Calls go on as soon as they have all that they need."""
-        await _all([self._hosts.find(lookup) for lookup in round_.lookups if not lookup.is_whole])
+        await all_of([self._hosts.find(lookup) for lookup in round_.lookups if not lookup.is_whole])
         whole, rest = round_.parted()
         if whole is not None:
             self._finish(whole)
@@ -297,9 +291,26 @@ class Pipeline:
                 self._spawn(other, self._ask(other))
             await self._ask(first)
 
+    async def _take_long(self, round_: Round) -> None:
+        """The local half runs on a thread while the hosts answer."""
+        local = self._pool.threads.run(round_.handle.servable, round_.batch)
+        try:
+            await all_of([self._hosts.find(lookup) for lookup in round_.lookups if not lookup.is_whole])
+            await self._askall_of(round_)
+            round_.outputs = await local
+        finally:
+            local.cancel()
+        await self._conclude(round_)
+
     async def _ask(self, round_: Round) -> None:
+        await self._askall_of(round_)
+        await self._conclude(round_)
+
+    async def _askall_of(self, round_: Round) -> None:
         deadline = round_.deadline
-        await _all([self._hosts.ask(lookup, deadline) for lookup in round_.lookups if not lookup.is_whole])
+        await all_of([self._hosts.ask(lookup, deadline) for lookup in round_.lookups if not lookup.is_whole])
+
+    async def _conclude(self, round_: Round) -> None:
         remote = round_.partials()
         if all(part.complete for part in remote):
             self._finish(round_, remote)
@@ -309,6 +320,7 @@ class Pipeline:
         if len(round_.calls) == 1:
             self._finish(round_, remote, fallback)
             return
+        round_.run()
         for place in range(len(round_.calls)):
             self._finish(round_.take([place]), [part.row(place) for part in remote], fallback)
 
@@ -350,18 +362,12 @@ class Pipeline:
             if round_ is None:
                 return _itself(await call.reply)
             aside = [self._hosts.ask_aside(lookup, deadline) for lookup in round_.lookups if not lookup.is_whole]
-            await _all(aside)
+            await all_of(aside)
+            if handle.is_long(request.rows):
+                round_.outputs = await self._pool.threads.run(handle.servable, round_.batch)
             remote = round_.partials()
             return response(target, round_.result(remote, FAIL), remote, ())
 
 
 def _itself(response: Response) -> Response:
     return response
-
-
-async def _all(steps: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """At the same time; a single one without a task."""
-    if len(steps) == 1:
-        await steps[0]
-    elif steps:
-        await asyncio.gather(*steps)

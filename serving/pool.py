@@ -10,9 +10,11 @@ from types import TracebackType
 import msgspec
 
 from loaders.artifact import Artifact
+from loaders.cost import Cost
 from loaders.loader import PartialSpec, Servable
 from loaders.merge import MergeRule
 from serving.errors import ConflictError, LimitError, UnknownNameError
+from serving.threads import ModelThreads
 
 
 class ModelId(msgspec.Struct, frozen=True, order=True, cache_hash=True):
@@ -26,13 +28,34 @@ class ModelId(msgspec.Struct, frozen=True, order=True, cache_hash=True):
         return f"{self.model}/{self.version}"
 
 
+LONG_S = 300e-6
+"""What takes longer than this does not run on the event loop."""
+MAX_TOGETHER = 256
+UNMEASURED = Cost()
+
+
 class ModelHandle:
     """One loaded half. Pinned from `with` to its end; unload waits for that. `hosts` are the parties to ask, in the
-    order of the binding, `wanted` what each is to send; a host's own half asks nobody."""
+    order of the binding, `wanted` what each is to send; a host's own half asks nobody. `together`: calls of one row
+    that run as one batch without any taking much longer than alone."""
 
-    __slots__ = ("_idle", "_pins", "artifact", "bytes", "hosts", "id", "merge", "servable", "wanted")
+    __slots__ = (
+        "_cost",
+        "_idle",
+        "_pins",
+        "artifact",
+        "bytes",
+        "hosts",
+        "id",
+        "merge",
+        "servable",
+        "together",
+        "wanted",
+    )
 
-    def __init__(self, artifact: Artifact, servable: Servable, merge: MergeRule, bytes_: int) -> None:
+    def __init__(
+        self, artifact: Artifact, servable: Servable, merge: MergeRule, bytes_: int, cost: Cost = UNMEASURED
+    ) -> None:
         manifest = artifact.manifest
         self.id = ModelId(manifest.model, manifest.version)
         self.artifact = artifact
@@ -44,8 +67,14 @@ class ModelHandle:
         self.wanted: Mapping[str, PartialSpec] = {
             party: servable.wanted(place) for place, party in enumerate(self.hosts)
         }
+        self.together = cost.most(max(LONG_S, 2 * cost.of(1)), MAX_TOGETHER)
+        self._cost = cost
         self._pins = 0
         self._idle: asyncio.Event | None = None
+
+    def is_long(self, rows: int) -> bool:
+        """Whether a batch would keep the event loop too long."""
+        return self._cost.of(rows) > LONG_S
 
     def __enter__(self) -> ModelHandle:
         self._pins += 1
@@ -72,9 +101,11 @@ class ModelHandle:
 
 
 class ModelPool:
-    """Look-ups go through an immutable map that writers replace in one assignment. Bounded in bytes."""
+    """Look-ups go through an immutable map that writers replace in one assignment. Bounded in bytes. `threads` run
+    halves that take long."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, threads: ModelThreads | None = None) -> None:
+        self.threads = threads or ModelThreads()
         self._max_bytes = max_bytes
         self._loaded: Mapping[ModelId, ModelHandle] = {}
         self._reserved: dict[ModelId, int] = {}

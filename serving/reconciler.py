@@ -10,6 +10,7 @@ from pathlib import Path
 
 from loaders.artifact import ArtifactError, MissingHalfError
 from loaders.catalog import load_servable, loader_for
+from loaders.cost import measured
 from loaders.loader import Loader, LoadError
 from loaders.merge import merge_rule
 from loaders.registry import find_half, open_half
@@ -118,7 +119,8 @@ class Reconciler:
             with self._pool.reserve(model, loader.estimate()):
                 servable = await asyncio.to_thread(load_servable, loader)
                 rule = merge_rule(loader.artifact.manifest.merge, servable)
-                self._pool.put(ModelHandle(loader.artifact, servable, rule, loader.estimate()))
+                cost = await asyncio.to_thread(measured, servable)
+                self._pool.put(ModelHandle(loader.artifact, servable, rule, loader.estimate(), cost))
         except REFUSALS as error:
             logger.warning("model %s does not load: %s", model, error)
             self._enter(model, ModelState.FAILED, public_reason(error))

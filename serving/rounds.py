@@ -94,8 +94,16 @@ class Round:
 
     def result(self, remote: Sequence[HostPartials], fallback: FallbackSettings) -> Result:
         """What is answered, once the hosts' parts are there."""
-        outputs = self.handle.servable.predict(self.batch) if self.outputs is None else self.outputs
-        return scoring.result(self.target.app, self.request, self.handle, (self.batch, outputs), remote, fallback)
+        if not all(part.complete for part in remote):
+            scoring.refuse_failed(remote)  # before anything is computed for nothing
+        local = (self.batch, self.run())
+        return scoring.result(self.target.app, self.request, self.handle, local, remote, fallback)
+
+    def run(self) -> Outputs:
+        """The local half, if it did not run."""
+        if self.outputs is None:
+            self.outputs = self.handle.servable.predict(self.batch)
+        return self.outputs
 
 
 _NOTHING = Batch(np.empty((0, 0)), np.empty((0, 0), dtype=np.object_))

@@ -38,8 +38,6 @@ def result(
     """`local`: what the local half was given and what it gave. The score of a row that lacks a party is NaN."""
     batch, outputs = local
     complete = all(part.complete for part in remote)
-    if not complete:
-        refuse_failed(remote)
     signature = handle.servable.signature
     score, *further = (spec.name for spec in signature.outputs)
     merged = scored(fallback, _merge(handle, outputs[score], remote), remote)
