@@ -60,7 +60,7 @@ def tier_1000_writes() -> Callable[[], None]:
     tier = RedisTier(_server(), 10.0)
 
     async def step() -> None:
-        await tier.put_many(ENTRIES)
+        tier.put_many(ENTRIES)
         await tier.flush()
 
     return _stepping(step)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -89,13 +89,13 @@ class Replica:
             return CacheLevel.L2
         if await self._remote.find(key) != [MISS]:
             return CacheLevel.L3
-        await self._remote.load(key, self._load)
+        await self._remote.load(key, self._load, list)
         return CacheLevel.NONE
 
-    async def _load(self, positions: Sequence[int]) -> Mapping[int, Entry]:
+    async def _load(self, positions: Sequence[int]) -> list[Entry]:
         self.loads += len(positions)
         end = self._clock() + self._ttl_s
-        return {position: Entry(PartyStatus.OK, end, end, _PARTIAL) for position in positions}
+        return [Entry(PartyStatus.OK, end, end, _PARTIAL) for _ in positions]
 
 
 async def replay(habits: Habits, levels: Levels) -> Point:

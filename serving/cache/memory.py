@@ -66,7 +66,7 @@ class MemoryTier(CacheTier):
     async def get_many(self, keys: Sequence[bytes]) -> list[Found]:
         return [self.get(key) for key in keys]
 
-    async def put_many(self, entries: Mapping[bytes, Entry]) -> None:
+    def put_many(self, entries: Mapping[bytes, Entry]) -> None:
         for key, entry in entries.items():
             self.put(key, entry)
 

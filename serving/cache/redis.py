@@ -23,6 +23,8 @@ from serving.cache.tier import MISS, CacheTier, Entry, Found, Miss
 
 WRITE_TIMEOUT_S = 1.0
 """For one batch of writes: nobody waits for it."""
+COLLECT_S = 0.001
+"""How long writes wait for company. The answers that they come from leave meanwhile."""
 PIPELINE = 64
 """Entries after which what is waiting makes another round trip: to pack so many keeps the event loop for 0.2 ms."""
 QUEUE_ENTRIES = 20_000
@@ -50,6 +52,7 @@ class RedisTier(CacheTier):
         self._circuit = Circuit("the shared cache", monotonic)
         self._waiting: deque[Writes | asyncio.Future[None]] = deque()
         self._writer: asyncio.Task[None] | None = None
+        self._due: asyncio.TimerHandle | None = None
         self._waiting_entries = 0
         self.counts = Counts()
 
@@ -66,7 +69,7 @@ class RedisTier(CacheTier):
         self.counts.hits += hits
         return found
 
-    async def put_many(self, entries: Mapping[bytes, Entry]) -> None:
+    def put_many(self, entries: Mapping[bytes, Entry]) -> None:
         """In pieces: the event loop gets its turn between two."""
         left = iter(entries.items())
         while piece := dict(islice(left, PIPELINE)):
@@ -86,13 +89,16 @@ class RedisTier(CacheTier):
 
     async def flush(self) -> None:
         """Returns when everything put so far is written or given up, whatever is put meanwhile."""
-        if self._writer is not None and not self._writer.done():
+        if self._waiting or self._is_writing:
             reached = asyncio.get_running_loop().create_future()
             self._waiting.append(reached)
+            self._begin_writing()
             await reached
 
     async def close(self) -> None:
         """Waits a moment for what is still to be written."""
+        if self._waiting:
+            self._begin_writing()
         if self._writer is not None:
             _, late = await asyncio.wait({self._writer}, timeout=WRITE_TIMEOUT_S)
             for writer in late:
@@ -107,7 +113,18 @@ class RedisTier(CacheTier):
         while self._waiting and self._waiting_entries > QUEUE_ENTRIES:
             self._give_up()
         self._waiting.append(writes)
-        if self._writer is None or self._writer.done():
+        if not self._is_writing and self._due is None:
+            self._due = asyncio.get_running_loop().call_later(COLLECT_S, self._begin_writing)
+
+    @property
+    def _is_writing(self) -> bool:
+        return self._writer is not None and not self._writer.done()
+
+    def _begin_writing(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        if not self._is_writing:
             self._writer = asyncio.create_task(self._write())
 
     def _give_up(self) -> None:

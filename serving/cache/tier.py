@@ -46,8 +46,8 @@ class CacheTier(ABC):
         """One answer per key, in order. Never raises: a tier that is down answers MISS and counts it."""
 
     @abstractmethod
-    async def put_many(self, entries: Mapping[bytes, Entry]) -> None:
-        """Store; entries past `stale_until` are ignored. Never raises."""
+    def put_many(self, entries: Mapping[bytes, Entry]) -> None:
+        """Store, sooner or later: nobody waits for it. Entries past `stale_until` are ignored. Never raises."""
 
     @abstractmethod
     async def drop_many(self, keys: Sequence[bytes]) -> None:

@@ -8,30 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from serving.cache.memory import MemoryTier
 from serving.cache.tier import MISS, CacheTier, Entry, Found, Miss
 
-Load = Callable[[Sequence[int]], Awaitable[Mapping[int, Entry]]]
-"""Fetches the entries at these positions of a batch. Those with `stale_until` in the past are not to be kept."""
+A = TypeVar("A")
+
+Load = Callable[[Sequence[int]], Awaitable[A]]
+"""Asks for the entries at these positions of a batch."""
+Unpack = Callable[[A], Sequence[Entry]]
+"""From the answer to the entries, in the order asked. Those with `stale_until` in the past are not to be kept."""
 
 
 class _Flight:
-    """A load on its way. `waiting`: callers that have not left."""
+    """A load on its way. `landed` has its entries; `waiting`: callers that have not left."""
 
-    __slots__ = ("keys", "task", "waiting")
+    __slots__ = ("asked", "keys", "landed", "waiting")
 
-    def __init__(self, keys: Collection[bytes], load: Coroutine[Any, Any, dict[bytes, Entry]]) -> None:
+    def __init__(self, keys: Sequence[bytes], asked: asyncio.Future[Any]) -> None:
         self.keys = keys
-        self.task = asyncio.create_task(load)
+        self.asked = asked
+        self.landed: asyncio.Future[dict[bytes, Entry]] = asked.get_loop().create_future()
         self.waiting = 0
-
-    def entry(self, key: bytes) -> Entry:
-        """Once it has landed. Raises what the load raised."""
-        return self.task.result()[key]
 
 
 class TieredCache:
@@ -71,7 +72,7 @@ class TieredCache:
                 found = found | other.result()
         return [found.get(key, MISS) for key in keys]
 
-    async def load(self, keys: Sequence[bytes], load: Load) -> list[Entry]:
+    async def load(self, keys: Sequence[bytes], load: Load[A], unpack: Unpack[A]) -> list[Entry]:
         """One entry per key. Raises what `load` raises."""
         found = self.look(keys)  # it may have come since the caller looked
         missing: dict[bytes, int] = {}
@@ -79,14 +80,14 @@ class TieredCache:
             if found[position] is MISS and key not in self._flying:
                 missing.setdefault(key, position)
         if missing:
-            # Its own task: the first caller may be cancelled while others wait for the same keys.
-            flight = _Flight(missing, self._fly(missing, load))
-            flight.task.add_done_callback(partial(self._forget, flight))
+            # A future of its own: the first caller may be cancelled while others wait for the same keys.
+            flight = _Flight(list(missing), asyncio.ensure_future(load(list(missing.values()))))
             self._flying.update(dict.fromkeys(missing, flight))
+            flight.asked.add_done_callback(partial(self._land, flight, unpack))
         flights = {key: self._flying[key] for key, entry in zip(keys, found, strict=True) if entry is MISS}
         await self._landed(set(flights.values()))
         return [
-            flights[key].entry(key) if isinstance(entry, Miss) else entry
+            flights[key].landed.result()[key] if isinstance(entry, Miss) else entry
             for key, entry in zip(keys, found, strict=True)
         ]
 
@@ -100,21 +101,21 @@ class TieredCache:
                 found[place] = (entry, True)
         return found
 
-    async def keep(self, loaded: Mapping[bytes, Entry]) -> None:
+    def keep(self, loaded: Mapping[bytes, Entry]) -> None:
         """Store in all levels what was loaded."""
         now_s = self._clock()
         kept = {key: entry for key, entry in loaded.items() if entry.stale_until > now_s}
-        await self._memory.put_many(kept)
+        self._memory.put_many(kept)
         if self._shared is not None:
-            await self._shared.put_many(kept)
+            self._shared.put_many(kept)
 
     async def close(self) -> None:
         """Loads still running are cancelled, and so are those who wait for them."""
-        flights = {flight.task for flight in self._flying.values()}
+        flights = set(self._flying.values())
         for flight in flights:
-            flight.cancel()
+            flight.asked.cancel()
         if flights:
-            await asyncio.wait(flights)
+            await asyncio.wait([flight.landed for flight in flights])
         await self._memory.close()
         if self._shared is not None:
             await self._shared.close()
@@ -127,37 +128,44 @@ class TieredCache:
             now_s = self._clock()
             answers = zip(keys, await shared.get_many(keys), strict=True)
             found.update((key, one) for key, one in answers if not isinstance(one, Miss) and one.fresh_until > now_s)
-            await self._memory.put_many(found)
+            self._memory.put_many(found)
         finally:
             for key in keys:
                 del self._asked[key]
             answer.set_result(found)
         return found
 
-    async def _fly(self, missing: Mapping[bytes, int], load: Load) -> dict[bytes, Entry]:
-        loaded = await load(list(missing.values()))
-        entries = {key: loaded[position] for key, position in missing.items()}
-        await self.keep(entries)
-        return entries
+    def _land(self, flight: _Flight, unpack: Unpack[Any], asked: asyncio.Future[Any]) -> None:
+        self._forget(flight)
+        if asked.cancelled():
+            flight.landed.cancel()
+            return
+        try:
+            entries = dict(zip(flight.keys, unpack(asked.result()), strict=True))
+        except Exception as error:  # noqa: BLE001 - those who wait are told
+            flight.landed.set_exception(error)
+            flight.landed.exception()  # nobody may wait any more
+        else:
+            self.keep(entries)
+            flight.landed.set_result(entries)
 
     async def _landed(self, flights: set[_Flight]) -> None:
-        if not flights:
-            return
         for flight in flights:
             flight.waiting += 1
         try:
-            await asyncio.wait([flight.task for flight in flights])
+            if len(flights) == 1:
+                await asyncio.shield(next(iter(flights)).landed)
+            elif flights:
+                await asyncio.wait([flight.landed for flight in flights])
         finally:
             for flight in flights:
                 flight.waiting -= 1
-                if not flight.waiting and not flight.task.done():
+                if not flight.waiting and not flight.asked.done():
                     self._forget(flight)
-                    flight.task.cancel()
+                    flight.asked.cancel()
 
-    def _forget(self, flight: _Flight, task: asyncio.Task[dict[bytes, Entry]] | None = None) -> None:
-        """Who misses its keys from now on loads again. An error has been told to those who waited."""
-        if task is not None and not task.cancelled():
-            task.exception()
+    def _forget(self, flight: _Flight) -> None:
+        """Who misses its keys from now on loads again."""
         for key in flight.keys:
             if self._flying.get(key) is flight:
                 del self._flying[key]

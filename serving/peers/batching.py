@@ -94,7 +94,7 @@ class Batcher:
     def queued_rows(self) -> int:
         return self._queued_rows
 
-    async def infer(
+    def infer(
         self,
         model: ModelId,
         binding_digest: str,
@@ -102,19 +102,17 @@ class Batcher:
         wanted: PartialSpec,
         deadline: float,
         purpose: Purpose = Purpose.INFER,
-    ) -> PeerAnswer:
+    ) -> asyncio.Future[PeerAnswer]:
         now, rows = self._clock(), len(user_ids)
+        answer: asyncio.Future[PeerAnswer] = asyncio.get_running_loop().create_future()
         refusal = self._refusal(rows, wanted, deadline - now)
         if refusal is not None:
-            return refusal
-        lane = Lane(model, binding_digest, purpose, wanted)
-        waiter = _Waiter(lane, user_ids, deadline, now, asyncio.get_running_loop().create_future())
+            answer.set_result(refusal)
+            return answer
+        waiter = _Waiter(Lane(model, binding_digest, purpose, wanted), user_ids, deadline, now, answer)
+        answer.add_done_callback(partial(self._ended, waiter))
         self._enqueue(waiter, now)
-        try:
-            return await waiter.future
-        except asyncio.CancelledError:
-            self._leave(waiter)
-            raise
+        return answer
 
     def expire(self) -> None:
         """End the calls whose deadline has passed. The batcher's timer does it."""
@@ -251,6 +249,10 @@ class Batcher:
         self._leave(waiter)
         if not waiter.future.done():
             waiter.future.set_result(failed(status, len(waiter.user_ids), waiter.lane.wanted, reason))
+
+    def _ended(self, waiter: _Waiter, answer: asyncio.Future[PeerAnswer]) -> None:
+        if answer.cancelled():
+            self._leave(waiter)
 
     def _leave(self, waiter: _Waiter) -> None:
         """Nobody awaits it any more; what was only for it ends."""

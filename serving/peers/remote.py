@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cachetools import LRUCache
@@ -92,15 +92,18 @@ class RemotePartials:
         refused: list[PeerAnswer] = []
         lookup.reason = ""
 
-        async def load(positions: Sequence[int]) -> Mapping[int, Entry]:
+        def load(positions: Sequence[int]) -> Awaitable[PeerAnswer]:
             own.update(rows[position] for position in positions)
             asked = [lookup.user_ids[rows[position]] for position in positions]
-            answer = await peer.infer(handle.id, handle.artifact.binding_digest, asked, lookup.wanted, deadline)
+            return peer.infer(handle.id, handle.artifact.binding_digest, asked, lookup.wanted, deadline)
+
+        def unpack(answer: PeerAnswer) -> Sequence[Entry]:
             if answer.reason:
                 refused.append(answer)
-            return dict(zip(positions, self._entries(answer), strict=True))
+            return self._entries(answer)
 
-        for row, entry in zip(rows, await self._cache.load([lookup.keys[row] for row in rows], load), strict=True):
+        entries = await self._cache.load([lookup.keys[row] for row in rows], load, unpack)
+        for row, entry in zip(rows, entries, strict=True):
             lookup.pieces[row] = (entry, CacheLevel.NONE)
             if entry.status is PartyStatus.TIMEOUT:
                 lookup.reason = LATE
@@ -142,7 +145,7 @@ class RemotePartials:
         spec, digest = handle.wanted[party], handle.artifact.binding_digest
         answer = await peer.infer(handle.id, digest, asked, spec, deadline, Purpose.WARMUP)
         loaded = dict(zip(missing, self._entries(answer), strict=True))
-        await self._cache.keep({keys[row]: entry for row, entry in loaded.items()})
+        self._cache.keep({keys[row]: entry for row, entry in loaded.items()})
         for row, entry in loaded.items():
             rows[row] = entry.status
         return Warmed(rows, missing, answer.reason)

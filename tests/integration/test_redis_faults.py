@@ -40,7 +40,7 @@ async def until_found(tier, key, timeout_s=20):
     """Put and get until the server has the key."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
-        await tier.put_many({key: entry()})
+        tier.put_many({key: entry()})
         await tier.flush()
         if await tier.get_many([key]) != [MISS]:
             return
@@ -58,7 +58,7 @@ async def test_a_server_killed_under_load_is_lived_without_and_comes_back(server
         reads = 0
         while not stop.is_set():
             key = b"%d:%d" % (number, reads)
-            await tier.put_many({key: entry()})
+            tier.put_many({key: entry()})
             [found] = await tier.get_many([key])
             assert found is MISS or found.status is PartyStatus.OK
             reads += 1
@@ -91,7 +91,7 @@ async def test_a_server_that_stands_still_costs_no_more_than_the_timeout(server,
         for _ in range(100):
             assert await tier.get_many([b"a"]) == [MISS]
         assert time.monotonic() - began < 4 * TIMEOUT_S + 0.5, "it is not asked again and again"
-        await tier.put_many({b"b": entry()})
+        tier.put_many({b"b": entry()})
     finally:
         server._process.send_signal(signal.SIGCONT)
     await until_found(tier, b"c")
@@ -103,7 +103,7 @@ async def test_an_answer_never_waits_for_a_write(server, tier):
     try:
         began = time.monotonic()
         for number in range(QUEUE_ENTRIES + 500):
-            await tier.put_many({b"%d" % number: entry()})
+            tier.put_many({b"%d" % number: entry()})
         assert time.monotonic() - began < 0.5
         assert tier.counts.shed >= 499
     finally:
@@ -114,7 +114,7 @@ async def test_nobody_there_from_the_start(tmp_path):
     tier = RedisTier(f"unix://{tmp_path}/nothing", TIMEOUT_S)
     for _ in range(10):
         assert await tier.get_many([b"a", b"b"]) == [MISS, MISS]
-    await tier.put_many({b"a": entry()})
+    tier.put_many({b"a": entry()})
     await tier.drop_many([b"a"])
     assert (tier.counts.errors, tier.counts.misses) == (3, 20)
     await tier.close()
@@ -141,7 +141,7 @@ async def test_what_another_version_wrote_is_a_miss(server, tier):
 async def test_ttls_are_shortened_and_never_lengthened(server, tier):
     entries = {number.to_bytes(4, "big"): entry() for number in range(0, 65_536, 1_024)}
     keys = [key + key[2:4] for key in entries]
-    await tier.put_many(dict(zip(keys, entries.values(), strict=True)))
+    tier.put_many(dict(zip(keys, entries.values(), strict=True)))
     await tier.flush()
     async with Redis.from_url(server.url) as administration:
         lives = [await administration.pttl(key) for key in keys]
@@ -151,7 +151,7 @@ async def test_ttls_are_shortened_and_never_lengthened(server, tier):
 
 async def test_close_writes_what_is_waiting(server):
     writing, reading = RedisTier(server.url, 5.0), RedisTier(server.url, 5.0)
-    await writing.put_many({b"a": entry()})
+    writing.put_many({b"a": entry()})
     await writing.close()
     assert await reading.get_many([b"a"]) != [MISS]
     await reading.close()

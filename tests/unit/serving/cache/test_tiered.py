@@ -44,10 +44,9 @@ async def fetch(cache, keys, load):
     rows = []
 
     async def loaded(places):
-        answer = await load([rows[place] for place in places])
-        return {place: answer[rows[place]] for place in places}
+        return (await load([rows[place] for place in places])).values()
 
-    for step, level in ((cache.find, L3), (partial_of(cache.load, load=loaded), NONE)):
+    for step, level in ((cache.find, L3), (partial_of(cache.load, load=loaded, unpack=list), NONE)):
         rows = [row for row, (entry, _) in enumerate(found) if entry is MISS]
         for row, entry in zip(rows, await step([keys[row] for row in rows]), strict=True):
             found[row] = (entry, level)

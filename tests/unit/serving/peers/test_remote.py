@@ -157,10 +157,10 @@ async def test_waiting_for_another_callers_call_ends_at_the_own_deadline(guest):
 
         async def never(positions):
             await hanging.wait()
-            return {position: Entry(TIMEOUT, 0, 0, b"") for position in positions}
+            return [Entry(TIMEOUT, 0, 0, b"") for _ in positions]
 
         keys = guest.remote._keys("shop", guest.host.handle, ["u1"])
-        first = asyncio.create_task(guest.cache.load(keys, never))
+        first = asyncio.create_task(guest.cache.load(keys, never, list))
         await asyncio.sleep(0)
         found = await guest.fetch("u1", timeout_s=0.05)
         assert (found.statuses, found.reason) == ([TIMEOUT], "no answer within the deadline")
