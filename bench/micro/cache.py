@@ -40,7 +40,7 @@ def result_cache_case_hit() -> Callable[[], None]:
 def user_key() -> Callable[[], None]:
     """The key of one user under the remote caches. Budget: 3 µs."""
     maker = KeyMaker(secrets.token_bytes(32), "bank", 0, "shop", ("m", "1", "ab" * 32))
-    return lambda: _ignore(maker.key("user-000123"))
+    return lambda: _ignore(maker.keys(["user-000123"]))
 
 
 def remote_cache_hit() -> Callable[[], None]:

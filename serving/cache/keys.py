@@ -6,14 +6,18 @@ length as four bytes. `party` is the party whose cache it is.
 
 from __future__ import annotations
 
-import hmac
+import hashlib
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 SECRET_BYTES = 32
 SECRET_FILE = "cache.secret"  # noqa: S105 - a file name
 KEY_BYTES = 16
+_BLOCK = 64
+_PADS = tuple(bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
+"""By what each byte of the secret is replaced in the inner and in the outer hash."""
 
 
 class SecretFileError(OSError):
@@ -26,20 +30,25 @@ Half = tuple[str, str, str]
 
 class KeyMaker:
     """Keys of the users of one half of `host`, from the secret that all replicas of `party` share; `key_id` says which
-    secret that is. All that does not depend on the user is hashed once, here."""
+    secret that is. All that does not depend on the user is hashed once, here: HMAC (RFC 2104) is two hashes, and copies
+    of both cost half of what a copy of `hmac.HMAC` does."""
 
     def __init__(self, secret: bytes, party: str, key_id: int, host: str, half: Half) -> None:
         model, version, binding_digest = half
         self._prefix = f"t1:{party}:{key_id}:".encode()
-        self._state = hmac.new(secret, digestmod="sha256")
+        self._inner, self._outer = (hashlib.sha256(secret.ljust(_BLOCK, b"\0").translate(pad)) for pad in _PADS)
         for part in (host.encode(), model.encode(), version.encode(), bytes.fromhex(binding_digest)):
-            self._state.update(len(part).to_bytes(4, "big") + part)
+            self._inner.update(len(part).to_bytes(4, "big") + part)
 
-    def key(self, user_id: str) -> bytes:
-        state = self._state.copy()
-        user = user_id.encode()
-        state.update(len(user).to_bytes(4, "big") + user)
-        return self._prefix + state.digest()[:KEY_BYTES]
+    def keys(self, user_ids: Sequence[str]) -> list[bytes]:
+        """One for each."""
+        prefix, inner_of, outer_of, made = self._prefix, self._inner.copy, self._outer.copy, []
+        for user_id in user_ids:
+            user, inner, outer = user_id.encode(), inner_of(), outer_of()
+            inner.update(len(user).to_bytes(4, "big") + user)
+            outer.update(inner.digest())
+            made.append(prefix + outer.digest()[:KEY_BYTES])
+        return made
 
 
 def node_secret(shared_file: str, state_dir: Path) -> bytes:

@@ -23,6 +23,8 @@ from serving.routing import Address
 Epoch = Callable[[Address], int]
 
 _CANONICAL = msgspec.msgpack.Encoder(order="deterministic")
+MAX_RAW_BYTES = 64 << 10
+"""Larger requests are known by their case alone: most are batches, which are not kept, and to hash them costs."""
 _SWEPT = 8
 """Keys looked at for each case stored; it brings two."""
 
@@ -56,7 +58,7 @@ class ResultCache:
 
     def by_raw(self, method: str, raw: bytes, epoch: Epoch) -> Answer | Miss:
         """The stored reply to exactly these bytes. A miss is counted by `by_case`, which is asked next."""
-        return self._get(_raw_key(method, raw), epoch)
+        return MISS if len(raw) > MAX_RAW_BYTES else self._get(_raw_key(method, raw), epoch)
 
     def by_case(self, method: str, request: Request, epoch: Epoch) -> Answer | Miss:
         """The stored reply to the same case with the same content, however it was serialised."""

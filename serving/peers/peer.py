@@ -41,6 +41,7 @@ _STATUS = {
     Code.RESOURCE_EXHAUSTED: PartyStatus.REJECTED,
     Code.NOT_FOUND: PartyStatus.REJECTED,
 }
+_STATUSES = tuple(PartyStatus)
 _OWN_TEXT = {PartyStatus.TIMEOUT: LATE, PartyStatus.UNREACHABLE: "unreachable"}
 """Said instead of what the transport says, which names addresses."""
 
@@ -56,6 +57,11 @@ class PeerAnswer:
     max_age_ms: Sequence[int] | None
     reason: str = ""
     retry_after_s: float | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every row is OK."""
+        return not any(self.statuses)
 
     def part(self, start: int, end: int) -> PeerAnswer:
         """Of these rows."""
@@ -181,7 +187,8 @@ def _answer(reply: wire.InferReply, request: wire.InferRequest, wanted: PartialS
     statuses = np.frombuffer(reply.statuses, dtype=np.uint8)
     if statuses.any():
         values = np.where(statuses[:, None] == PartyStatus.OK, values, wanted.blank(1))
-    return PeerAnswer(values, [PartyStatus(status) for status in reply.statuses], list(reply.max_age_ms) or None)
+    known = [PartyStatus.OK] * rows if not statuses.any() else [_STATUSES[status] for status in reply.statuses]
+    return PeerAnswer(values, known, list(reply.max_age_ms) or None)
 
 
 def failed_call(error: RpcError, rows: int, wanted: PartialSpec) -> PeerAnswer:

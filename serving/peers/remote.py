@@ -177,7 +177,7 @@ class RemotePartials:
         return Lookup(party, handle, user_ids, keys, pieces)
 
     def _keys(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> list[bytes]:
-        return list(map(self._maker(party, handle).key, user_ids))
+        return self._maker(party, handle).keys(user_ids)
 
     def _maker(self, party: str, handle: ModelHandle) -> KeyMaker:
         digest = handle.artifact.binding_digest
@@ -193,6 +193,11 @@ class RemotePartials:
         """One for each row. A failure is an entry that nobody keeps: it only reaches those who wait for it."""
         now_s, settings = self._clock(), self._settings
         raw, size = answer.values.tobytes(), answer.values.itemsize * answer.values.shape[1]
+        if answer.max_age_ms is None and answer.is_complete:
+            fresh_s = now_s + settings.shared_ttl_s
+            stale_s = fresh_s + settings.stale_s
+            ends = range(size, len(raw) + 1, size)
+            return [Entry(PartyStatus.OK, fresh_s, stale_s, raw[end - size : end]) for end in ends]
         entries = []
         for row, status in enumerate(answer.statuses):
             if status not in KEPT:

@@ -13,7 +13,7 @@ HALF = ("m", "1", "ab" * 32)
 
 
 def key(secret=SECRET, party="bank", key_id=0, host="shop", half=HALF, user="u"):
-    return KeyMaker(secret, party, key_id, host, half).key(user)
+    return KeyMaker(secret, party, key_id, host, half).keys([user])[0]
 
 
 def test_the_key_is_what_the_contract_says():
@@ -49,7 +49,7 @@ def test_parts_do_not_run_into_each_other(model, version, other_model, other_ver
 
 def test_one_maker_serves_many_users_in_any_order():
     maker = KeyMaker(SECRET, "bank", 0, "shop", HALF)
-    assert [maker.key(user) for user in "aba"] == [key(user=user) for user in "aba"]
+    assert maker.keys("aba") == [key(user=user) for user in "aba"]
 
 
 def test_no_raw_id_in_the_key():
