@@ -6,8 +6,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 
-import msgspec
-
 from serving.cache.counts import Counts
 from serving.cache.tier import MISS, CacheTier, Entry, Found
 
@@ -30,45 +28,65 @@ class MemoryTier(CacheTier):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: bytes) -> Found:
-        """Counted: a hit is what is fresh."""
-        entry = self.look(key)
-        if isinstance(entry, Entry) and entry.fresh_until > self._clock():
-            self.counts.hits += 1
-        else:
-            self.counts.misses += 1
-        return entry
+    def fresh(self, keys: Sequence[bytes], counted: bool = True) -> list[Found]:
+        """Of those that are an answer now. Not `counted`: for who looks a second time."""
+        now_s, entries = self._clock(), self._entries
+        found: list[Found] = []
+        hits = 0
+        for key in keys:
+            entry = entries.get(key)
+            if entry is None:
+                found.append(MISS)
+            elif entry.fresh_until > now_s:
+                entries.move_to_end(key)
+                hits += 1
+                found.append(entry)
+            else:
+                found.append(MISS)
+                if entry.stale_until <= now_s:
+                    del entries[key]
+        if counted:
+            self.counts.hits += hits
+            self.counts.misses += len(found) - hits
+        return found
 
     def look(self, key: bytes) -> Found:
-        """Not counted, for who looks a second time."""
-        entry = self._entries.get(key, MISS)
-        if not isinstance(entry, Entry):
-            return MISS
-        if entry.stale_until <= self._clock():
-            del self._entries[key]
+        """Fresh or stale; not counted."""
+        entry = self._entries.get(key)
+        if entry is None or entry.stale_until <= self._clock():
+            self._entries.pop(key, None)
             return MISS
         self._entries.move_to_end(key)
         return entry
 
     def put(self, key: bytes, entry: Entry) -> None:
-        now_s = self._clock()
-        if entry.stale_until > now_s:
-            self._entries[key] = _at_most(entry, now_s + self._ttl_s, self._stale_s)
-            self._entries.move_to_end(key)
-            self.counts.fills += 1
-            if len(self._entries) > self._max_entries:
-                self._entries.popitem(last=False)
-                self.counts.evictions += 1
+        self.put_many({key: entry})
 
     def drop(self, key: bytes) -> None:
         self._entries.pop(key, None)
 
     async def get_many(self, keys: Sequence[bytes]) -> list[Found]:
-        return [self.get(key) for key in keys]
+        found, now_s = [self.look(key) for key in keys], self._clock()
+        hits = sum(entry is not MISS and entry.fresh_until > now_s for entry in found)
+        self.counts.hits += hits
+        self.counts.misses += len(found) - hits
+        return found
 
     def put_many(self, entries: Mapping[bytes, Entry]) -> None:
+        now_s, kept = self._clock(), self._entries
+        end_s = now_s + self._ttl_s
+        last_s = end_s + self._stale_s
         for key, entry in entries.items():
-            self.put(key, entry)
+            if entry.stale_until <= now_s:
+                continue
+            if key in kept:
+                kept.move_to_end(key)
+            shorter = entry.fresh_until > end_s or entry.stale_until > last_s
+            kept[key] = _until(entry, end_s, last_s) if shorter else entry
+            self.counts.fills += 1
+        for _ in range(len(kept) - self._max_entries):
+            kept.popitem(last=False)
+            self.counts.evictions += 1
 
     async def drop_many(self, keys: Sequence[bytes]) -> None:
         for key in keys:
@@ -78,9 +96,5 @@ class MemoryTier(CacheTier):
         self._entries.clear()
 
 
-def _at_most(entry: Entry, end_s: float, stale_s: float) -> Entry:
-    """`entry` fresh no longer than to `end_s`, and stale for no more than `stale_s` after it."""
-    if entry.fresh_until <= end_s and entry.stale_until <= end_s + stale_s:
-        return entry
-    stale_until = min(entry.stale_until, end_s + stale_s)
-    return msgspec.structs.replace(entry, fresh_until=min(entry.fresh_until, end_s), stale_until=stale_until)
+def _until(entry: Entry, end_s: float, last_s: float) -> Entry:
+    return Entry(entry.status, min(entry.fresh_until, end_s), min(entry.stale_until, last_s), entry.payload)

@@ -49,13 +49,11 @@ class TieredCache:
 
     def peek(self, keys: Sequence[bytes]) -> list[Found]:
         """What memory has and is fresh; no waiting. Counted: ask once per request."""
-        now_s, get = self._clock(), self._memory.get
-        return [_fresh(get(key), now_s) for key in keys]
+        return self._memory.fresh(keys)
 
     def look(self, keys: Sequence[bytes]) -> list[Found]:
         """The same again, not counted."""
-        now_s, look = self._clock(), self._memory.look
-        return [_fresh(look(key), now_s) for key in keys]
+        return self._memory.fresh(keys, counted=False)
 
     async def find(self, keys: Sequence[bytes]) -> list[Found]:
         """What the shared level has and is fresh, one question for all that nobody is asking for already. It comes to
@@ -169,7 +167,3 @@ class TieredCache:
         for key in flight.keys:
             if self._flying.get(key) is flight:
                 del self._flying[key]
-
-
-def _fresh(found: Found, now_s: float) -> Found:
-    return MISS if isinstance(found, Miss) or found.fresh_until <= now_s else found

@@ -13,11 +13,11 @@ def test_the_number_of_entries_is_bounded_and_the_least_used_goes():
     tier = MemoryTier(3, 600, clock)
     for key in (b"a", b"b", b"c"):
         tier.put(key, entry(clock))
-    tier.get(b"a")
+    tier.look(b"a")
     tier.put(b"d", entry(clock))
     assert len(tier) == 3
-    assert tier.get(b"b") is MISS
-    assert tier.get(b"a") is not MISS
+    assert tier.look(b"b") is MISS
+    assert tier.look(b"a") is not MISS
 
 
 def test_no_entry_outlives_the_level():
@@ -25,10 +25,10 @@ def test_no_entry_outlives_the_level():
     tier = MemoryTier(3, 10, clock)
     tier.put(b"long", entry(clock, 86_400))
     tier.put(b"short", entry(clock, 4))
-    assert tier.get(b"long") == Entry(PartyStatus.OK, clock() + 10, clock() + 10, bytes(8))
-    assert tier.get(b"short") == entry(clock, 4)
+    assert tier.look(b"long") == Entry(PartyStatus.OK, clock() + 10, clock() + 10, bytes(8))
+    assert tier.look(b"short") == entry(clock, 4)
     clock.tick(10)
-    assert tier.get(b"long") is MISS
+    assert tier.look(b"long") is MISS
 
 
 def test_what_has_ended_takes_no_room_once_looked_up():
@@ -36,7 +36,7 @@ def test_what_has_ended_takes_no_room_once_looked_up():
     tier = MemoryTier(3, 10, clock)
     tier.put(b"a", entry(clock, 1))
     clock.tick(1)
-    assert tier.get(b"a") is MISS
+    assert tier.look(b"a") is MISS
     assert len(tier) == 0
 
 
@@ -45,7 +45,7 @@ async def test_close_forgets():
     tier = MemoryTier(3, 10, clock)
     tier.put(b"a", entry(clock))
     await tier.close()
-    assert tier.get(b"a") is MISS
+    assert tier.look(b"a") is MISS
 
 
 def test_what_goes_to_make_room_is_counted():

@@ -98,8 +98,8 @@ async def test_what_the_shared_level_has_is_not_loaded_and_comes_to_memory(cache
     found = await fetch(cache, [b"a", b"b", b"c"], host.load)
     assert [level for _, level in found] == [NONE, L3, NONE]
     assert host.asked == [[0, 2]]
-    assert near.get(b"b").payload == bytes([9]) * 8
-    assert shared.get(b"a") is not MISS
+    assert near.look(b"b").payload == bytes([9]) * 8
+    assert shared.look(b"a") is not MISS
 
 
 async def test_memory_keeps_what_it_got_from_the_shared_level_only_for_its_own_time(cache, host, shared, clock):
@@ -128,7 +128,7 @@ async def test_stale_counts_as_a_miss_but_is_kept(cache, host, near, shared, clo
     with pytest.raises(ConnectionError):
         await fetch(cache, [b"a"], host.load)
     assert host.asked == [[0]]
-    assert near.get(b"a").payload == bytes([7]) * 8
+    assert near.look(b"a").payload == bytes([7]) * 8
 
 
 async def test_a_thousand_concurrent_misses_make_one_load(cache, host, clock):
