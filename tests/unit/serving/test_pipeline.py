@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from msgspec import structs
 from apps.app import App, AppError, CacheLevel, PartyStatus, Request, Response, Result, features_of
 from apps.catalog import make_app
 from loaders.catalog import load_servable, loader_for
-from loaders.loader import Scores
+from loaders.cost import Cost
+from loaders.loader import Outputs, Scores, Servable
 from loaders.merge import merge_rule
 from loaders.registry import open_half
 from loaders.signature import Batch, FeatureError, Signature
@@ -82,6 +84,18 @@ class Broken(App):
 
     def postprocess(self, request: Request, result: Result) -> Result:
         raise ZeroDivisionError
+
+
+class Listening(MemoryFeatureSource):
+    """Remembers what it was asked."""
+
+    def __init__(self, users: Mapping[str, Mapping[str, float]]) -> None:
+        super().__init__(users)
+        self.asked: list[list[str]] = []
+
+    async def lookup(self, user_ids, signature):
+        self.asked.append(list(user_ids))
+        return await super().lookup(user_ids, signature)
 
 
 class SlowSource(MemoryFeatureSource):
@@ -290,6 +304,106 @@ async def test_the_callers_deadline_bounds_the_wait(tmp_path: Path) -> None:
 async def test_a_spent_deadline_does_nothing(world: World) -> None:
     with pytest.raises(DeadlineError):
         await world.pipeline.predict(request(), 0.0)
+
+
+async def test_calls_of_one_turn_ask_a_host_once_and_score_as_each_alone(tmp_path: Path) -> None:
+    source = Listening(USERS)
+    world = await asyncio.to_thread(make_world, tmp_path, source, Limits())
+    users, features = ["u1", "u2", "u4"] * 3, [0.3 * row for row in range(9)]
+    calls = [world.pipeline.predict(request(*pair), None) for pair in zip(users, features, strict=True)]
+    together = await asyncio.gather(*calls)
+    assert source.asked == [users]
+    for user, feature, response in zip(users, features, together, strict=True):
+        alone = await world.pipeline.predict(request(user, feature), None)
+        assert (
+            response.scores.tolist() == alone.scores.tolist() == [[pytest.approx(expected(user, feature), abs=1e-12)]]
+        )
+        assert (response.parties, response.variants) == (alone.parties, alone.variants)
+    assert len(source.asked) == 10
+
+
+async def test_a_wrong_call_spoils_none_of_those_beside_it(world: World) -> None:
+    """Whatever is wrong, and wherever it shows."""
+    wrong = {
+        1: request("u1", numbers={}),
+        3: request("u2", numbers={"a": math.inf}),
+        4: request(""),
+        6: request("nobody"),
+    }
+    calls = [world.pipeline.predict(wrong.get(place, request("u1", 0.1 * place)), None) for place in range(8)]
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    kinds = {place: type(one) for place, one in enumerate(found) if isinstance(one, Exception)}
+    assert kinds == {1: FeatureError, 3: FeatureError, 4: InvalidRequestError, 6: UnknownUserError}
+    for place in (0, 2, 5, 7):
+        assert found[place].scores.tolist() == [[pytest.approx(expected("u1", 0.1 * place), abs=1e-12)]]
+
+
+async def test_an_app_that_fails_for_one_call_fails_that_call(world: World) -> None:
+    class Picky(App):
+        name = "picky"
+
+        def preprocess(self, request: Request, signature: Signature) -> Batch:
+            return features_of(request, signature)
+
+        def postprocess(self, request: Request, result: Result) -> Result:
+            if (result.feature("a") > 5).any():
+                raise ZeroDivisionError
+            return result
+
+    world.bind(("1", BUCKETS), app=Picky(None))
+    calls = [world.pipeline.predict(request("u1", feature), None) for feature in (1.0, 6.0, 2.0)]
+    first, second, third = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(second, AppError)
+    assert [first.scores[0, 0], third.scores[0, 0]] == pytest.approx([expected("u1", 1.0), expected("u1", 2.0)])
+
+
+async def test_the_host_is_asked_while_anybody_waits_and_no_longer(tmp_path: Path) -> None:
+    source = SlowSource()
+    world = await asyncio.to_thread(make_world, tmp_path, source, Limits(peer_timeout_s=3_600))
+    first, second = (asyncio.ensure_future(world.pipeline.predict(request(user), None)) for user in ("u1", "u2"))
+    await source.asked.wait()
+    first.cancel()
+    await asyncio.sleep(0)
+    assert not source.cancelled
+    second.cancel()
+    await asyncio.wait_for(source_cancelled(source), 5)
+
+
+async def test_what_needs_nobody_else_is_answered_without_a_task(world: World) -> None:
+    alone = world.pool.acquire(ModelId("m", "1"))
+    alone.hosts = ()
+    before = asyncio.all_tasks()
+    calls = [world.pipeline.predict(request("u1", feature), None) for feature in (1.0, 2.0)]
+    await asyncio.sleep(0)
+    assert all(call.done() for call in calls)
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_model_that_takes_long_runs_beside_the_loop_in_small_batches(world: World) -> None:
+    """As measured when it was loaded: two rows take as long as it is let."""
+    handle = world.pool.acquire(ModelId("m", "1"))
+    slow = ModelHandle(handle.artifact, Threaded(handle.servable), handle.merge, 1, Cost((1, 2), (0.05, 0.1)))
+    world.pool.put(slow)
+    responses = await asyncio.gather(*(world.pipeline.predict(request("u1", 0.1 * row), None) for row in range(5)))
+    wanted = [expected("u1", 0.1 * row) for row in range(5)]
+    assert [response.scores[0, 0] for response in responses] == pytest.approx(wanted)
+    assert slow.servable.rows == [2, 2, 1]
+    assert threading.main_thread() not in slow.servable.threads
+
+
+class Threaded(Servable):
+    """Tells where it ran."""
+
+    def __init__(self, servable: Servable) -> None:
+        self.signature = servable.signature
+        self._servable = servable
+        self.rows: list[int] = []
+        self.threads: set[threading.Thread] = set()
+
+    def predict(self, batch: Batch) -> Outputs:
+        self.rows.append(batch.rows)
+        self.threads.add(threading.current_thread())
+        return self._servable.predict(batch)
 
 
 async def test_hosts_are_left_alone_when_the_request_ends(tmp_path: Path) -> None:
