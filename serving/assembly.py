@@ -77,6 +77,7 @@ from serving.telemetry.lag import LoopLag
 from serving.telemetry.logs import follow_level
 from serving.telemetry.requests import RequestFigures
 from serving.telemetry.shared import SharedExposition
+from serving.telemetry.stages import stage_metrics
 from serving.threads import ModelThreads
 from serving.transport import Channel, ChannelOptions, Server, ServerOptions, channel, server
 from serving.unmanaged import UnmanagedHosts
@@ -127,7 +128,7 @@ async def assemble(settings: Settings) -> Node:
         *(partial(model_metrics, publishing, pool), partial(replica_metrics, replicas)),
         *(partial(cache_metrics, _levels(results, memory, shared)), partial(figure_metrics, effects)),
         *(partial(budget_metrics, admission), partial(shadow_metrics, pipeline.shadows)),
-        partial(peer_metrics, batchers, breaking),
+        *(partial(peer_metrics, batchers, breaking), partial(stage_metrics, pipeline.stages)),
     )
     exposing, metrics = _exposition(settings, replicas.name, Exposition(readings))
     http = HttpDoor(pipeline, metrics, readiness, figures, limits.max_request_bytes, access, protocols)

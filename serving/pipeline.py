@@ -31,6 +31,7 @@ from serving.rounds import Round, by_row, interleave, response
 from serving.routing import RouteTable, ServiceRoute, Target
 from serving.settings import FallbackSettings, Limits
 from serving.shadows import Comparing, Shadows
+from serving.telemetry.stages import Stages
 
 T = TypeVar("T")
 
@@ -94,6 +95,7 @@ class Pipeline:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: set[asyncio.Task[None]] = set()
         self.shadows = Shadows(self._shadow, answers.counted, clock)
+        self.stages = Stages()
 
     # --- a call, from its bytes to its bytes ---
 
@@ -219,8 +221,11 @@ class Pipeline:
             for call in calls:
                 call.fail(error)
             return
+        began = self._clock()
+        self.stages.gather.observe(began - calls[0].came)
         for first in range(0, len(calls), handle.together):
             round_ = self._prepared(target, handle, calls[first : first + handle.together])
+            self.stages.prepare.observe(self._clock() - began)
             if round_ is not None:
                 self._go(round_)
 
@@ -281,7 +286,7 @@ class Pipeline:
 
     async def _collect(self, round_: Round) -> None:
         """Calls go on as soon as they have all that they need."""
-        await all_of([self._hosts.find(lookup) for lookup in round_.lookups if not lookup.is_whole])
+        await self._find(round_)
         whole, rest = round_.parted()
         if whole is not None:
             self._finish(whole)
@@ -291,24 +296,35 @@ class Pipeline:
                 self._spawn(other, self._ask(other))
             await self._ask(first)
 
+    async def _find(self, round_: Round) -> None:
+        began = self._clock()
+        await all_of([self._hosts.find(lookup) for lookup in round_.lookups if not lookup.is_whole])
+        self.stages.shared.observe(self._clock() - began)
+
     async def _take_long(self, round_: Round) -> None:
         """The local half runs on a thread while the hosts answer."""
+        began = self._clock()
         local = self._pool.threads.run(round_.handle.servable, round_.batch)
         try:
-            await all_of([self._hosts.find(lookup) for lookup in round_.lookups if not lookup.is_whole])
-            await self._askall_of(round_)
+            await self._find(round_)
+            await self._ask_all(round_)
             round_.outputs = await local
+            self.stages.long.observe(self._clock() - began)
         finally:
             local.cancel()
         await self._conclude(round_)
 
     async def _ask(self, round_: Round) -> None:
-        await self._askall_of(round_)
+        await self._ask_all(round_)
         await self._conclude(round_)
 
-    async def _askall_of(self, round_: Round) -> None:
-        deadline = round_.deadline
-        await all_of([self._hosts.ask(lookup, deadline) for lookup in round_.lookups if not lookup.is_whole])
+    async def _ask_all(self, round_: Round) -> None:
+        began, deadline = self._clock(), round_.deadline
+        asking = [lookup for lookup in round_.lookups if not lookup.is_whole]
+        if asking:
+            self.stages.asking += max(lookup.pieces.count(None) for lookup in asking)
+            await all_of([self._hosts.ask(lookup, deadline) for lookup in asking])
+            self.stages.peers.observe(self._clock() - began)
 
     async def _conclude(self, round_: Round) -> None:
         remote = round_.partials()
@@ -344,9 +360,11 @@ class Pipeline:
     def _responses(
         self, round_: Round, remote: Sequence[HostPartials], fallback: FallbackSettings
     ) -> Sequence[Response]:
-        target, request = round_.target, round_.request
+        target, request, began = round_.target, round_.request, self._clock()
         result = round_.result(remote, fallback)
         now = self._clock()
+        self.stages.finish.observe(now - began)
+        self.stages.answered += len(round_.users)
         seconds = [now - call.came for call in round_.calls for _ in call.request.user_ids]
         scores = own_scores(result.scores, remote)
         whole = response(target, result, remote, self._counting.answered(target, scores, seconds, request.attributed))
