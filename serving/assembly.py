@@ -222,9 +222,10 @@ def _figure_store(settings: Settings) -> FigureStore:
 
 def _servers(settings: Settings) -> tuple[Server, Server, Server]:
     """For the service, party and admin ports."""
-    options = ServerOptions(max_receive_bytes=settings.limits.max_request_bytes)
-    one, two, three = (server(settings.transport, options) for _ in range(3))
-    return one, two, three
+    limits = settings.limits
+    callers = ServerOptions(max_receive_bytes=limits.max_request_bytes, max_concurrent_calls=limits.concurrent_calls)
+    others = ServerOptions(max_receive_bytes=limits.max_request_bytes)
+    return server(settings.transport, callers), server(settings.transport, others), server(settings.transport, others)
 
 
 def _ports(settings: Settings, servers: tuple[Server, Server, Server], http: HttpDoor) -> tuple[Port, ...]:

@@ -304,6 +304,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     peer_timeout_s: Seconds = 0.5
     load_timeout_s: Seconds = 60.0
     pool_max_bytes: Count = 4 << 30
+    concurrent_calls: Count = 512
     model_threads: Annotated[int, Meta(ge=0, le=256)] = 0
     model_queue: Count = 64
     drain_s: Annotated[float, Meta(ge=0, le=3_600)] = 10.0
