@@ -24,7 +24,7 @@ _BACKLOG = 1024
 _ACCEPTED_AT_ONCE = 2
 """By asyncio, in one turn of the loop: a flood of new connections must not hold up those that are served."""
 _MAX_PENDING_BYTES = 16 << 20
-_BUSY = RpcError(Code.RESOURCE_EXHAUSTED, "too many calls at once")
+_BUSY = RpcError(Code.RESOURCE_EXHAUSTED, "too many calls at once", (("grpc-retry-pushback-ms", "50"),))
 _STOPPING = RpcError(Code.UNAVAILABLE, "the server is stopping")
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import lru_cache
 from typing import Any, Protocol
 
 from serving.transport.call import (
@@ -284,5 +285,10 @@ def unknown_method(path: str) -> RpcError:
 
 def unserved(host: Host, stream: Stream, head: Any, error: RpcError) -> None:
     """Answer a call that nobody serves with a status alone."""
-    block = RESPONSE_HEAD + trailers(error.code, error.details, error.trailing_metadata)
-    host.connection.send_head(stream, block, end=True)
+    host.connection.send_head(stream, _ending(error.code, error.details, tuple(error.trailing_metadata)), end=True)
+
+
+@lru_cache(256)
+def _ending(code: int, details: str, metadata: tuple[tuple[str, str | bytes], ...]) -> bytes:
+    """A server that refuses much says the same often, and must have time for what it takes."""
+    return RESPONSE_HEAD + trailers(code, details, metadata)
