@@ -245,7 +245,14 @@ def test_http_refuses_as_grpc_does(said_over_http: dict[str, Any]) -> None:
         (b'{"inputs": []}', {}, "there are no inputs"),
         (b'{"inputs": [{"name": "a", "datatype": "FP64", "shape": [2], "data": [1]}]}', {}, "has 1 elements"),
         (b'{"inputs": [{"name": "a", "datatype": "FP64", "shape": [1], "data": ["x"]}]}', {}, "not FP64"),
-        (b'{"inputs": [{"name": "zz", "datatype": "FP64", "shape": [1], "data": [1]}]}', {}, "unknown feature 'zz'"),
+        (
+            (
+                b'{"inputs": [{"name": "user_id", "datatype": "BYTES", "shape": [1], "data": ["0001"]},'
+                b' {"name": "zz", "datatype": "FP64", "shape": [1], "data": [1]}]}'
+            ),
+            {},
+            "unknown feature 'zz'",
+        ),
         (b"{}garbage", {"Inference-Header-Content-Length": "2"}, "is not an inference request"),
         (b'{"inputs": []}xx', {"Inference-Header-Content-Length": "14"}, "2 binary bytes behind"),
         (b'{"inputs": []}', {"Inference-Header-Content-Length": "-1"}, "is a number of bytes"),
@@ -256,3 +263,19 @@ def test_wrong_bodies_are_told_what_is_wrong(guest: PartyNode, body: bytes, head
     answer = guest.http("POST", "/v2/models/s/infer", content=body, headers=headers)
     assert answer.status_code == 400
     assert said in answer.json()["error"]
+
+
+def test_equal_bodies_to_other_models_and_versions_have_answers_of_their_own(guest: PartyNode) -> None:
+    body = {
+        "parameters": {"case_id": "one body"},
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [0.5, 0.5]}],
+    }
+
+    def answered(path: str) -> tuple[str, str]:
+        reply = guest.http("POST", f"/v2/models/{path}/infer", json=body).json()
+        return reply["model_name"], reply["model_version"]
+
+    for _ in range(2):  # the second time from the result cache
+        assert answered("local/versions/1") == ("local", "1")
+        assert answered("local/versions/2") == ("local", "2")
+        assert answered("split")[0] == "split"

@@ -58,8 +58,8 @@ class OverCapacityError(LimitError):
 
 @dataclass(slots=True)
 class _Codec:
-    """Of one call. `name` has all that shapes the reply, since equal names share cached replies. `executed`: the
-    pipeline had no reply at hand."""
+    """Of one call. `name` has all that shapes the reply beside the raw bytes, since equal ones share cached replies.
+    `executed`: the pipeline had no reply at hand."""
 
     name: str
     asked: Asked
@@ -83,9 +83,10 @@ class Door:
     """By the name that the caller used."""
 
     def infer(self, form: str, asked: Asked, into: Encode, raw: bytes, terms: Terms) -> Awaitable[bytes]:
-        """The reply without the call's id. `form` names the carrier and whatever else of it shapes the reply."""
+        """The reply without the call's id. `form` names the carrier and whatever else of it shapes the reply; what is
+        asked for counts besides, since a carrier may name it outside of `raw`."""
         view = self.models.find(asked.model, asked.version)
-        codec = _Codec("\0".join((form, *asked.outputs)), asked, view, into)
+        codec = _Codec(repr((form, asked.model, asked.version, asked.outputs)), asked, view, into)
         return self._counted(codec, raw, terms)
 
     async def _counted(self, codec: _Codec, raw: bytes, terms: Terms) -> bytes:

@@ -112,10 +112,11 @@ class OipHttp:
 
     async def _infer(self, request: Request) -> Response:
         raw = await body_of(request, self.max_request_bytes)
-        body, binary = body_parts(raw, request.headers.get(HEADER_LENGTH))
+        header_length = request.headers.get(HEADER_LENGTH)
+        body, binary = body_parts(raw, header_length)
         asked = asked_of(*_named(request), body, binary)
         wanted = body.binary_outputs()
-        form = "oip-http " + ("*" if wanted is None else ",".join(sorted(wanted)))
+        form = f"oip-http {header_length} " + ("*" if wanted is None else ",".join(sorted(wanted)))
         terms = Terms(remaining_s(request), caller_of(request, self.node.access))
         reply = await self.node.door.infer(form, asked, lambda one: encoded(one, wanted), raw, terms)
         content, json_length = with_id(reply, asked.id)
