@@ -197,6 +197,26 @@ def test_models_are_not_described_to_nobody_in_particular(
         assert over_oip(parties.guest, "service", method, request_) is code
 
 
+def test_a_stream_of_nobody_in_particular_is_refused_and_counted(parties: SecureParties) -> None:
+    async def ask(link: Channel) -> str:
+        stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(link.stub_channel)
+        call = stub.ModelStreamInfer(iter([oip.ModelInferRequest(model_name="s")]), metadata=parties.guest.metadata)
+        return await anext(one.error_message async for one in call)
+
+    parties.guest.token = ""
+    assert refusal(parties.guest.call, "service", ask).code is Code.UNAUTHENTICATED
+    parties.guest.token = token("vic")
+    assert "there are no inputs" in parties.guest.call("service", ask)
+    assert "Traceback" not in parties.guest.log
+    with httpx.Client(
+        base_url=f"https://{parties.guest.address('http')}",
+        verify=ssl.create_default_context(cafile=parties.certificates / "ca.pem"),
+    ) as client:
+        lines = [one for one in client.get("/metrics").text.splitlines() if "ModelStreamInfer" in one]
+    for code in (Code.UNAUTHENTICATED, Code.INVALID_ARGUMENT):
+        assert any(code.name in one and float(one.split()[-1]) >= 1 for one in lines), lines
+
+
 def test_changes_are_audited_by_name(parties: SecureParties) -> None:
     parties.guest.token = token("ann")
     parties.guest.admin("SetDefaultService", admin.SetDefaultServiceRequest(service="s"))

@@ -9,13 +9,13 @@ from typing import Any
 
 from serving.access import Access
 from serving.audit import AuditLog
-from serving.errors import UnknownNameError, public
+from serving.errors import UnauthenticatedError, UnknownNameError, public
 from serving.frontdoor.answer import answering, answering_method
 from serving.frontdoor.oip.control import Repository
 from serving.frontdoor.oip.door import Door, Figures, Terms
 from serving.frontdoor.oip.messages import asked, config, parse, raw_reply, statistics, typed_reply
 from serving.readiness import Readiness
-from serving.telemetry.requests import RequestFigures
+from serving.telemetry.requests import MethodFigures, RequestFigures
 from serving.transport import Call, Code, RpcError, Server, call_of
 from serving.version import SOFTWARE
 from tessera.compat import open_inference_pb2 as wire
@@ -23,6 +23,7 @@ from tessera.compat import open_inference_pb2_grpc
 
 SERVICE = "inference.GRPCInferenceService"
 MODEL_INFER = f"/{SERVICE}/ModelInfer"
+MODEL_STREAM_INFER = f"/{SERVICE}/ModelStreamInfer"
 EXTENSIONS = ("model_repository", "model_configuration", "statistics", "parameters", "binary_tensor_data")
 _ID_TAG = b"\x1a"
 """Field 3 of ModelInferResponse, length-delimited. Fields of a message may come in any order."""
@@ -47,7 +48,7 @@ def register(server: Server, node: OipNode, figures: RequestFigures, authorise: 
     """Serve the protocol on `server`. `authorise` guards model control and settings."""
     # First, since the servicer registers a ModelInfer too.
     server.add_bytes_handler(MODEL_INFER, answering(_handler(node), figures.of("oip", MODEL_INFER)))
-    servicer = OipServicer(node, authorise)
+    servicer = OipServicer(node, authorise, figures.of("oip", MODEL_STREAM_INFER))
     open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server.registry)
 
 
@@ -85,12 +86,13 @@ def _varint(value: int) -> bytes:
 
 
 class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
-    """All but ModelInfer, which is a bytes handler."""
+    """All but ModelInfer, which is a bytes handler. `streamed` counts the requests of streams, one by one."""
 
-    def __init__(self, node: OipNode, authorise: Authorise) -> None:
+    def __init__(self, node: OipNode, authorise: Authorise, streamed: MethodFigures) -> None:
         self._node = node
         self._models = node.door.models
         self._authorise = authorise
+        self._streamed = streamed
 
     @answering_method
     async def ServerLive(self, request: wire.ServerLiveRequest, context: object) -> wire.ServerLiveResponse:
@@ -146,18 +148,31 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelStreamInfer(
         self, requests: AsyncIterator[wire.ModelInferRequest], context: object
     ) -> AsyncIterator[wire.ModelStreamInferResponse]:
-        """Errors of one request are its answer; the stream goes on."""
+        """Errors of one request are its answer; the stream goes on. A stream of nobody we know is refused."""
         call = call_of(context)
-        caller = self._node.access.caller(call)
+        caller = self._stream_caller(call)
         async for request in requests:
-            try:
-                terms = Terms(call.time_remaining(), caller)
-                reply = await _infer(self._node.door, request, request.SerializeToString(), terms)
-                yield wire.ModelStreamInferResponse(infer_response=wire.ModelInferResponse.FromString(reply))
-            except Exception as error:  # noqa: BLE001 - the outermost frame of one request
-                _, text = public(error)
-                failed = wire.ModelInferResponse(id=request.id, model_name=request.model_name)
-                yield wire.ModelStreamInferResponse(error_message=text, infer_response=failed)
+            yield await self._streamed_one(request, Terms(call.time_remaining(), caller))
+
+    def _stream_caller(self, call: Call) -> str:
+        try:
+            return self._node.access.caller(call)
+        except UnauthenticatedError as error:
+            self._streamed.finish(self._streamed.start(), error.code)
+            raise RpcError(error.code, str(error)) from None
+
+    async def _streamed_one(self, request: wire.ModelInferRequest, terms: Terms) -> wire.ModelStreamInferResponse:
+        began, code = self._streamed.start(), Code.CANCELLED
+        try:
+            reply = await _infer(self._node.door, request, request.SerializeToString(), terms)
+            code = Code.OK
+            return wire.ModelStreamInferResponse(infer_response=wire.ModelInferResponse.FromString(reply))
+        except Exception as error:  # noqa: BLE001 - the outermost frame of one request
+            code, text = public(error)
+            failed = wire.ModelInferResponse(id=request.id, model_name=request.model_name)
+            return wire.ModelStreamInferResponse(error_message=text, infer_response=failed)
+        finally:
+            self._streamed.finish(began, code)
 
     @answering_method
     async def RepositoryIndex(
