@@ -23,6 +23,8 @@ def merge_rule(merge: Merge, servable: Servable) -> MergeRule:
     walks = servable.partial.form is not PartialForm.NUMBERS
     if walks != (merge.kind is MergeKind.TREE_WALK):
         raise LoadError(f"merge kind {merge.kind.value!r} is not for halves that give {servable.partial.form.name}")
+    if len(merge.labels) not in {0, servable.score_width}:
+        raise LoadError(f"merge names {len(merge.labels)} scores, the half gives {servable.score_width}")
     if merge.kind is MergeKind.NONE:
         return lambda partials: link(partials[0])
     if merge.points is not None:

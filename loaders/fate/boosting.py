@@ -41,6 +41,8 @@ class Boosting:
             raise ComponentError("it has no trees")
         if self._outputs > 1 and self.param.tree_dim != self._outputs and self.site.role == "guest":
             raise ComponentError(f"{self._outputs} classes with {self.param.tree_dim} trees each are not served")
+        if self._outputs not in {1, len(self.param.classes_)} and self.site.role == "guest":
+            raise ComponentError(f"it has {self._outputs} classes and {len(self.param.classes_)} names of classes")
 
     @property
     def zero_is_missing(self) -> bool:

@@ -35,6 +35,13 @@ def test_partials_are_added_and_linked(link: Link, expected: list[float]) -> Non
     assert merged[0].tolist() == pytest.approx(expected, abs=1e-15)
 
 
+@pytest.mark.parametrize("labels", [("a",), ("a", "b", "c")])
+def test_names_for_more_or_fewer_scores_than_there_are_do_not_load(labels: tuple[str, ...]) -> None:
+    merge_rule(Merge(kind=MergeKind.SUM, labels=("a", "b")), LINEAR)
+    with pytest.raises(LoadError, match=f"merge names {len(labels)} scores, the half gives 2"):
+        merge_rule(Merge(kind=MergeKind.SUM, labels=labels), LINEAR)
+
+
 def test_a_local_model_stands_alone() -> None:
     assert merge_rule(Merge(kind=MergeKind.NONE), LINEAR)([GUEST]).tolist() == GUEST.tolist()
 

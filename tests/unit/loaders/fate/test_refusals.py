@@ -28,6 +28,7 @@ LR, OVR, FM, TREES = (
     Recipe("fm", plain=True),
     Recipe("trees", plain=True),
 )
+CLASSES = Recipe("trees", plain=True, classes=3)
 MIX = Recipe("trees", plain=True, strategy="mix")
 PIPELINE = "pipeline/pipeline/Pipeline"
 
@@ -104,6 +105,13 @@ def component(**fields: Any) -> Callable[[Any], None]:
             lambda param: setattr(param, "num_classes", 3),
             "3 classes with 1 trees each",
         ),
+        (
+            CLASSES,
+            wire.BoostingTreeModelParam,
+            lambda param: param.classes_.pop(),
+            "'hetero_secure_boost_0': it has 3 classes and 2 names of classes",
+        ),
+        (CLASSES, wire.BoostingTreeModelParam, lambda param: param.classes_.append("x"), "3 classes and 4 names"),
         (TREES, wire.BoostingTreeModelParam, lambda param: param.init_score.append(1.0), "2 initial scores for 1"),
         (MIX, wire.BoostingTreeModelParam, lambda param: param.tree_plan.append("0_-1"), "a plan for 5"),
         (MIX, wire.BoostingTreeModelParam, lambda param: param.ClearField("tree_plan"), "of which nothing is known"),
