@@ -65,7 +65,7 @@ def _number(name: str, value: Any, spec: TensorSpec) -> float:
     if isinstance(value, bool):
         raise FeatureError(f"feature {name!r} is true or false, it must be a number")
     if isinstance(value, int | float):
-        return float(value)
+        return _as_float(name, value)
     if not isinstance(value, str):
         raise FeatureError(f"feature {name!r} must be a number")
     if value in spec.spellings:
@@ -75,6 +75,13 @@ def _number(name: str, value: Any, spec: TensorSpec) -> float:
         return float(value) if "_" not in value else _refuse(name)
     except ValueError:
         return _refuse(name)
+
+
+def _as_float(name: str, value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise FeatureError(f"feature {name!r} is a whole number beyond float64") from None
 
 
 def _refuse(name: str) -> float:

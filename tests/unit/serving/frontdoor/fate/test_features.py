@@ -49,6 +49,7 @@ def test_texts_may_be_numbers(value: object, text: str) -> None:
 @pytest.mark.parametrize(
     ("values", "text"),
     [
+        ({"x": 10**400}, "'x' is a whole number beyond float64"),
         ({"x": True}, "'x' is true or false"),
         ({"x": "abc"}, "'x' is a text that spells no number"),
         ({"x": ""}, "spells no number"),
