@@ -25,6 +25,7 @@ class _Described(msgspec.Struct, rename="camel"):
     part_id: str
     role: str
     role_party_map_list: list[_Party]
+    service_ids: list[str] | None = None
 
 
 def described(handle: ModelHandle, services: list[str], since_ms: int) -> dict[str, Any]:
@@ -72,4 +73,5 @@ def publication_in(raw: bytes, party: str) -> Publication:
         raise InvalidRequestError("modelData names no guest, or another role than guest and host")
     if found.part_id != party:
         raise InvalidRequestError(f"modelData is of party {found.part_id!r}, this node is party {party!r}")
-    return Publication(FateName(found.namespace, found.table_name), found.role, guests[0], tuple(hosts))
+    services = tuple(found.service_ids or ())
+    return Publication(FateName(found.namespace, found.table_name), found.role, guests[0], tuple(hosts), services)

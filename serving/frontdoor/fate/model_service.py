@@ -118,7 +118,7 @@ class ModelServicer(fate_model_service_pb2_grpc.ModelServiceServicer):
         return coded
 
     async def _fetch(self, request: wire.FetchModelRequest) -> None:
-        """Copy a model and its services from another node, which must be among `fate.sources`."""
+        """Copy a model and the services that lead to it from another node, which must be among `fate.sources`."""
         self._check_synchronises()
         source = f"{request.sourceIp}:{request.sourcePort}"
         if source not in self._admin.settings.fate.sources:
@@ -136,7 +136,7 @@ class ModelServicer(fate_model_service_pb2_grpc.ModelServiceServicer):
             raise ConflictError(f"node {source} hands over what is no model: {error}") from None
         await self._store.keep(parts, publication)
         await self._admin.publishing.load_here(publication.model)
-        for service in request.serviceIds:
+        for service in dict.fromkeys((*publication.services, *request.serviceIds)):
             await self._store.bind_version(service, publication.model)
 
     async def _asked(self, source: str, request: wire.ModelTransferRequest) -> wire.ModelTransferResponse:

@@ -35,12 +35,14 @@ UNFIT = set("?:/&")
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What a publish request says of this party's half: its FATE name, role, and the parties of the model."""
+    """What is said of this party's half: its FATE name, role, the parties of the model, and the services that lead to
+    it where it comes from."""
 
     name: FateName
     role: str
     guest: str
     hosts: tuple[str, ...]
+    services: tuple[str, ...] = ()
 
     @property
     def model(self) -> ModelId:
