@@ -23,14 +23,24 @@ from __future__ import annotations
 
 import logging
 import secrets
+from dataclasses import dataclass
 
-from apps.app import AppError
+from apps.app import AppError, PartyStatus
 from loaders.artifact import ArtifactError
 from loaders.loader import LoadError
 from loaders.signature import FeatureError
 from serving.transport.status import Code
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class HostFailure:
+    """What a host's part of an answer came to when it is lacking. `reason`: public text, "" for none."""
+
+    party: str
+    status: PartyStatus
+    reason: str = ""
 
 
 class TesseraError(Exception):
@@ -78,7 +88,13 @@ class DeadlineError(TesseraError):
 
 
 class PeerError(TesseraError):
+    """`failure`: where an answer lacks a host's part."""
+
     code = Code.UNAVAILABLE
+
+    def __init__(self, text: str, failure: HostFailure | None = None) -> None:
+        super().__init__(text)
+        self.failure = failure
 
 
 class PeerUnavailableError(PeerError):

@@ -10,7 +10,7 @@ import numpy as np
 from apps.app import App, AppError, PartyStatus, Request, Result
 from loaders.loader import Outputs, Partial, PartialError, Scores
 from loaders.signature import Batch, FeatureError
-from serving.errors import LimitError, PeerUnavailableError, UnknownUserError
+from serving.errors import HostFailure, LimitError, PeerUnavailableError, UnknownUserError
 from serving.peers.fallback import scored
 from serving.peers.partials import HostPartials
 from serving.pool import ModelHandle
@@ -60,13 +60,14 @@ def refuse_failed(remote: Sequence[HostPartials]) -> None:
         return
     for part in remote:
         worst = max((part.statuses[row] for row in range(rows) if not part.usable(row)), default=PartyStatus.OK)
+        failure = HostFailure(part.party, worst, part.reason)
         if worst is PartyStatus.NOT_FOUND:
-            raise UnknownUserError(f"party {part.party!r} does not know the user")
+            raise UnknownUserError(f"party {part.party!r} does not know the user", failure)
         if worst is not PartyStatus.OK:
             reason = f": {part.reason}" if part.reason else ""
             if part.retry_after_s is not None:
                 raise LimitError(f"party {part.party!r}: {worst.name.lower()}{reason}", part.retry_after_s)
-            raise PeerUnavailableError(f"party {part.party!r}: {worst.name.lower()}{reason}")
+            raise PeerUnavailableError(f"party {part.party!r}: {worst.name.lower()}{reason}", failure)
 
 
 def _merge(handle: ModelHandle, local: Partial, remote: Sequence[HostPartials]) -> Scores:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +44,7 @@ ROWS_AT_ONCE = 300
 """What FATE-Serving's hosts answer in one call, as they are shipped."""
 BITS_ON_THE_LOOP = 2_000
 """Longer replies are read in a thread: JSON has a word per bit."""
+_SAID = re.compile(r"host return code (\d{1,6}) host msg :")
 _UNUSABLE = (DecodeError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError, PartnerError)
 UNMANAGED = "it speaks FATE's protocol and loads its half by itself"
 
@@ -225,7 +227,7 @@ def _answer(raw: bytes, reader: PayloadReader, rows: int, wanted: PartialSpec) -
     """Raises one of `_UNUSABLE` for a reply that is so."""
     reply = msgspec.json.decode(wire.Packet.FromString(raw).body.value, type=_Reply, strict=False)
     if reply.retcode:
-        return failed(_status(reply.retcode), rows, wanted, _said(reply))
+        return failed(status_of(reply.retcode), rows, wanted, _said(reply))
     if reply.batch_data_list is None and rows == 1:
         return PeerAnswer(_partial(reader, reply.data, wanted), [PartyStatus.OK], None)
     found = {row.index: row for row in reply.batch_data_list or ()}
@@ -233,7 +235,7 @@ def _answer(raw: bytes, reader: PayloadReader, rows: int, wanted: PartialSpec) -
     answered = [found.get(index, missing) for index in range(rows)]
     values = [wanted.blank(1) if row.retcode else _partial(reader, row.data, wanted) for row in answered]
     reason = next((_said(row) for row in answered if row.retcode not in {0, 113}), "")
-    return PeerAnswer(np.concatenate(values), [_status(row.retcode) for row in answered], None, reason)
+    return PeerAnswer(np.concatenate(values), [status_of(row.retcode) for row in answered], None, reason)
 
 
 def _partial(reader: PayloadReader, answered: Mapping[str, Any] | None, wanted: PartialSpec) -> Any:
@@ -243,12 +245,24 @@ def _partial(reader: PayloadReader, answered: Mapping[str, Any] | None, wanted: 
     return partial
 
 
-def _status(retcode: int) -> PartyStatus:
+def status_of(retcode: int) -> PartyStatus:
+    """What a host's return code means."""
     return _STATUSES.get(retcode, PartyStatus.INTERNAL)
 
 
+def said(retcode: int, text: str) -> str:
+    """A host's code as FATE-Serving's guests word it."""
+    return f"host return code {retcode} host msg :{text}"
+
+
+def retcode_in(reason: str) -> int | None:
+    """The code in a text of `said`; None for any other text."""
+    found = _SAID.match(reason)
+    return int(found[1]) if found else None
+
+
 def _said(reply: _Reply | _Row) -> str:
-    return f"host return code {reply.retcode} host msg :{(reply.retmsg or '')[:MAX_REASON]}"
+    return said(reply.retcode, (reply.retmsg or "")[:MAX_REASON])
 
 
 def _joined(parts: Sequence[PeerAnswer]) -> PeerAnswer:

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from loaders.fate.names import FateName
 from serving.transport import Channel
 from tessera.compat import fate_common_service_pb2 as operations
 from tessera.compat import fate_common_service_pb2_grpc, fate_inference_pb2_grpc, fate_model_service_pb2_grpc
 from tessera.compat import fate_inference_pb2 as wire
 from tessera.compat import fate_model_service_pb2 as models
+from tessera.v1 import admin_pb2
 from tests import fate_reference as reference
 from tests.fate_models import GUEST, HOSTS, FateModel, Recipe, as_json, as_transfer_reply, as_zip, make
 from tests.nodes import PartyNode, free_port
@@ -330,6 +332,29 @@ def test_batches_that_cannot_be_are_refused(fate: Deployment) -> None:
     assert wrong["caseid"]
 
 
+def test_rows_fail_by_themselves_also_when_all_of_a_version_do(fate: Deployment) -> None:
+    """Of one version, and of two that share the users of a service."""
+    fate.publish("rows", "100")
+    fate.publish("other", "101")
+    [half] = fate.models(fate.guest, "queryModel", models.QueryModelRequest(queryType=2, serviceId="rows")).modelInfos
+    name = FateName(half.namespace, half.tableName).model
+    both = [admin_pb2.VariantWeight(model=name, version=version, weight=5_000) for version in ("100", "101")]
+    fate.guest.admin("PublishOnline", admin_pb2.PublishOnlineRequest(service="both", variants=both))
+    for service in ("rows", "both"):
+        strangers = [case(f"stranger {number}", service) for number in range(12)]
+        for known in ([], [case("u1", service)]):
+            given = [*known, *strangers, {**case("u2"), "sendToRemoteFeatureData": {}}]
+            given.append({**case("u2"), "featureData": {**CASE, "g0": 10**400}})
+            reply = fate.infer(
+                "batchInference",
+                serviceId=service,
+                batchDataList=[{"index": number, **row} for number, row in enumerate(given)],
+            )
+            assert reply["retcode"] == 0, reply
+            assert [row["retcode"] for row in reply["batchDataList"]] == [0] * len(known) + [2113] * 12 + [100, 102]
+            assert "host return code 113 host msg :" in reply["batchDataList"][5]["retmsg"]
+
+
 def test_models_are_described(fate: Deployment) -> None:
     fate.publish("described", "100")
     everything = fate.models(fate.guest, "queryModel", models.QueryModelRequest())
@@ -381,8 +406,9 @@ def test_a_node_copies_a_model_and_its_service_from_another(fate: Deployment, tm
         )
         reply = fate.models(copy, "fetchModel", asked)
         assert reply.statusCode == 0, reply
-        answer = fate.infer(node=copy, **case("u1", "copied"))
-        assert answer["data"]["score"] == pytest.approx(expected(MIX, "u1"), abs=1e-12)
+        for service in ("copied", "original"):
+            answer = fate.infer(node=copy, **case("u1", service))
+            assert answer["data"]["score"] == pytest.approx(expected(MIX, "u1"), abs=1e-12)
         asked.tableName = "999"
         missing = fate.models(copy, "fetchModel", asked)
         assert (missing.statusCode, "hands nothing over: 130" in missing.message) == (130, True), missing
@@ -408,8 +434,31 @@ def test_flow_rules_and_figures(fate: Deployment) -> None:
     seconds = json.loads(fate.operations("queryMetrics", asked).data)
     assert sum(second["blockQps"] for second in seconds) >= 2
     assert sum(second["successQps"] for second in seconds) >= 1
-    rows = json.loads(fate.operations("queryMetrics", operations.QueryMetricRequest(endMs=1 << 60, type=1)).data)
-    assert resource in {row["resource"] for row in rows}
+
+
+def test_each_answer_of_a_model_counts_once(fate: Deployment) -> None:
+    """Those from the result cache are not the model's; rows of a batch count one by one."""
+    fate.publish("counted", "101")
+    resource = f"M_101_guest#{GUEST}#{MODEL_ID}"
+
+    def counted() -> list[int]:
+        asked = operations.QueryMetricRequest(endMs=1 << 60, type=1, source=resource)
+        seconds = json.loads(fate.operations("queryMetrics", asked).data)
+        return [sum(one[name] for one in seconds) for name in ("passQps", "successQps", "blockQps", "exceptionQps")]
+
+    before = counted()
+    for _ in range(2):
+        assert fate.infer(**case("u1", "counted", caseId="once"))["retcode"] == 0
+    assert fate.infer(**case("nobody", "counted"))["retcode"] == 2113
+    rows = [{"index": number, **case(user)} for number, user in enumerate(("u1", "u2", "nobody"))]
+    fate.infer("batchInference", serviceId="counted", batchDataList=rows)
+    rule = operations.UpdateFlowRuleRequest
+    try:
+        fate.operations("updateFlowRule", rule(source=resource, allowQps=0))
+        assert fate.infer(**case("u1", "counted"))["retcode"] == 124
+    finally:
+        fate.operations("updateFlowRule", rule(source=resource, allowQps=1e6))
+    assert [now - then for now, then in zip(counted(), before, strict=True)] == [5, 3, 1, 2]
 
 
 def test_settings_and_health_are_shown_without_secrets(fate: Deployment) -> None:

@@ -166,7 +166,10 @@ def fate(node: PartyNode, service: str, user: str, case: Case) -> Answer:
 def fate_batch(node: PartyNode, service: str, user: str, case: Case) -> Answer:
     body = _fate_body(service, user, case)
     reply = _fate(node, "batchInference", {"serviceId": body.pop("serviceId"), "batchDataList": [{"index": 0, **body}]})
-    return _fate_answer(reply["batchDataList"][0] if reply["retcode"] == 0 else reply)
+    if service == "none":  # nothing answers, so there are no rows
+        return _fate_answer(reply)
+    assert reply["retcode"] == 0, reply
+    return _fate_answer(reply["batchDataList"][0])
 
 
 def fate_http(node: PartyNode, service: str, user: str, case: Case) -> Answer:

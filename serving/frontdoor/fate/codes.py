@@ -2,6 +2,9 @@
 
 Where FATE-Serving says 110 with an empty text for all that it did not expect, the code that fits is used here: an
 unknown service is 104, a feature that cannot be used 102, a host that does not know the user 2113.
+
+What a host says reads as there: "2" before its code, so that 628 is 2628; a host that was not reached, or not in
+time, is 105.
 """
 
 from __future__ import annotations
@@ -12,20 +15,21 @@ from apps.app import PartyStatus
 from loaders.signature import FeatureError
 from serving.errors import (
     DeadlineError,
+    HostFailure,
     InvalidRequestError,
     LimitError,
     NotAllowedError,
     NotReadyError,
-    PeerUnavailableError,
+    PeerError,
     UnauthenticatedError,
     UnknownNameError,
-    UnknownUserError,
     public,
 )
+from serving.peers.fate import retcode_in, said, status_of
 from serving.transport import Code
 
-HOST_FAILED = 2_000
-"""Added to a code that a host gave."""
+OF_A_CALL = frozenset({PartyStatus.TIMEOUT, PartyStatus.UNREACHABLE, PartyStatus.MISMATCH})
+"""What a host's part of a whole call comes to, and never that of a row by itself."""
 
 
 class FateCode(IntEnum):
@@ -55,30 +59,49 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
     (UnknownNameError, FateCode.NO_MODEL),
     (LimitError, FateCode.OVERLOAD),
     (DeadlineError, FateCode.NETWORK),
-    (PeerUnavailableError, FateCode.NETWORK),
-    (UnknownUserError, HOST_FAILED + FateCode.HOST_FEATURE_MISSING),
+    (PeerError, FateCode.NETWORK),
     (NotReadyError, FateCode.SHUTTING_DOWN),
     (UnauthenticatedError, FateCode.INVALID_TOKEN),
     (NotAllowedError, FateCode.INVALID_TOKEN),
 )
 
-_OF_A_ROW = {
-    PartyStatus.NOT_FOUND: HOST_FAILED + FateCode.HOST_FEATURE_MISSING,
-    PartyStatus.MISMATCH: HOST_FAILED + FateCode.NO_MODEL,
-    PartyStatus.INTERNAL: HOST_FAILED + FateCode.SYSTEM,
+_HOST_CODES = {
+    PartyStatus.NOT_FOUND: FateCode.HOST_FEATURE_MISSING,
+    PartyStatus.MISMATCH: FateCode.NO_MODEL,
+    PartyStatus.REJECTED: FateCode.PROXY_AUTH,
+    PartyStatus.INTERNAL: FateCode.SYSTEM,
 }
-"""105 for the rest: the host was not reached in time, or would not."""
+"""What a host with another protocol would have said. None where it said nothing: it was not reached in time."""
+_WITHOUT_REASON = {
+    PartyStatus.NOT_FOUND: "party {!r} does not know the user",
+    PartyStatus.MISMATCH: "party {!r} has not the half that is asked for",
+    PartyStatus.REJECTED: "party {!r} refuses to tell",
+    PartyStatus.INTERNAL: "party {!r} cannot use its features of the user",
+}
 
 
 def failure(error: Exception) -> tuple[int, Code, str]:
     """The code in FATE's reply, that for our figures, and the public text."""
     status, text = public(error)
-    if isinstance(error, UnknownUserError):
-        text = f"host return code {int(FateCode.HOST_FEATURE_MISSING)} host msg :{text}"
+    if isinstance(error, PeerError) and error.failure is not None:
+        code, text = host_failure(error.failure)
+        return code, status, text
     fate = next((code for kind, code in _CODES if isinstance(error, kind)), int(FateCode.SYSTEM))
     return int(fate), status, text
 
 
-def row_failure(party: str, status: PartyStatus) -> tuple[int, str]:
-    """Code and text of a row of a batch that one host did not answer."""
-    return int(_OF_A_ROW.get(status, FateCode.NETWORK)), f"host {party} remote error : {status.name.lower()}"
+def host_failure(lacking: HostFailure) -> tuple[int, str]:
+    """Code and text of an answer, or of a row of one, that lacks a host's part."""
+    status, reason = lacking.status, lacking.reason
+    retcode = retcode_in(reason)
+    if retcode is not None and status_of(retcode) is status:
+        return _of_host(retcode), reason
+    if status not in _HOST_CODES:
+        detail = f": {reason}" if reason else ""
+        return int(FateCode.NETWORK), f"host {lacking.party} remote error : {status.name.lower()}{detail}"
+    code = int(_HOST_CODES[status])
+    return _of_host(code), said(code, reason or _WITHOUT_REASON[status].format(lacking.party))
+
+
+def _of_host(retcode: int) -> int:
+    return int(f"2{retcode}")

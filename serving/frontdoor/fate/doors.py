@@ -10,11 +10,12 @@ from starlette.routing import Route
 from serving.access import Access
 from serving.audit import AuditLog
 from serving.cache.redis import RedisTier
-from serving.frontdoor.fate import http, inference, model_service, operations, unary_call
-from serving.frontdoor.fate.inference import FateInference, FateModels
+from serving.frontdoor.fate import http, inference, model_service, operations, served, unary_call
+from serving.frontdoor.fate.inference import FateInference
 from serving.frontdoor.fate.model_service import FateAdmin
 from serving.frontdoor.fate.models import FateModelStore
 from serving.frontdoor.fate.rules import Flow
+from serving.frontdoor.fate.served import FateModels
 from serving.frontdoor.fate.unary_call import PartnerSide
 from serving.host import HostSide
 from serving.peers.signing import AccessKey, Claim, Signatures
@@ -26,7 +27,7 @@ from serving.settings import Settings
 from serving.telemetry.requests import RequestFigures
 from serving.transport import Server
 
-SERVICE_PORT = (inference.SERVICE,)
+SERVICE_PORT = (served.SERVICE,)
 PARTY_PORT = (unary_call.SERVICE,)
 ADMIN_PORT = (model_service.SERVICE, operations.SERVICE)
 

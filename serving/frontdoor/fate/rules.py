@@ -56,13 +56,13 @@ class Flow:
         now.passed += count
         now.succeeded += count
 
-    def refused(self, resource: str, error: Exception) -> None:
+    def refused(self, resource: str, error: Exception, count: int = 1) -> None:
         now = self._now(resource)
         if isinstance(error, LimitError):
-            now.blocked += 1
+            now.blocked += count
         else:
-            now.passed += 1
-            now.failed += 1
+            now.passed += count
+            now.failed += count
 
     def between(self, begin_ms: int, end_ms: int, resource: str) -> Iterator[tuple[int, str, Second]]:
         """Seconds (in milliseconds) of one resource, or of all when it is "", in order."""

@@ -7,7 +7,7 @@ import pytest
 from apps.app import AppError, PartyStatus
 from loaders.signature import FeatureError
 from serving import errors
-from serving.frontdoor.fate.codes import failure, row_failure
+from serving.frontdoor.fate.codes import failure, host_failure
 from serving.transport import Code
 
 
@@ -19,7 +19,6 @@ from serving.transport import Code
         (errors.UnknownNameError("x"), 104, Code.NOT_FOUND),
         (errors.DeadlineError("x"), 105, Code.DEADLINE_EXCEEDED),
         (errors.PeerUnavailableError("x"), 105, Code.UNAVAILABLE),
-        (errors.UnknownUserError("x"), 2113, Code.FAILED_PRECONDITION),
         (errors.ConflictError("x"), 110, Code.FAILED_PRECONDITION),
         (errors.NotReadyError("x"), 111, Code.UNAVAILABLE),
         (errors.LimitError("x"), 124, Code.RESOURCE_EXHAUSTED),
@@ -43,14 +42,31 @@ def test_our_own_faults_say_a_request_id_and_nothing_else(error: Exception) -> N
     assert "secret" not in text
 
 
+def lacking(status: PartyStatus, reason: str = "") -> errors.PeerUnavailableError:
+    return errors.PeerUnavailableError("x", errors.HostFailure("10000", status, reason))
+
+
 @pytest.mark.parametrize(
-    ("status", "code"),
+    ("status", "reason", "code", "text"),
     [
-        (PartyStatus.NOT_FOUND, 2113),
-        (PartyStatus.MISMATCH, 2104),
-        (PartyStatus.INTERNAL, 2110),
-        (PartyStatus.TIMEOUT, 105),
+        (PartyStatus.NOT_FOUND, "", 2113, "host return code 113 host msg :party '10000' does not know the user"),
+        (PartyStatus.MISMATCH, "another half", 2104, "host return code 104 host msg :another half"),
+        (PartyStatus.REJECTED, "", 2629, "host return code 629 host msg :party '10000' refuses to tell"),
+        (PartyStatus.INTERNAL, "", 2110, "host return code 110 host msg :party '10000' cannot use its features"),
+        (PartyStatus.TIMEOUT, "", 105, "host 10000 remote error : timeout"),
+        (PartyStatus.UNREACHABLE, "down", 105, "host 10000 remote error : unreachable: down"),
+        (PartyStatus.MISMATCH, "host return code 104 host msg :null", 2104, "host return code 104 host msg :null"),
+        (PartyStatus.INTERNAL, "host return code 102 host msg :", 2102, "host return code 102 host msg :"),
+        (PartyStatus.REJECTED, "host return code 124 host msg :full", 2124, "host return code 124 host msg :full"),
+        (PartyStatus.UNREACHABLE, "host return code 628 host msg :", 2628, "host return code 628 host msg :"),
+        (PartyStatus.NOT_FOUND, "host return code 102 host msg :", 2113, "host return code 113 host msg :"),
+        (PartyStatus.INTERNAL, "host return code -7 host msg :", 2110, "host return code 110 host msg :host return"),
     ],
 )
-def test_a_row_says_what_its_host_did(status: PartyStatus, code: int) -> None:
-    assert row_failure("10000", status) == (code, f"host 10000 remote error : {status.name.lower()}")
+def test_a_host_has_its_own_code_in_a_call_and_in_a_row(status: PartyStatus, reason: str, code: int, text: str) -> None:
+    """A reason that is another row's does not count."""
+    error = lacking(status, reason)
+    assert error.failure is not None
+    row = host_failure(error.failure)
+    assert failure(error) == (row[0], Code.UNAVAILABLE, row[1])
+    assert (row[0], row[1].startswith(text)) == (code, True), row

@@ -54,6 +54,10 @@ def test_figures_are_kept_by_second_and_resource(flow: Flow, clock: Clock) -> No
     clock.tick(1)
     flow.refused("I_inference", LimitError("too many"))
     flow.refused("I_inference", InvalidRequestError("wrong"))
+    flow.refused("M_1", InvalidRequestError("wrong"), 2)
+    flow.refused("M_1", LimitError("too many"), 4)
+    [(_, _, model)] = [one for one in flow.between(1_000 * start + 1, 10**15, "M_1")]
+    assert (model.passed, model.succeeded, model.blocked, model.failed) == (2, 0, 4, 2)
     seconds = list(flow.between(0, 10**15, "I_inference"))
     assert [at for at, *_ in seconds] == [1_000 * start, 1_000 * (start + 1)]
     assert [(one.passed, one.succeeded, one.blocked, one.failed) for *_, one in seconds] == [(1, 1, 0, 0), (1, 0, 1, 1)]
