@@ -6,10 +6,11 @@ Triton's extension: the JSON says how many bytes each has, and they follow it in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from serving.errors import InvalidRequestError
 from serving.frontdoor.oip.rows import Answered, Asked
@@ -17,14 +18,17 @@ from serving.frontdoor.oip.tensors import BF16, BYTES, Tensor, from_raw, from_va
 
 BINARY_SIZE, BINARY, ALL_BINARY = "binary_data_size", "binary_data", "binary_data_output"
 _LENGTH_BYTES = 4
+_NUMBERS: frozenset[type] = frozenset((int, float, type(None)))
 
 
 class _Input(msgspec.Struct):
+    """`data`: elements, or lists of lists of them; null is a number that is missing."""
+
     name: str
     shape: list[int]
     datatype: str
     parameters: dict[str, Any] = {}
-    data: Any = None
+    data: list[Any] | UnsetType = UNSET
 
 
 class _Output(msgspec.Struct):
@@ -53,7 +57,7 @@ def body_parts(raw: bytes, header_length: str | None) -> tuple[InferBody, bytes]
     length = len(raw) if header_length is None else int(header_length)
     try:
         return msgspec.json.decode(raw[:length], type=InferBody), raw[length:]
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequestError(f"the body is not an inference request: {error}") from None
 
 
@@ -120,29 +124,39 @@ def _tensors(inputs: Sequence[_Input], binary: bytes) -> list[Tensor]:
 def _typed(one: _Input) -> Tensor:
     if one.datatype in {"FP16", BF16}:
         raise InvalidRequestError(f"input {one.name!r}: {one.datatype} travels as binary data only")
-    values = list(_flat(one.data))
-    if one.datatype == BYTES and not all(isinstance(value, str) for value in values):
-        raise InvalidRequestError(f"input {one.name!r} has elements that are not texts")
+    if isinstance(one.data, UnsetType):
+        raise InvalidRequestError(f"input {one.name!r} has neither data nor {BINARY_SIZE}")
+    values = _flat(one, one.data)
+    if not set(map(type, values)) <= _types(one.datatype):
+        raise InvalidRequestError(f"input {one.name!r} has elements that are not {one.datatype}")
     return from_values(one.name, one.datatype, one.shape, values)
 
 
-def _flat(values: Any) -> Iterator[Any]:
-    """Elements of a list, or of lists of lists, in row-major order."""
-    if not isinstance(values, list):
-        yield values
-        return
-    for value in values:
-        if isinstance(value, list):
-            yield from _flat(value)
-        else:
-            yield value
+def _types(datatype: str) -> frozenset[type]:
+    """What elements may be in JSON."""
+    if datatype == BYTES:
+        return frozenset((str,))
+    if datatype == "BOOL":
+        return frozenset((bool,))
+    return _NUMBERS if datatype.startswith("FP") else frozenset((int,))
+
+
+def _flat(one: _Input, values: list[Any]) -> list[Any]:
+    """Elements of a list, or of lists of lists as deep as the shape, in row-major order."""
+    for _ in one.shape:
+        if not any(isinstance(value, list) for value in values):
+            break
+        values = [value for part in values for value in (part if isinstance(part, list) else (part,))]
+    return values
 
 
 def _values(tensor: Tensor) -> list[Any]:
     flat = tensor.array.ravel().tolist()
     if tensor.datatype == BYTES:
         return [one.decode() for one in flat]
-    if tensor.datatype[:2] != "FP":
+    if tensor.datatype == "BOOL":
+        return [bool(one) for one in flat]
+    if not tensor.datatype.startswith("FP"):
         return [int(one) for one in flat]
     values: list[Any] = flat
     return values

@@ -61,7 +61,7 @@ def from_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes) -> Tens
     """Raises InvalidRequestError naming the tensor."""
     count = sized(name, shape)
     if datatype == BYTES:
-        return Tensor(name, BYTES, _objects(_split(name, raw, count), shape))
+        return Tensor(name, BYTES, _shaped(name, _objects(_split(name, raw, count)), shape))
     dtype = np.dtype("<u2") if datatype == BF16 else _dtype(name, datatype)
     if len(raw) != count * dtype.itemsize:
         raise InvalidRequestError(
@@ -72,21 +72,22 @@ def from_raw(name: str, datatype: str, shape: Sequence[int], raw: bytes) -> Tens
         flat = (flat.astype("<u4") << 16).view("<f4")
     elif datatype == "BOOL":
         flat = np.frombuffer(raw, "u1") != 0
-    return Tensor(name, datatype, flat.reshape(shape))
+    return Tensor(name, datatype, _shaped(name, flat, shape))
 
 
 def from_values(name: str, datatype: str, shape: Sequence[int], values: Sequence[Any]) -> Tensor:
     """From elements in row-major order. Raises InvalidRequestError naming the tensor."""
+    dtype = None if datatype == BYTES else _dtype(name, datatype)
     count = sized(name, shape)
     if len(values) != count:
         raise InvalidRequestError(f"input {name!r} has {len(values)} elements, shape {list(shape)} takes {count}")
-    if datatype == BYTES:
-        return Tensor(name, BYTES, _objects([_as_bytes(value) for value in values], shape))
+    if dtype is None:
+        return Tensor(name, BYTES, _shaped(name, _objects([_as_bytes(value) for value in values]), shape))
     try:
-        array = np.array(values, dtype=_dtype(name, datatype))
+        array = np.array(values, dtype=dtype)
     except (ValueError, TypeError, OverflowError):
         raise InvalidRequestError(f"input {name!r} has elements that are not {datatype}") from None
-    return Tensor(name, datatype, array.reshape(shape))
+    return Tensor(name, datatype, _shaped(name, array, shape))
 
 
 def to_raw(tensor: Tensor) -> bytes:
@@ -105,12 +106,12 @@ def texts(name: str, array: Array) -> list[str]:
 
 def of_texts(name: str, values: Sequence[str]) -> Tensor:
     """One column of texts."""
-    return Tensor(name, BYTES, _objects([value.encode() for value in values], (len(values), 1)))
+    return Tensor(name, BYTES, _objects([value.encode() for value in values])[:, None])
 
 
 def as_bytes(array: Array) -> Array:
     """Of texts, the elements of a BYTES tensor."""
-    return _objects([_as_bytes(value) for value in array.ravel().tolist()], array.shape)
+    return _objects([_as_bytes(value) for value in array.ravel().tolist()]).reshape(array.shape)
 
 
 def _dtype(name: str, datatype: str) -> np.dtype[Any]:
@@ -126,10 +127,18 @@ def _as_bytes(value: object) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
 
 
-def _objects(values: Sequence[bytes], shape: Sequence[int]) -> Array:
+def _shaped(name: str, array: Array, shape: Sequence[int]) -> Array:
+    """Shapes of no elements may still be none that an array can have."""
+    try:
+        return array.reshape(shape)
+    except ValueError:
+        raise InvalidRequestError(f"input {name!r} has {len(shape)} dimensions or sizes that no array has") from None
+
+
+def _objects(values: Sequence[bytes]) -> Array:
     array = np.empty(len(values), dtype=np.object_)
     array[:] = values
-    return array.reshape(shape)
+    return array
 
 
 def _split(name: str, raw: bytes, count: int) -> list[bytes]:

@@ -1,0 +1,103 @@
+"""Requests and replies of the HTTP form."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from serving.errors import InvalidRequestError
+from serving.frontdoor.oip.json_messages import asked_of, body_parts, encoded, with_id
+from serving.frontdoor.oip.rows import Answered
+from serving.frontdoor.oip.tensors import BYTES, Tensor
+
+
+def read(raw: bytes, header_length: str | None = None) -> Tensor:
+    body, binary = body_parts(raw, header_length)
+    [tensor] = asked_of("m", "", body, binary).inputs
+    return tensor
+
+
+def body(datatype: str, data: Any, shape: list[int] | None = None, **fields: Any) -> bytes:
+    one = {"name": "x", "datatype": datatype, "shape": shape or [len(data)], "data": data, **fields}
+    return json.dumps({"inputs": [one]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("datatype", "data"),
+    [
+        ("INT32", [1, -2]),
+        ("UINT64", [2**64 - 1, 0]),
+        ("FP64", [1, 2.5]),
+        ("FP32", [0.5, -1]),
+        ("BOOL", [True, False]),
+        ("BYTES", ["a", "é"]),
+    ],
+)
+def test_elements_are_what_their_datatype_says(datatype: str, data: list[Any]) -> None:
+    values = read(body(datatype, data)).array.tolist()
+    assert [one.decode() if isinstance(one, bytes) else one for one in values] == data
+    nested = read(body(datatype, [[data], [data]], [2, 1, 2]))
+    assert (nested.array.shape, nested.array[1, 0].tolist()) == ((2, 1, 2), values)
+
+
+def test_null_is_a_number_that_is_missing() -> None:
+    values = read(body("FP64", [None, 1.0])).array.tolist()
+    assert (math.isnan(values[0]), values[1]) == (True, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        (body("INT32", [1.5]), "not INT32"),
+        (body("INT32", [True]), "not INT32"),
+        (body("INT32", [None]), "not INT32"),
+        (body("INT8", [300]), "not INT8"),
+        (body("FP64", ["1.5"]), "not FP64"),
+        (body("FP64", [True]), "not FP64"),
+        (body("FP64", [10**400]), "not FP64"),
+        (body("BOOL", ["x"]), "not BOOL"),
+        (body("BOOL", [1]), "not BOOL"),
+        (body("BYTES", [1]), "not BYTES"),
+        (body("FP64", 1.0, [1]), "is not an inference request"),
+        (body("FP16", [1.0]), "binary data only"),
+        (body("FP99", [1.0]), "'FP99'; known"),
+        (body("FP64", [[[1.0]]], [1]), "not FP64"),
+        (body("FP64", [1.0], [1] * 70), "70 dimensions"),
+        (body("BYTES", [], [0, 2**62]), "no array has"),
+        (b'{"inputs": [{"name": "x", "datatype": "FP64", "shape": [1]}]}', "neither data nor binary_data_size"),
+        (b'{"inputs": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", "is not an inference request"),
+        (b'{"id": ' + b"[" * 5_000 + b"]" * 5_000 + b', "inputs": []}', "is not an inference request"),
+        (b'{"inputs": [], "parameters": {"x": ' + b"[" * 5_000 + b"]" * 5_000 + b"}}", "is not an inference request"),
+        (b'{"inputs": [], "id": "\xff"}', "is not an inference request"),
+    ],
+)
+def test_what_cannot_be_read_is_told(raw: bytes, text: str) -> None:
+    with pytest.raises(InvalidRequestError, match=text.replace("[", r"\[")):
+        read(raw)
+
+
+@pytest.mark.parametrize("kind", [np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)])
+def test_narrow_numbers_travel_as_binary_data(kind: np.dtype[Any]) -> None:
+    raw = np.array([0.25, -1.5], dtype=kind).tobytes()
+    one = {"name": "x", "datatype": "FP16" if kind == np.float16 else "BF16", "shape": [2, 1]}
+    text = json.dumps({"inputs": [{**one, "parameters": {"binary_data_size": len(raw)}}]}).encode()
+    assert read(text + raw, str(len(text))).array.tolist() == [[0.25], [-1.5]]
+
+
+def test_outputs_are_json_of_their_datatype() -> None:
+    outputs = [
+        Tensor("flag", "BOOL", np.array([True, False])),
+        Tensor("count", "INT64", np.array([1.0, 2.0])),
+        Tensor("score", "FP32", np.array([0.5, math.nan], dtype=np.float32)),
+        Tensor("word", BYTES, np.array([b"a", b"b"], dtype=np.object_)),
+    ]
+    content, length = with_id(encoded(Answered("m", "1", outputs), frozenset()), "r")
+    assert length is None
+    shown = {one["name"]: one["data"] for one in json.loads(content)["outputs"]}
+    assert json.dumps(shown["flag"]) == "[true, false]"
+    assert shown == {"flag": [True, False], "count": [1, 2], "score": [0.5, None], "word": ["a", "b"]}
