@@ -35,6 +35,9 @@ from serving.telemetry.stages import Stages
 
 T = TypeVar("T")
 
+_MARGIN_S, _MARGIN_SHARE = 0.01, 0.1
+"""Of the caller's time that hosts do not get, so that what stands in for them, or their names, arrive in time."""
+
 
 class Codec(Protocol):
     """One method of one public protocol: wire bytes to a request, a response to wire bytes."""
@@ -170,7 +173,7 @@ class Pipeline:
             return came + self._limits.peer_timeout_s
         if remaining_s <= 0:
             raise DeadlineError("the deadline was spent before the request was read")
-        return came + min(self._limits.peer_timeout_s, remaining_s)
+        return came + min(self._limits.peer_timeout_s, remaining_s - min(_MARGIN_S, _MARGIN_SHARE * remaining_s))
 
     def _counted(self, target: Target, call: Waiting[Any]) -> None:
         gates = self._limiter.enter_model(target.model.model, call.request.rows)

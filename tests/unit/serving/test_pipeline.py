@@ -301,6 +301,17 @@ async def test_the_callers_deadline_bounds_the_wait(tmp_path: Path) -> None:
         await world.pipeline.predict(request(), 0.02)
 
 
+async def test_what_stands_in_for_a_host_that_stalls_comes_before_the_callers_deadline(tmp_path: Path) -> None:
+    fallback = FallbackSettings(policy=FallbackPolicy.DEFAULT, score=0.125)
+    limits = Limits(peer_timeout_s=3_600)
+    world = await asyncio.to_thread(make_world, tmp_path, SlowSource(), limits, fallback)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + 2.0
+    response = await world.pipeline.predict(request(), 2.0)
+    assert response.scores.tolist() == [[0.125]]
+    assert loop.time() < deadline
+
+
 async def test_a_spent_deadline_does_nothing(world: World) -> None:
     with pytest.raises(DeadlineError):
         await world.pipeline.predict(request(), 0.0)

@@ -1,10 +1,11 @@
 import asyncio
 
 import pytest
+from msgspec import structs
 
 from apps.app import CacheLevel, PartyStatus
 from serving.cache.memory import MemoryTier
-from serving.cache.tier import Entry
+from serving.cache.tier import MISS, Entry
 from serving.cache.tiered import TieredCache
 from serving.peers.remote import RemotePartials
 from serving.settings import CacheSettings, PeerSettings, Purpose
@@ -22,6 +23,7 @@ class Guest:
     def __init__(self, host, clock):
         self.host = host
         self.clock = clock
+        self.secret, self.settings = bytes(32), SETTINGS
         self.shared = MemoryTier(1_000, SETTINGS.shared_ttl_s, clock)
         self.restart()
 
@@ -29,7 +31,8 @@ class Guest:
         """A new process: memory is empty, the shared level is not."""
         near = MemoryTier(1_000, SETTINGS.remote_ttl_s, self.clock)
         self.cache = TieredCache(near, self.shared, self.clock)
-        self.remote = RemotePartials("bank", {"shop": self.host.peer}, self.cache, bytes(32), SETTINGS, self.clock)
+        peers = {"shop": self.host.peer}
+        self.remote = RemotePartials("bank", peers, self.cache, self.secret, self.settings, self.clock)
 
     async def fetch(self, *users, timeout_s=5.0):
         return await collected(self.remote, self.host, users, timeout_s)
@@ -189,6 +192,21 @@ async def test_an_entry_of_another_width_is_no_partial(guest):
     found = await guest.fetch("u1", "u2")
     assert found.statuses == [INTERNAL, OK]
     assert found.values.tolist() == [[0.0], [partial("u2")]]
+
+
+async def test_with_another_secret_nothing_of_the_old_one_is_found_and_nothing_fails(guest):
+    """Rotation: replicas with the new secret ask again; what the old one keyed ends by its TTL."""
+    await guest.fetch("u1")
+    old = set(guest.shared._entries)
+    guest.secret, guest.settings = b"n" * 32, structs.replace(SETTINGS, key_id=1)
+    guest.restart()
+    assert (await guest.fetch("u1")).levels == [NONE]
+    guest.restart()
+    assert (await guest.fetch("u1")).levels == [L3]
+    new = set(guest.shared._entries) - old
+    assert [key.startswith(b"t1:bank:1:") for key in new] == [True]
+    guest.clock.tick(SETTINGS.shared_ttl_s)
+    assert guest.shared.fresh(list(old)) == [MISS]
 
 
 async def test_no_raw_id_reaches_the_shared_level(guest):
