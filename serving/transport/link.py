@@ -32,6 +32,8 @@ class Link:
         self._waiting = 0
         self._connecting: asyncio.Task[ClientProtocol] | None = None
         self._reason = ""
+        self.turned_away = False
+        """Whether the last connection that ended at once was ended by a server that takes no more calls."""
 
     @property
     def load(self) -> int:
@@ -79,6 +81,7 @@ class Link:
         else:
             self._backoff.failed()
             self._reason = _why_lost(ended)
+            self.turned_away = ended.connection.draining
 
     async def _shared(self, connecting: asyncio.Task[ClientProtocol]) -> ClientProtocol:
         """The outcome of an attempt that others wait for too."""
@@ -98,6 +101,7 @@ class Link:
                 protocol = await self._open()
         except OSError as error:
             self._backoff.failed()
+            self.turned_away = False
             why = getattr(error, "verify_message", "") or error.strerror or type(error).__name__
             self._reason = f"failed to connect to {self._target}: {why}"
             raise RpcError(Code.UNAVAILABLE, self._reason) from None

@@ -51,10 +51,17 @@ class NativeChannel(Channel):
         try:
             return await self._unary(deadline, block, framed)
         except RefusedError:
+            await self._rested(deadline)
             try:
                 return await self._unary(deadline, block, framed)
             except RefusedError:
                 raise RpcError(Code.UNAVAILABLE, "the server refused the call twice") from None
+
+    async def _rested(self, deadline: float | None) -> None:
+        """A server that refuses calls unseen is stopping, and another may take its place: it is worth one pause."""
+        rest_s = min(link.rest_s for link in self._links)
+        if rest_s and (deadline is None or self._loop.time() + rest_s < deadline):
+            await asyncio.sleep(rest_s)
 
     async def _unary(self, deadline: float | None, block: bytes, framed: bytes) -> bytes:
         protocol = self._ready() or await self._ready_by(deadline, waits=False)
@@ -111,6 +118,7 @@ class NativeChannel(Channel):
 
     async def _begin_again(self, exchange: Exchange, block: bytes) -> None:
         try:
+            await self._rested(exchange.deadline)
             await self._begin(exchange, block, waits=False)
         except RpcError as error:
             exchange.finish(error)
@@ -123,12 +131,16 @@ class NativeChannel(Channel):
         return min([link for link in links if not link.rest_s] or links, key=lambda link: link.load)
 
     async def _free(self, waits: bool) -> ClientProtocol:
+        """One server that says goodbye at once is one that is replaced: that much is waited for in any case."""
+        patient = True
         while not self._closed:
+            link = self._least_busy()
             try:
-                return await self._least_busy().free()
+                return await link.free()
             except RpcError as error:
                 rest_s = min(link.rest_s for link in self._links)
-                if error.code is not Code.UNAVAILABLE or (rest_s and not waits):
+                if error.code is not Code.UNAVAILABLE or (rest_s and not waits and not (patient and link.turned_away)):
                     raise
+                patient = patient and not rest_s
             await asyncio.sleep(rest_s)
         raise RpcError(Code.CANCELLED, "the channel is closed")

