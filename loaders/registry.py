@@ -121,11 +121,26 @@ def find_half(root: Path, model: str, version: str, party: str) -> Path:
 
 def newest_version(root: Path, model: str) -> str:
     """The version of a model that came into this registry last. Raises MissingHalfError."""
-    folder = root / _named("model", model)
-    versions = [one for one in folder.glob("[!.]*") if one.is_dir()] if folder.is_dir() else []
+    versions = _versions(root / _named("model", model))
     if not versions:
         raise MissingHalfError(f"no version of {model} in the registry")
     return max(versions, key=lambda one: (one.stat().st_mtime_ns, one.name)).name
+
+
+def stored(root: Path, party: str) -> list[tuple[str, str]]:
+    """Model and version of every half of this party, in order. None of them is opened."""
+    models = sorted(one for one in root.glob("[!.]*") if one.is_dir())
+    versions = [version for model in models for version in sorted(_versions(model))]
+    return [(one.parent.name, one.name) for one in versions if any(_is_of(half, party) for half in one.iterdir())]
+
+
+def _versions(model: Path) -> list[Path]:
+    """The folders of a model's versions; none where there is no such model."""
+    return [one for one in model.glob("[!.]*") if one.is_dir() and one.name != ALIASES]
+
+
+def _is_of(half: Path, party: str) -> bool:
+    return not half.name.startswith(".") and half.name.partition("-")[2] == party
 
 
 def set_alias(root: Path, model: str, alias: str, version: str) -> None:

@@ -14,7 +14,18 @@ import pytest
 import rfc8785
 
 from loaders.artifact import ArtifactError, HalfRef, Manifest
-from loaders.registry import bind, digest_of, find_half, half_path, open_half, resolve_alias, set_alias, write_half
+from loaders.registry import (
+    bind,
+    digest_of,
+    find_half,
+    half_path,
+    newest_version,
+    open_half,
+    resolve_alias,
+    set_alias,
+    stored,
+    write_half,
+)
 from tests.artifacts import linear_half, make_bound_pair
 
 WEIGHTS = {"a": 0.5, "b": -0.25}
@@ -329,3 +340,13 @@ def test_a_sealed_half_does_not_change(tmp_path: Path, changes: dict[str, object
 def test_a_half_without_a_name_is_bound_by_its_digest_alone(tmp_path: Path, half: Path) -> None:
     edit(half, sealed="00" * 32)
     refused(tmp_path, "has been changed")
+
+
+def test_aliases_are_no_version(half: Path, tmp_path: Path) -> None:
+    set_alias(tmp_path, "m", "best", "1")
+    assert newest_version(tmp_path, "m") == "1"
+    assert (stored(tmp_path, "bank"), stored(tmp_path, "shop"), stored(tmp_path / "none", "bank")) == (
+        [("m", "1")],
+        [],
+        [],
+    )
