@@ -63,8 +63,9 @@ class HttpDoor:
         verb, _, path = codec.name.partition(" ")
 
         async def answer(request: Request) -> Response:
+            caller = caller_of(request, self.access)
             raw = await body_of(request, self.max_request_bytes)
-            reply = self.pipeline.answer(codec, raw, remaining_s(request), caller_of(request, self.access))
+            reply = self.pipeline.answer(codec, raw, remaining_s(request), caller)
             return Response(reply if isinstance(reply, bytes) else await reply, media_type=JSON)
 
         return Route(path, answering(answer, self.figures.of("http", path), _error), methods=[verb])

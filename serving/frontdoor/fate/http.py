@@ -37,8 +37,9 @@ def routes(door: FateInference, access: Access, figures: RequestFigures, max_byt
         async def answer(request: Request) -> Response:
             began, code = counted.start(), Code.CANCELLED
             try:
+                caller = caller_of(request, access)
                 message = _message(await body_of(request, max_bytes), request.headers.get("caseId", ""))
-                reply = ask(message, remaining_s(request), caller_of(request, access))
+                reply = ask(message, remaining_s(request), caller)
                 shown = _shown(reply if isinstance(reply, bytes) else await reply)
                 code = Code.OK
             except Exception as error:  # noqa: BLE001 - the outermost frame of a call
