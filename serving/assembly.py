@@ -182,7 +182,7 @@ def _foreign_protocols(node: FateNode, ports: Ports, figures: RequestFigures) ->
     """Registers them; returns what belongs on the HTTP port."""
     limits, access = node.settings.limits, node.access
     models = Models(node.publishing.routes, node.pool)
-    repository = Repository(node.publishing, models, Path(node.settings.registry))
+    repository = Repository(node.publishing, models, Path(node.settings.registry), node.settings.party)
     door = Door(node.pipeline, models)
     foreign = OipNode(door, repository, node.readiness, limits.max_batch_rows, node.audit, access)
     oip.register(ports.service, foreign, figures, access.operator)

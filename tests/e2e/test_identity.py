@@ -256,10 +256,30 @@ def test_the_http_port(parties: SecureParties) -> None:
         assert client.get("/readyz").status_code == 200
         assert client.post("/v1/predict", json=body).status_code == 401
         assert client.post("/v1/predict", json=body, headers=authorised).json()["score"] == [0.5]
+        for path in ("/v1/predict", "/v2/models/s/infer"):  # nobody's body is looked at
+            assert client.post(path, content=b"{").status_code == 401
+            assert client.post(path, content=b"{", headers=authorised).status_code == 400
+        assert client.post("/federation/v1/inference", content=b"{").json()["retcode"] == 127
+        for path in ("/v2/logging", "/v2/trace/setting", "/v2/models/s/trace/setting"):
+            assert (client.get(path).status_code, client.post(path).status_code) == (401, 401)
+            assert client.post(path, headers=authorised).status_code == 501
+        assert client.get("/v2/systemsharedmemory/status").status_code == 401
         load = "/v2/repository/models/m/load"
         assert client.post(load).status_code == 401
         assert client.post(load, headers={"authorization": f"Bearer {token('vic')}"}).status_code == 403
         assert client.post(load, headers=authorised).status_code == 200
+        for parameters, status, text in (
+            ({"version": 1}, 200, ""),
+            ({"version": "1"}, 200, ""),
+            ({"version": 2}, 404, "failed to load 'm'"),
+            ({"version": True}, 400, "is a text or a whole number"),
+            ({"config": "{}"}, 400, "'config' is refused"),
+            ({"file:1/model.onnx": "eA=="}, 400, "'file:1/model.onnx' is refused"),
+        ):
+            answer = client.post(load, json={"parameters": parameters}, headers=authorised)
+            assert (answer.status_code, text in answer.text) == (status, True), answer.text
+        refused = client.post("/v2/repository/models/s/unload", headers=authorised)
+        assert (refused.status_code, "it is a service" in refused.text) == (400, True)
     with httpx.Client(base_url=f"http://{address}") as plain, pytest.raises(httpx.HTTPError):
         plain.get("/readyz")
 

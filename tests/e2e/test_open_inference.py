@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
 
 from serving.transport import Channel, Code, RpcError
 from tessera.compat import open_inference_pb2 as oip
@@ -179,12 +180,134 @@ def test_model_control_is_for_operators(said: dict[str, Any]) -> None:
 
 def test_a_model_is_loaded_and_unloaded(said: dict[str, Any]) -> None:
     assert {(one["name"], one["version"], one["state"]) for one in said["index"]["models"]} == {
+        ("s", "1", "READY"),
+        ("narrow", "1", "READY"),
+        ("split", "1", "READY"),
+        ("split", "2", "READY"),
         ("m", "1", "READY"),
         ("local", "1", "READY"),
         ("local", "2", "READY"),
+        ("n", "1", "UNAVAILABLE"),
     }
     assert (said["loaded"], said["unloaded"]) == (True, False)
     assert said["unload_bound"][0] == "StatusCode.FAILED_PRECONDITION"
+
+
+def test_numbers_over_http_are_numbers_and_defaults_are_there(guest: PartyNode) -> None:
+    config = guest.http("GET", "/v2/models/local/versions/1/config").json()
+    assert (config["name"], config["max_batch_size"], config["model_transaction_policy"]) == (
+        "local",
+        1000,
+        {"decoupled": False},
+    )
+    [tensor] = [one for one in config["input"] if one["name"] == "x"]
+    assert (tensor["data_type"], tensor["dims"], tensor["optional"]) == ("TYPE_FP32", [2], False)
+    assert guest.http("POST", "/v2/models/local/versions/1/infer", json=ROW).status_code == 200
+    [one] = guest.http("GET", "/v2/models/local/versions/1/stats").json()["model_stats"]
+    assert type(one["inference_count"]) is type(one["last_inference"]) is type(one["execution_count"]) is int
+    success, fail = one["inference_stats"]["success"], one["inference_stats"]["fail"]
+    assert (type(success["ns"]), type(fail["count"])) == (int, int)
+    assert one["batch_stats"][0]["compute_infer"]["count"] >= 1
+
+
+ROW = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [0.5, 0.5]}]}
+
+
+def counted(guest: PartyNode, path: str) -> dict[tuple[str, str], tuple[int, int]]:
+    """Answers and failures by name and version."""
+    found = guest.http("GET", f"/v2/models/{path}").json()["model_stats"]
+    return {
+        (one["name"], one["version"]): tuple(one["inference_stats"][name]["count"] for name in ("success", "fail"))
+        for one in found
+    }
+
+
+def test_each_version_has_its_own_figures(guest: PartyNode) -> None:
+    before = counted(guest, "stats")
+    assert {("s", "1"), ("split", "1"), ("split", "2"), ("local", "1"), ("local", "2"), ("m", "1")} <= before.keys()
+    for version, times in (("1", 1), ("2", 3)):
+        for _ in range(times):
+            assert guest.http("POST", f"/v2/models/local/versions/{version}/infer", json=ROW).status_code == 200
+    assert guest.http("POST", "/v2/models/local/versions/2/infer", json={"inputs": []}).status_code == 400
+    for user in range(20):
+        body = {"inputs": [*ROW["inputs"], {"name": "user_id", "datatype": "BYTES", "shape": [1], "data": [f"{user}"]}]}
+        assert guest.http("POST", "/v2/models/split/infer", json=body).status_code == 200
+    after = counted(guest, "stats")
+
+    def more(name: str, version: str) -> tuple[int, ...]:
+        return tuple(now - then for now, then in zip(after[name, version], before[name, version], strict=True))
+
+    assert (more("local", "1"), more("local", "2")) == ((1, 0), (3, 1))
+    assert more("split", "1")[0] + more("split", "2")[0] == 20
+    assert min(more("split", "1")[0], more("split", "2")[0]) > 0
+    assert counted(guest, "local/stats").keys() == {("local", "1"), ("local", "2")}
+    assert counted(guest, "split/versions/2/stats") == {("split", "2"): after["split", "2"]}
+
+
+def test_a_service_answers_by_the_versions_that_it_lists(guest: PartyNode) -> None:
+    described = guest.http("GET", "/v2/models/split").json()
+    assert described["versions"] == ["1", "2"]
+    for version in described["versions"]:
+        path = f"/v2/models/split/versions/{version}"
+        assert guest.http("GET", f"{path}/ready").json()["ready"] is True
+        reply = guest.http("POST", f"{path}/infer", json=ROW).json()
+        assert (reply["model_name"], reply["model_version"]) == ("split", version)
+    assert guest.http("GET", "/v2/models/split/versions/3/ready").status_code == 404
+
+
+def test_a_timeout_counts_over_http_as_over_grpc(guest: PartyNode) -> None:
+    """In microseconds: too few for the host to be asked."""
+    inputs = [
+        {"name": name, "datatype": datatype, "shape": [1], "data": [value]}
+        for name, datatype, value in (("user_id", "BYTES", "nobody asked"), ("a", "FP64", 1), ("b", "FP64", 1))
+    ]
+    for parameters, status in (({"timeout": 1}, 503), ({"timeout": 10**400}, 400), ({"timeout": "1"}, 400), ({}, 400)):
+        reply = guest.http("POST", "/v2/models/s/infer", json={"inputs": inputs, "parameters": parameters})
+        assert reply.status_code == status, reply.text
+
+
+@pytest.mark.parametrize("kind", ["systemsharedmemory", "cudasharedmemory"])
+def test_shared_memory_over_http_is_not_offered(guest: PartyNode, kind: str) -> None:
+    for verb, end in (
+        ("GET", "status"),
+        ("GET", "region/r/status"),
+        ("POST", "region/r/register"),
+        ("POST", "unregister"),
+    ):
+        answer = guest.http(verb, f"/v2/{kind}/{end}")
+        assert (answer.status_code, "shared memory" in answer.json()["error"]) == (501, True)
+
+
+def controlled(guest: PartyNode, method: str, request: object) -> tuple[Code, str]:
+    async def ask(link: Channel) -> object:
+        stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(link.stub_channel)
+        return await getattr(stub, method)(request, timeout=10)
+
+    try:
+        guest.call("admin", ask)
+    except RpcError as error:
+        return error.code, error.details
+    return Code.OK, ""
+
+
+def test_the_version_to_load_may_be_a_number(guest: PartyNode) -> None:
+    for version, code in ((1, Code.OK), (9, Code.NOT_FOUND)):
+        request = oip.RepositoryModelLoadRequest(model_name="local")
+        request.parameters["version"].int64_param = version
+        assert controlled(guest, "RepositoryModelLoad", request)[0] is code
+
+
+@pytest.mark.parametrize("parameter", ["config", "file:1/model.onnx"])
+def test_what_does_not_come_from_the_registry_is_refused(guest: PartyNode, parameter: str) -> None:
+    request = oip.RepositoryModelLoadRequest(model_name="local")
+    request.parameters[parameter].bytes_param = b"{}"
+    code, text = controlled(guest, "RepositoryModelLoad", request)
+    assert (code, repr(parameter) in text) == (Code.INVALID_ARGUMENT, True)
+
+
+def test_a_service_is_not_unloaded_by_its_name(guest: PartyNode) -> None:
+    code, text = controlled(guest, "RepositoryModelUnload", oip.RepositoryModelUnloadRequest(model_name="split"))
+    assert (code, "it is a service" in text) == (Code.FAILED_PRECONDITION, True)
 
 
 def asked(guest: PartyNode, model: str, rows: int) -> Code:
@@ -219,7 +342,9 @@ def test_http_says_what_grpc_says(said: dict[str, Any], said_over_http: dict[str
     assert [http[name] for name in ("live", "ready", "model_ready", "none_ready")] == [True, True, True, False]
     assert http["server"] == said["server"]
     assert [one["name"] for one in http["metadata"]["inputs"]] == [one["name"] for one in said["metadata"]["inputs"]]
-    assert http["config"] == said["config"]["config"]
+    assert json_format.ParseDict(http["config"], oip.ModelConfig()) == json_format.ParseDict(
+        said["config"]["config"], oip.ModelConfig()
+    )
     assert ("m", "1", "READY") in {(one["name"], one["version"], one["state"]) for one in http["index"]}
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from loaders.artifact import ArtifactError, MissingHalfError
-from loaders.registry import newest_version
-from serving.errors import InvalidRequestError, TesseraError, public
+from loaders.registry import newest_version, stored
+from serving.errors import ConflictError, InvalidRequestError, TesseraError, public
 from serving.frontdoor.oip.models import Models
 from serving.lifecycle import LoadState, ModelState
 from serving.pool import ModelId
@@ -17,8 +17,10 @@ from serving.publishing import Publishing
 from serving.transport import Code
 
 VERSION = "version"
+READY, UNAVAILABLE = "READY", "UNAVAILABLE"
+UNLOADED = "it is not loaded"
 STATES = {
-    ModelState.READY: "READY",
+    ModelState.READY: READY,
     ModelState.LOADING: "LOADING",
     ModelState.DRAINING: "UNLOADING",
 }
@@ -47,26 +49,39 @@ class Repository:
     publishing: Publishing
     models: Models
     registry: Path
+    party: str
 
-    def index(self, ready_only: bool) -> list[IndexEntry]:
-        entries = [
-            IndexEntry(
-                status.life.model.model,
-                status.life.model.version,
-                STATES.get(status.life.state, "UNAVAILABLE"),
-                status.life.reason,
-            )
-            for status in self.publishing.models()
-        ]
-        return [entry for entry in entries if entry.state == "READY" or not ready_only]
+    async def index(self, ready_only: bool) -> list[IndexEntry]:
+        """Services by their versions, then models that are loaded or were to be, then what else the registry holds."""
+        entries = [*self._services(), *self._models()]
+        if not ready_only:
+            entries += [IndexEntry(*one, UNAVAILABLE, UNLOADED) for one in await asyncio.to_thread(self._stored)]
+        found: dict[tuple[str, str], IndexEntry] = {}
+        for entry in entries:
+            found.setdefault((entry.name, entry.version), entry)
+        return [entry for entry in found.values() if entry.state == READY or not ready_only]
 
-    async def load(self, name: str, parameters: dict[str, str], given: Collection[str]) -> None:
-        """The newest version, or the one in parameter `version`. Raises RefusedLoadError saying which party and why."""
-        foreign = sorted(set(given) - {VERSION})
+    def _services(self) -> Iterator[IndexEntry]:
+        for view in self.models.services():
+            yield IndexEntry(view.name, view.versions[0], READY, "")
+
+    def _models(self) -> Iterator[IndexEntry]:
+        for status in self.publishing.models():
+            life = status.life
+            yield IndexEntry(life.model.model, life.model.version, STATES.get(life.state, UNAVAILABLE), life.reason)
+
+    def _stored(self) -> list[tuple[str, str]]:
+        return stored(self.registry, self.party)
+
+    async def load(self, name: str, parameters: Mapping[str, object]) -> None:
+        """The newest version, or the one in parameter `version`, a text or a whole number. Raises RefusedLoadError
+        saying which party and why."""
+        foreign = sorted(set(parameters) - {VERSION})
         if foreign:
             raise InvalidRequestError(f"load parameter {foreign[0]!r} is refused: models come from the registry alone")
+        asked = _version_in(parameters)
         try:
-            version = parameters.get(VERSION, "") or await asyncio.to_thread(newest_version, self.registry, name)
+            version = asked or await asyncio.to_thread(newest_version, self.registry, name)
             outcomes, _ = await self.publishing.load(ModelId(name, version))
         except (TesseraError, ArtifactError) as error:
             raise _refused(name, error) from error
@@ -75,11 +90,25 @@ class Repository:
             raise RefusedLoadError(f"failed to load {name!r}: {'; '.join(wrong)}")
 
     async def unload(self, name: str) -> None:
-        """Every version. Raises ConflictError when a service or another party needs one, UnknownNameError."""
+        """Every version. Raises ConflictError when a service or another party needs one, or when only a service has
+        this name, and UnknownNameError."""
         self.models.find(name, "")
-        for status in self.publishing.models():
-            if status.life.model.model == name and status.handle is not None:
-                await self.publishing.unload(status.life.model)
+        loaded = [
+            status.life.model
+            for status in self.publishing.models()
+            if status.life.model.model == name and status.handle is not None
+        ]
+        if not loaded:
+            raise ConflictError(f"failed to unload {name!r}: it is a service; unload the versions that it leads to")
+        for model in loaded:
+            await self.publishing.unload(model)
+
+
+def _version_in(parameters: Mapping[str, object]) -> str:
+    version = parameters.get(VERSION, "")
+    if isinstance(version, bool) or not isinstance(version, str | int):
+        raise InvalidRequestError(f"load parameter {VERSION!r} is a text or a whole number")
+    return str(version)
 
 
 def _refused(name: str, error: Exception) -> TesseraError:

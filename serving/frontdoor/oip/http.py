@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
-from google.protobuf.json_format import MessageToDict
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serving.errors import InvalidRequestError
+from serving.errors import CallerError, InvalidRequestError
 from serving.frontdoor.http_call import JSON, Answer, answering, body_of, caller_of, remaining_s
-from serving.frontdoor.oip.door import Figures, Terms
+from serving.frontdoor.oip.door import Terms
+from serving.frontdoor.oip.json_described import described
 from serving.frontdoor.oip.json_messages import asked_of, body_parts, encoded, with_id
-from serving.frontdoor.oip.messages import config, statistics
+from serving.frontdoor.oip.messages import config
 from serving.frontdoor.oip.service import OipNode, server_metadata
 from serving.telemetry.requests import RequestFigures
 from serving.transport import Code
@@ -23,6 +23,7 @@ from serving.transport import Code
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MODEL = "/v2/models/{name}"
 VERSION = MODEL + "/versions/{version}"
+SHARED_MEMORY = ("/v2/systemsharedmemory", "/v2/cudasharedmemory")
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -32,7 +33,13 @@ class _IndexBody(msgspec.Struct):
 
 
 class _LoadBody(msgspec.Struct):
-    parameters: dict[str, str] = {}
+    parameters: dict[str, Any] = {}
+
+
+class _NotOfferedError(CallerError):
+    """A part of the protocol that this node does not have."""
+
+    code = Code.UNIMPLEMENTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +63,28 @@ class OipHttp:
             self._route("GET", "/v2", self._server),
             self._route("GET", "/v2/health/live", self._live),
             self._route("GET", "/v2/health/ready", self._server_ready),
+            self._route("GET", "/v2/models/stats", self._statistics),  # before a model of that name
             *models,
             self._route("POST", MODEL + "/infer", self._infer),
             self._route("POST", VERSION + "/infer", self._infer),
             self._route("POST", "/v2/repository/index", self._index),
             self._route("POST", "/v2/repository/models/{name}/load", self._load),
             self._route("POST", "/v2/repository/models/{name}/unload", self._unload),
+            *self._not_offered(),
+        ]
+
+    def _not_offered(self) -> list[Route]:
+        """Settings are for operators, as over gRPC."""
+        settings = ("/v2/logging", "/v2/trace/setting", MODEL + "/trace/setting")
+        regions = [
+            (verb, kind + region + action)
+            for kind in SHARED_MEMORY
+            for region in ("", "/region/{region}")
+            for verb, action in (("GET", "/status"), ("POST", "/register"), ("POST", "/unregister"))
+        ]
+        return [
+            *(self._route(verb, path, self._settings) for path in settings for verb in ("GET", "POST")),
+            *(self._route(verb, path, self._shared_memory) for verb, path in regions),
         ]
 
     def _route(self, verb: str, path: str, answer: Answer) -> Route:
@@ -101,23 +124,21 @@ class OipHttp:
     async def _config(self, request: Request) -> Response:
         caller_of(request, self.node.access)
         view = self.node.door.models.find(*_named(request))
-        return _json(MessageToDict(config(view, self.node.max_rows), preserving_proto_field_name=True))
+        return _json(described(config(view, self.node.max_rows)))
 
     async def _statistics(self, request: Request) -> Response:
         caller_of(request, self.node.access)
-        view = self.node.door.models.find(*_named(request))
-        figures = self.node.door.figures.get(view.name, Figures())
-        shown = MessageToDict(statistics(view, figures), preserving_proto_field_name=True)
-        return _json({"model_stats": [shown]})
+        name, version = request.path_params.get("name", ""), request.path_params.get("version", "")
+        return _json(described(self.node.statistics(name, version)))
 
     async def _infer(self, request: Request) -> Response:
+        terms = Terms(remaining_s(request), caller_of(request, self.node.access))
         raw = await body_of(request, self.max_request_bytes)
         header_length = request.headers.get(HEADER_LENGTH)
         body, binary = body_parts(raw, header_length)
         asked = asked_of(*_named(request), body, binary)
         wanted = body.binary_outputs()
         form = f"oip-http {header_length} " + ("*" if wanted is None else ",".join(sorted(wanted)))
-        terms = Terms(remaining_s(request), caller_of(request, self.node.access))
         reply = await self.node.door.infer(form, asked, lambda one: encoded(one, wanted), raw, terms)
         content, json_length = with_id(reply, asked.id)
         if json_length is None:
@@ -127,7 +148,7 @@ class OipHttp:
     async def _index(self, request: Request) -> Response:
         caller_of(request, self.node.access)
         raw = await body_of(request, self.max_request_bytes)
-        return _json(self.node.repository.index(_parsed(_IndexBody, raw).ready))
+        return _json(await self.node.repository.index(_parsed(_IndexBody, raw).ready))
 
     def _operator(self, request: Request) -> str:
         """Who wants to control models. Raises NotAllowedError or UnauthenticatedError."""
@@ -138,7 +159,7 @@ class OipHttp:
         parameters = _parsed(_LoadBody, await body_of(request, self.max_request_bytes)).parameters
         name = request.path_params["name"]
         async with self.node.audit.change(who, "RepositoryModelLoad", name):
-            await self.node.repository.load(name, parameters, parameters.keys())
+            await self.node.repository.load(name, parameters)
         return Response()
 
     async def _unload(self, request: Request) -> Response:
@@ -148,6 +169,14 @@ class OipHttp:
             await self.node.repository.unload(name)
         return Response()
 
+    async def _settings(self, request: Request) -> Response:
+        self._operator(request)
+        raise _NotOfferedError("log and trace settings are those of the settings file")
+
+    async def _shared_memory(self, request: Request) -> Response:
+        caller_of(request, self.node.access)
+        raise _NotOfferedError("shared memory is not supported")
+
 
 def _named(request: Request) -> tuple[str, str]:
     return request.path_params["name"], request.path_params.get("version", "")
@@ -156,7 +185,7 @@ def _named(request: Request) -> tuple[str, str]:
 def _parsed(kind: type[S], raw: bytes) -> S:
     try:
         return msgspec.json.decode(raw or b"{}", type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequestError(f"the body cannot be used: {error}") from None
 
 

@@ -91,29 +91,59 @@ class Models:
             raise UnknownNameError(f"Request for unknown model: {shown!r} is neither a service nor a loaded version")
         return ModelView(name, address, handles)
 
-    def all(self) -> list[ModelView]:
-        """Every service, then every version that is loaded and not a host's half."""
-        services = [self._service(name) for name in sorted(self._routes.current.services)]
-        versions = [self._version(handle) for handle in self._guest_halves()]
-        return [view for view in (*services, *versions) if view.handles]
+    def by_version(self, name: str, version: str) -> list[ModelView]:
+        """One view for each loaded version of a service, or of a model. Raises UnknownNameError."""
+        if version or name in self._routes.current.services:
+            view = self.find(name, version)
+            return [ModelView(name, _explicit(handle.id), (handle,)) for handle in view.handles]
+        self.find(name, version)
+        return [view for view in self._loaded() if view.name == name]
+
+    def all_by_version(self) -> list[ModelView]:
+        """Every service by its versions, then every version that is loaded and not a host's half."""
+        return [*self.services(), *self._loaded()]
+
+    def services(self) -> list[ModelView]:
+        """Every service by its loaded versions."""
+        services = self._routes.current.services
+        return [
+            ModelView(name, _explicit(handle.id), (handle,))
+            for name in sorted(services)
+            for handle in filter(None, [self._pool.find(variant.model) for variant in services[name].variants])
+        ]
+
+    def is_service(self, name: str) -> bool:
+        return name in self._routes.current.services
+
+    def answering(self, view: ModelView, key: str) -> str:
+        """The version that `view` leads to for a user, or for a case without one."""
+        if len(view.handles) == 1:
+            return view.handles[0].id.version
+        return self._routes.current.target(view.address, key).model.version
 
     def _named(self, name: str, version: str) -> tuple[Address, Sequence[ModelId]]:
+        """A version of a service is that version by itself."""
+        service = self._routes.current.services.get(name)
         if version:
-            return ("", name, version), [ModelId(name, version)]
-        if name in self._routes.current.services:
-            return (name, "", ""), [variant.model for variant in self._routes.current.services[name].variants]
+            named = ModelId(name, version)
+            if service is not None and self._pool.find(named) is None:
+                of_service = [variant.model for variant in service.variants if variant.model.version == version]
+                named = of_service[0] if of_service else named
+            return _explicit(named), [named]
+        if service is not None:
+            return (name, "", ""), [variant.model for variant in service.variants]
         newest = max((handle.id for handle in self._guest_halves() if handle.id.model == name), default=None)
         return ("", name, newest.version if newest else ""), [newest] if newest else []
 
-    def _service(self, name: str) -> ModelView:
-        address, ids = self._named(name, "")
-        return ModelView(name, address, tuple(filter(None, map(self._pool.find, ids))))
-
-    def _version(self, handle: ModelHandle) -> ModelView:
-        return ModelView(handle.id.model, ("", handle.id.model, handle.id.version), (handle,))
+    def _loaded(self) -> list[ModelView]:
+        return [ModelView(handle.id.model, _explicit(handle.id), (handle,)) for handle in self._guest_halves()]
 
     def _guest_halves(self) -> list[ModelHandle]:
         return [one for one in self._pool.loaded if one.artifact.manifest.role == "guest"]
+
+
+def _explicit(version: ModelId) -> Address:
+    return ("", version.model, version.version)
 
 
 def _view(spec: TensorSpec) -> TensorView:

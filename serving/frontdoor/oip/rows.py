@@ -67,6 +67,15 @@ def request_of(asked: Asked, view: ModelView) -> Request:
     )
 
 
+def key_of(asked: Asked) -> str:
+    """What chooses the first row's version: its user, or the case. "" for inputs that cannot be used."""
+    users = next((tensor.array for tensor in asked.inputs if tensor.name == USER_ID and tensor.datatype == BYTES), None)
+    if users is None or not users.size:
+        return str(asked.parameters.get(CASE_ID, ""))
+    user: bytes = users.ravel()[0]
+    return user.decode(errors="replace")
+
+
 def answer_of(response: Response, view: ModelView, wanted: Sequence[str]) -> Answered:
     """The outputs asked for, all when none was named. Raises InvalidRequestError for one that there is not."""
     outputs = [_score(response, view), *_further(response, view)]

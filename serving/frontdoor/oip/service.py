@@ -12,7 +12,7 @@ from serving.audit import AuditLog
 from serving.errors import UnauthenticatedError, UnknownNameError, public
 from serving.frontdoor.answer import answering, answering_method
 from serving.frontdoor.oip.control import Repository
-from serving.frontdoor.oip.door import Door, Figures, Terms
+from serving.frontdoor.oip.door import Door, Terms
 from serving.frontdoor.oip.messages import asked, config, parse, raw_reply, statistics, typed_reply
 from serving.readiness import Readiness
 from serving.telemetry.requests import MethodFigures, RequestFigures
@@ -43,6 +43,12 @@ class OipNode:
     audit: AuditLog
     access: Access
 
+    def statistics(self, name: str, version: str) -> wire.ModelStatisticsResponse:
+        """Of one version, of all versions of a name, or of all names when it is "". Raises UnknownNameError."""
+        models = self.door.models
+        views = models.by_version(name, version) if name else models.all_by_version()
+        return wire.ModelStatisticsResponse(model_stats=[statistics(one, self.door.figures_of(one)) for one in views])
+
 
 def register(server: Server, node: OipNode, figures: RequestFigures, authorise: Authorise) -> None:
     """Serve the protocol on `server`. `authorise` guards model control and settings."""
@@ -54,7 +60,8 @@ def register(server: Server, node: OipNode, figures: RequestFigures, authorise: 
 
 def _handler(node: OipNode) -> Callable[[bytes, Call], Awaitable[bytes]]:
     def handle(raw: bytes, call: Call) -> Awaitable[bytes]:
-        return _infer(node.door, parse(raw), raw, Terms(call.time_remaining(), node.access.caller(call)))
+        terms = Terms(call.time_remaining(), node.access.caller(call))
+        return _infer(node.door, parse(raw), raw, terms)
 
     return handle
 
@@ -63,10 +70,6 @@ def _infer(door: Door, message: wire.ModelInferRequest, raw: bytes, terms: Terms
     is_raw = bool(message.raw_input_contents)
     call = asked(message)
     form = MODEL_INFER + (" raw" if is_raw else "")
-    timeout_us = call.parameters.get("timeout")
-    if isinstance(timeout_us, int) and timeout_us > 0:
-        sooner_s = min(timeout_us / 1e6, terms.remaining_s if terms.remaining_s is not None else timeout_us / 1e6)
-        terms = Terms(sooner_s, terms.caller)
     reply = door.infer(form, call, raw_reply if is_raw else typed_reply, raw, terms)
     return _with_id(reply, message.id)
 
@@ -139,11 +142,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: wire.ModelStatisticsRequest, context: object
     ) -> wire.ModelStatisticsResponse:
         self._node.access.caller(call_of(context))
-        views = [self._models.find(request.name, request.version)] if request.name else self._models.all()
-        figures = self._node.door.figures
-        return wire.ModelStatisticsResponse(
-            model_stats=[statistics(view, figures.get(view.name, Figures())) for view in views]
-        )
+        return self._node.statistics(request.name, request.version)
 
     async def ModelStreamInfer(
         self, requests: AsyncIterator[wire.ModelInferRequest], context: object
@@ -179,7 +178,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: wire.RepositoryIndexRequest, context: object
     ) -> wire.RepositoryIndexResponse:
         self._node.access.caller(call_of(context))
-        entries = self._node.repository.index(request.ready)
+        entries = await self._node.repository.index(request.ready)
         entry = wire.RepositoryIndexResponse.ModelIndex
         return wire.RepositoryIndexResponse(
             models=[entry(name=one.name, version=one.version, state=one.state, reason=one.reason) for one in entries]
@@ -190,9 +189,9 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: wire.RepositoryModelLoadRequest, context: object
     ) -> wire.RepositoryModelLoadResponse:
         self._authorise(call_of(context))
-        texts = {name: one.string_param for name, one in request.parameters.items()}
+        given = {name: _parameter(one) for name, one in request.parameters.items()}
         async with self._changing(context, "RepositoryModelLoad", request.model_name):
-            await self._node.repository.load(request.model_name, texts, texts.keys())
+            await self._node.repository.load(request.model_name, given)
         return wire.RepositoryModelLoadResponse()
 
     @answering_method
@@ -216,6 +215,10 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def TraceSetting(self, request: wire.TraceSettingRequest, context: object) -> wire.TraceSettingResponse:
         self._authorise(call_of(context))
         raise RpcError(Code.UNIMPLEMENTED, "traces are those of the settings file")
+
+
+def _parameter(given: wire.ModelRepositoryParameter) -> object:
+    return getattr(given, given.WhichOneof("parameter_choice") or "string_param")
 
 
 def server_metadata() -> dict[str, Any]:
