@@ -27,7 +27,11 @@ class BreakerState(Enum):
 
 class Breaker:
     """CLOSED -> OPEN after so many failures in a row -> HALF_OPEN after a pause -> CLOSED by an answer, else OPEN.
-    `clock` is monotonic seconds."""
+
+    Whoever is admitted tells how it went, by one of `succeeded`, `failed` and `abandoned`, with what `admit` gave it.
+    An answer is always news; the failure of a call that began before the breaker last opened is none, and changes
+    nothing. `clock` is monotonic seconds.
+    """
 
     def __init__(self, settings: BreakerSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
@@ -38,28 +42,30 @@ class Breaker:
         self.opened = 0
         """How often it opened."""
 
-    def admit(self) -> bool:
-        """Whether a call may go. Whoever is admitted tells how it went, by one of the three below."""
+    def admit(self) -> int | None:
+        """After how many openings a call goes; None when it may not."""
         if self.state is BreakerState.CLOSED:
-            return True
+            return self.opened
         if self.state is BreakerState.OPEN and self._clock() - self._opened >= self._settings.open_s:
             self.state = BreakerState.HALF_OPEN
-            return True
-        return False
+            return self.opened
+        return None
 
     def succeeded(self) -> None:
         self._failures = 0
         self.state = BreakerState.CLOSED
 
-    def failed(self) -> None:
+    def failed(self, admitted: int) -> None:
+        if admitted != self.opened:
+            return
         self._failures += 1
         if self.state is BreakerState.HALF_OPEN or self._failures >= self._settings.failures:
-            self.opened += self.state is not BreakerState.OPEN
+            self.opened += 1
             self.state, self._opened = BreakerState.OPEN, self._clock()
 
-    def abandoned(self) -> None:
+    def abandoned(self, admitted: int) -> None:
         """Nobody waited for the outcome. Another call may find out at once."""
-        if self.state is BreakerState.HALF_OPEN:
+        if self.state is BreakerState.HALF_OPEN and admitted == self.opened:
             self.state = BreakerState.OPEN
 
 
@@ -82,34 +88,34 @@ class Breaking:
         deadline: float,
         purpose: Purpose = Purpose.INFER,
     ) -> PeerAnswer:
-        breaker = self.breaker
-        if not breaker.admit():
+        admitted = self.breaker.admit()
+        if admitted is None:
             return failed(PartyStatus.UNREACHABLE, len(user_ids), wanted, "not asked: it did not answer the last calls")
         began = self._clock()
         told = False
         try:
             answer = await self._peer.infer(model, binding_digest, user_ids, wanted, deadline, purpose)
-            self._learn(answer, began)
+            self._learn(answer, admitted, began)
             told = True
             return answer
         finally:
             if not told:
-                self._given_up(began)
+                self._given_up(admitted, began)
 
     async def close(self) -> None:
         await self._peer.close()
 
-    def _learn(self, answer: PeerAnswer, began: float) -> None:
+    def _learn(self, answer: PeerAnswer, admitted: int, began: float) -> None:
         status = answer.statuses[0] if answer.reason else PartyStatus.OK
         if status not in _FAILURES:
             self.breaker.succeeded()
         elif status is PartyStatus.TIMEOUT and self._clock() - began < self._settings.min_wait_s:
-            self.breaker.abandoned()
+            self.breaker.abandoned(admitted)
         else:
-            self.breaker.failed()
+            self.breaker.failed(admitted)
 
-    def _given_up(self, began: float) -> None:
+    def _given_up(self, admitted: int, began: float) -> None:
         if self._clock() - began < self._settings.min_wait_s:
-            self.breaker.abandoned()
+            self.breaker.abandoned(admitted)
         else:
-            self.breaker.failed()
+            self.breaker.failed(admitted)

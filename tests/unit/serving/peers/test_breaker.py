@@ -152,3 +152,58 @@ async def test_calls_sent_before_it_opened_close_it_when_they_are_answered(break
     held.set()
     assert await slow is OK
     assert breaking.breaker.state is CLOSED
+
+
+async def asked_before_it_opens(breaking, party, calls=2):
+    """Calls that are on their way, to fail; the breaker opens meanwhile. Returns them and what lets them go."""
+    held = party.holds = asyncio.Event()
+    late = [asyncio.ensure_future(ask(breaking)) for _ in range(calls)]
+    await asyncio.sleep(0)
+    party.holds = None
+    await fail(breaking, party)
+    return late, held
+
+
+async def test_late_failures_of_calls_sent_before_it_opened_do_not_make_the_pause_longer(breaking, party):
+    late, held = await asked_before_it_opens(breaking, party)
+    held.set()
+    await asyncio.gather(*late)
+    assert (breaking.breaker.state, breaking.breaker.opened) == (OPEN, 1)
+    party.status = OK  # the two took the 2 s of the pause
+    assert await ask(breaking) is OK
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+async def test_late_failures_of_calls_sent_before_it_opened_leave_the_probe_alone(breaking, party, clock, given_up):
+    late, held = await asked_before_it_opens(breaking, party)
+    clock.tick(2.0)
+    party.holds = asyncio.Event()
+    probe = asyncio.ensure_future(ask(breaking))
+    await asyncio.sleep(0)
+    assert breaking.breaker.state is HALF_OPEN
+    if given_up:
+        for call in late:
+            call.cancel()
+    held.set()
+    await asyncio.wait(late)
+    assert (breaking.breaker.state, breaking.breaker.opened) == (HALF_OPEN, 1)
+    party.status = OK
+    party.holds.set()
+    assert await probe is OK
+    assert breaking.breaker.state is CLOSED
+
+
+async def test_impatient_calls_sent_before_it_opened_let_no_second_probe_go(party, clock):
+    breaking = Breaking(party, BreakerSettings(failures=3, open_s=0.1, min_wait_s=0.5), clock)
+    party.takes_s = 0.05
+    late, held = await asked_before_it_opens(breaking, party, 1)
+    clock.tick(0.1)
+    party.holds = asyncio.Event()
+    probe = asyncio.ensure_future(ask(breaking))
+    await asyncio.sleep(0)
+    party.status = TIMEOUT
+    held.set()
+    assert await late[0] is TIMEOUT
+    assert breaking.breaker.state is HALF_OPEN
+    party.holds.set()
+    await probe
