@@ -10,6 +10,7 @@ from enum import IntEnum
 from itertools import compress
 
 import numpy as np
+import numpy.typing as npt
 
 from apps.app import PartyStatus
 from loaders.loader import Partial, PartialSpec
@@ -21,14 +22,24 @@ from serving.pool import ModelHandle, ModelId, ModelPool
 logger = logging.getLogger(__name__)
 
 
+_STATUSES = tuple(PartyStatus)
+MAX_AGE_MS = (1 << 32) - 1
+"""The longest that the wire can say."""
+
+
 @dataclass(frozen=True, slots=True)
 class Partials:
-    """`values` of the kind `spec`, 0 where the status is not OK. `max_age_ms` is every row's, None = no limit."""
+    """`values` of the kind `spec`, 0 where the status is not OK; `codes`: each row's status as the wire has it.
+    `max_age_ms` is every row's, None = no limit."""
 
     spec: PartialSpec
     values: Partial
-    statuses: Sequence[PartyStatus]
+    codes: npt.NDArray[np.uint8]
     max_age_ms: int | None
+
+    @property
+    def statuses(self) -> list[PartyStatus]:
+        return [_STATUSES[code] for code in self.codes.tolist()]
 
 
 OURSELVES = Asker("")
@@ -123,20 +134,21 @@ def _partials(handle: ModelHandle, rows: FeatureRows) -> Partials:
     unusable = int((rows.found & ~usable).sum())
     if unusable:
         logger.warning("model %s: %d users lack a feature that must not be missing", handle.id, unusable)
-    statuses = np.where(usable, PartyStatus.OK, np.where(rows.found, PartyStatus.INTERNAL, PartyStatus.NOT_FOUND))
-    return Partials(spec, values, [PartyStatus(status) for status in statuses.tolist()], _max_age_ms(handle, rows))
+    codes = np.full(rows.batch.rows, PartyStatus.OK, dtype=np.uint8)
+    codes[~usable] = np.where(rows.found[~usable], PartyStatus.INTERNAL, PartyStatus.NOT_FOUND)
+    return Partials(spec, values, codes, _max_age_ms(handle, rows))
 
 
 def _among_rejected(partials: Partials, admitted: Sequence[bool]) -> Partials:
     """Back in the order asked."""
+    answered = np.array(admitted)
     values = np.zeros((len(admitted), partials.values.shape[1]), dtype=partials.values.dtype)
-    values[np.array(admitted)] = partials.values
-    answered = iter(partials.statuses)
-    statuses = [next(answered) if one else PartyStatus.REJECTED for one in admitted]
-    return Partials(partials.spec, values, statuses, partials.max_age_ms)
+    codes = np.full(len(admitted), PartyStatus.REJECTED, dtype=np.uint8)
+    values[answered], codes[answered] = partials.values, partials.codes
+    return Partials(partials.spec, values, codes, partials.max_age_ms)
 
 
 def _max_age_ms(handle: ModelHandle, rows: FeatureRows) -> int | None:
     """The shorter of what the source and the artifact say."""
     ages = [age for age in (rows.max_age_s, handle.artifact.manifest.feature_max_age_s) if age is not None]
-    return int(1_000 * min(ages)) if ages else None
+    return min(int(1_000 * min(ages)), MAX_AGE_MS) if ages else None

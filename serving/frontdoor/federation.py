@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 from google.protobuf.message import DecodeError
 
@@ -83,16 +83,20 @@ class FederationDoor:
 
     async def _infer(self, model: ModelId, request: wire.InferRequest, asker: Asker) -> bytes:
         partials = await self._host.infer(model, request.binding_digest.hex(), request.user_ids, asker)
-        rows = len(partials.statuses)
         reply = wire.InferReply(
             protocol=PROTOCOL,
             binding_digest=request.binding_digest,
             width=partials.spec.width,
-            statuses=bytes(partials.statuses),
-            max_age_ms=[] if partials.max_age_ms is None else [partials.max_age_ms] * rows,
+            statuses=partials.codes.tobytes(),
         )
         setattr(reply, FIELDS[partials.spec.form], partials.values.tobytes())
-        return reply.SerializeToString()
+        return reply.SerializeToString() + _ages(partials.max_age_ms, len(partials.codes))
+
+
+@lru_cache(maxsize=256)
+def _ages(max_age_ms: int | None, rows: int) -> bytes:
+    """What a reply says of the age of its rows. The parts of a message, one after the other, are the message."""
+    return b"" if max_age_ms is None else wire.InferReply(max_age_ms=[max_age_ms] * rows).SerializeToString()
 
 
 class FederationServicer(federation_pb2_grpc.FederationServicer):

@@ -6,7 +6,7 @@ import pytest
 from apps.app import PartyStatus
 from serving.errors import ConflictError, InternalError, NotAllowedError, UnknownNameError
 from serving.features.memory import MemoryFeatureSource
-from serving.host import HostSide
+from serving.host import MAX_AGE_MS, HostSide
 from serving.pool import ModelId, ModelPool
 from tests.unit.serving.peers.host_party import USERS, halves, partial
 
@@ -66,6 +66,11 @@ async def test_a_source_named_for_the_model_comes_before_the_default(pool, half)
     answer = await side.infer(MODEL, half.artifact.binding_digest, ["u9", "u1"])
     assert answer.statuses == [OK, NOT_FOUND]
     assert answer.max_age_ms == 3_000
+
+
+async def test_an_age_is_not_longer_than_the_wire_can_say(pool, half):
+    side = HostSide(pool, {"default": MemoryFeatureSource(USERS, 365 * 86_400.0)})
+    assert (await side.infer(MODEL, half.artifact.binding_digest, ["u1"])).max_age_ms == MAX_AGE_MS
 
 
 async def test_without_a_source_it_says_which_setting_is_missing(pool, half):
