@@ -21,7 +21,8 @@ import msgspec
 
 from loaders.signature import TensorSpec
 
-SCHEMA = "1.0"
+SCHEMA = "1.1"
+"""The newest. A half says the oldest that knows all it says, so that what is stored again is the same half."""
 MANIFEST = "manifest.json"
 
 
@@ -99,9 +100,14 @@ class HalfRef(msgspec.Struct, frozen=True, order=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What `manifest.json` says. Unknown keys of a newer minor schema are kept in the file and in the digest."""
+    """What `manifest.json` says. Unknown keys of a newer minor schema are kept in the file and in the digest.
 
-    schema: str = SCHEMA
+    `stand_ins` (since 1.1; only with merge kind `sum`): by host, the mean of its partials over the training rows, one
+    number per score. A host's half names that host alone, and only when the host lets its guest know; the guest's half
+    names the hosts that let it. It is the one thing of another party that a manifest may hold.
+    """
+
+    schema: str = "1.0"
     model: str
     version: str
     role: str
@@ -116,9 +122,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     files: dict[str, FileEntry] = {}
     self_test: SelfTest | None = None
     provenance: dict[str, Any] = {}
+    stand_ins: dict[str, list[float]] = {}
     identity: str | None = None
     binding: list[HalfRef] | None = None
     sealed: str | None = None
+
+
+def oldest_schema(manifest: Manifest) -> str:
+    """The oldest that knows all that a manifest says."""
+    return "1.1" if manifest.stand_ins else "1.0"
 
 
 @dataclass(frozen=True, slots=True)

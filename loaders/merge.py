@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from loaders.artifact import Link, Merge, MergeKind, Points
+from loaders.artifact import Link, Manifest, Merge, MergeKind, Points
 from loaders.loader import LoadError, Partial, PartialForm, Scores, Servable
 
 NEARLY = 1e-8
@@ -31,6 +31,18 @@ def merge_rule(merge: Merge, servable: Servable) -> MergeRule:
         points = merge.points
         return lambda partials: credit_points(link(servable.combine(partials)), points)
     return lambda partials: link(servable.combine(partials))
+
+
+def stand_ins(manifest: Manifest, servable: Servable) -> Mapping[str, Partial]:
+    """By host, the partial (1, width) that the artifact declares for when the host does not answer. Raises LoadError
+    for a model whose halves' outputs are not added, and for numbers that are not one per output."""
+    if manifest.stand_ins and manifest.merge.kind is not MergeKind.SUM:
+        raise LoadError(f"stand_ins are for merge kind 'sum', this is {manifest.merge.kind.value!r}")
+    width = servable.signature.outputs[0].width
+    for party, values in manifest.stand_ins.items():
+        if len(values) != width or not all(map(math.isfinite, values)):
+            raise LoadError(f"stand_ins: party {party!r} needs {width} finite numbers")
+    return {party: np.array([values], dtype=np.float64) for party, values in manifest.stand_ins.items()}
 
 
 def credit_points(probability: Scores, rule: Points) -> Scores:

@@ -21,7 +21,17 @@ from typing import Any
 import msgspec
 import rfc8785
 
-from loaders.artifact import MANIFEST, SCHEMA, Artifact, ArtifactError, FileEntry, HalfRef, Manifest, MissingHalfError
+from loaders.artifact import (
+    MANIFEST,
+    SCHEMA,
+    Artifact,
+    ArtifactError,
+    FileEntry,
+    HalfRef,
+    Manifest,
+    MissingHalfError,
+    oldest_schema,
+)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127}){0,3}")
@@ -35,7 +45,7 @@ def write_half(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> st
     place of a half that was never bound, and is refused with ArtifactError where one is bound."""
     entries = {name: FileEntry(hashlib.sha256(content).hexdigest(), len(content)) for name, content in files.items()}
     complete = msgspec.structs.replace(manifest, files=entries, binding=None, sealed=None)
-    document = {**msgspec.to_builtins(complete), "schema": SCHEMA}
+    document = {**msgspec.to_builtins(complete), "schema": oldest_schema(complete)}
     target = half_path(root, manifest.model, manifest.version, manifest.role, manifest.party)
     for name in files:
         _check_file_name(name)

@@ -80,6 +80,7 @@ from serving.telemetry.shared import SharedExposition
 from serving.telemetry.stages import stage_metrics
 from serving.threads import ModelThreads
 from serving.transport import Channel, ChannelOptions, Server, ServerOptions, channel, server
+from serving.undeclared import UndeclaredLog
 from serving.unmanaged import UnmanagedHosts
 from serving.warming import Warming
 
@@ -124,11 +125,11 @@ async def assemble(settings: Settings) -> Node:
     described = FateNode(settings, publishing, pool, pipeline, audit, access, readiness, host, keys, shared)
     protocols = _foreign_protocols(described, Ports(*servers), figures)
     readings = (
-        *(partial(request_metrics, figures), partial(lag_metrics, lag)),
+        *(partial(request_metrics, figures), partial(lag_metrics, lag), partial(peer_metrics, batchers, breaking)),
         *(partial(model_metrics, publishing, pool), partial(replica_metrics, replicas)),
         *(partial(cache_metrics, _levels(results, memory, shared)), partial(figure_metrics, effects)),
         *(partial(budget_metrics, admission), partial(shadow_metrics, pipeline.shadows)),
-        *(partial(peer_metrics, batchers, breaking), partial(stage_metrics, pipeline.stages)),
+        partial(stage_metrics, pipeline.stages),
     )
     exposing, metrics = _exposition(settings, replicas.name, Exposition(readings))
     http = HttpDoor(pipeline, metrics, readiness, figures, limits.max_request_bytes, access, protocols)
@@ -145,6 +146,7 @@ async def assemble(settings: Settings) -> Node:
         publishing.restore()
         publishing.watch(follow_level(settings.log_level))
         await reconciler.all_settled()
+        publishing.watch(UndeclaredLog(fallbacks, pool).look)
         upkeep.start()
 
     ports = await asyncio.to_thread(_ports, settings, servers, http)

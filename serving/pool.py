@@ -12,7 +12,7 @@ import msgspec
 from loaders.artifact import Artifact
 from loaders.cost import Cost
 from loaders.loader import PartialSpec, Servable
-from loaders.merge import MergeRule
+from loaders.merge import MergeRule, stand_ins
 from serving.errors import ConflictError, LimitError, UnknownNameError
 from serving.threads import ModelThreads
 
@@ -36,8 +36,9 @@ UNMEASURED = Cost()
 
 class ModelHandle:
     """One loaded half. Pinned from `with` to its end; unload waits for that. `hosts` are the parties to ask, in the
-    order of the binding, `wanted` what each is to send; a host's own half asks nobody. `together`: calls of one row
-    that run as one batch without any taking much longer than alone."""
+    order of the binding, `wanted` what each is to send, `stand_ins` what the artifact declares for those that do not; a
+    host's own half asks nobody. `together`: calls of one row that run as one batch without any taking much longer than
+    alone."""
 
     __slots__ = (
         "_cost",
@@ -49,6 +50,7 @@ class ModelHandle:
         "id",
         "merge",
         "servable",
+        "stand_ins",
         "together",
         "wanted",
     )
@@ -56,6 +58,7 @@ class ModelHandle:
     def __init__(
         self, artifact: Artifact, servable: Servable, merge: MergeRule, bytes_: int, cost: Cost = UNMEASURED
     ) -> None:
+        """Raises LoadError for stand-ins that are not for such a model."""
         manifest = artifact.manifest
         self.id = ModelId(manifest.model, manifest.version)
         self.artifact = artifact
@@ -67,6 +70,7 @@ class ModelHandle:
         self.wanted: Mapping[str, PartialSpec] = {
             party: servable.wanted(place) for place, party in enumerate(self.hosts)
         }
+        self.stand_ins = stand_ins(manifest, servable)
         self.together = cost.most(max(LONG_S, 2 * cost.of(1)), MAX_TOGETHER)
         self._cost = cost
         self._pins = 0

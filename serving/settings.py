@@ -281,10 +281,11 @@ class BreakerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class FallbackPolicy(Enum):
-    """What a service answers when a party fails: an error; a score with a partial that is not fresh any more; a
-    configured score."""
+    """What a service answers when a party fails: an error; a score with the party's mean partial, if the artifact
+    declares one; a score with a partial that is not fresh any more; a configured score."""
 
     FAIL = "fail"
+    PARTIAL = "partial"
     STALE = "stale"
     DEFAULT = "default"
 

@@ -6,7 +6,9 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
+import msgspec
 import numpy as np
 
 from loaders.artifact import HalfRef, Link, Manifest, Merge, MergeKind, SelfTest
@@ -64,9 +66,11 @@ def make_bound_pair(
     guest_weights: Mapping[str, float],
     host_weights: Mapping[str, float],
     intercept: float,
+    stand_ins: Mapping[str, list[float]] = MappingProxyType({}),
 ) -> Pair:
-    """The halves of one linear model in two registries, bound to each other."""
-    guest_digest = write_half(guest_root, *linear_half(model, version, "guest", guest, guest_weights, intercept))
+    """The halves of one linear model in two registries, bound to each other. `stand_ins` are the guest's."""
+    half, files = linear_half(model, version, "guest", guest, guest_weights, intercept)
+    guest_digest = write_half(guest_root, msgspec.structs.replace(half, stand_ins=dict(stand_ins)), files)
     host_digest = write_half(host_root, *linear_half(model, version, "host", host, host_weights))
     binding = [HalfRef("guest", guest, guest_digest), HalfRef("host", host, host_digest)]
     paths = (

@@ -112,6 +112,9 @@ class Context(Protocol):
     def consent(self, party: str, component: str) -> bool:
         """Whether this party's own settings let `party` run `component` with it. Never taken from the job."""
 
+    def gives_mean_partial(self, party: str) -> bool:
+        """Whether this party's own settings let `party` know the mean of its partials. Never taken from the job."""
+
     def progress(self, done: int, total: int, note: str = "") -> None:
         """Tell people how far the task is; `note` is short, e.g. `loss 0.123`."""
 

@@ -42,10 +42,12 @@ class TableSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PeerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Another party: where it listens, host:port, and which components it may run with this party."""
+    """Another party: where it listens, host:port, and which components it may run with this party. `mean_partial`:
+    as guest it may know the mean partial of the halves that this party publishes with it."""
 
     address: str
     consent: tuple[str, ...] = ()
+    mean_partial: bool = False
 
 
 class PartySettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -105,6 +105,10 @@ class TaskContext:
         peer = self.place.settings.peers.get(party)
         return peer is not None and component in peer.consent
 
+    def gives_mean_partial(self, party: str) -> bool:
+        peer = self.place.settings.peers.get(party)
+        return peer is not None and peer.mean_partial
+
     def progress(self, done: int, total: int, note: str = "") -> None:
         self.place.watcher.progress(self.task, done, total, note)
 

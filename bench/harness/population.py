@@ -6,6 +6,7 @@ import functools
 import math
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import polars as pl
 
@@ -52,10 +53,22 @@ def write_users(path: Path, host: int, users: int) -> None:
     pl.DataFrame({"id": [user(number) for number in range(users)], **columns}).write_parquet(path)
 
 
+@functools.cache
+def scores_without(absent: int, hosts: int) -> tuple[float, ...]:
+    """The same, when host `absent`'s mean partial stands in for it."""
+    own = float(np.dot(guest_numbers(), _weights(GUEST_FEATURES))) + INTERCEPT + _mean_partial(absent)
+    parts = [_patterns(index) @ np.array(_weights(HOST_FEATURES)) for index in range(hosts) if index != absent]
+    linear = own + np.sum(parts, axis=0) if parts else np.full(PATTERNS, own)
+    return tuple(1 / (1 + math.exp(-value)) for value in linear)
+
+
 def write_model(guest_root: Path, host_roots: list[Path]) -> Signature:
-    """One linear model over the guest and these hosts, a bound half for each in its registry; the guest's signature."""
+    """One linear model over the guest and these hosts, a bound half for each in its registry; the guest's signature.
+    The guest's half declares what may stand in for each host."""
     weights = dict(zip(guest_columns(), _weights(GUEST_FEATURES), strict=True))
     manifest, files = linear_half(MODEL, VERSION, "guest", GUEST, weights, INTERCEPT)
+    means = {host_name(index): [_mean_partial(index)] for index in range(len(host_roots))}
+    manifest = msgspec.structs.replace(manifest, stand_ins=means)
     signature = Signature(manifest.inputs, manifest.outputs)
     binding = [HalfRef("guest", GUEST, write_half(guest_root, manifest, files))]
     paths = [half_path(guest_root, MODEL, VERSION, "guest", GUEST)]
@@ -79,6 +92,10 @@ def _host_columns(host: int) -> list[str]:
 
 def _weights(count: int) -> list[float]:
     return [(position % 5 - 2) / 8 for position in range(count)]
+
+
+def _mean_partial(host: int) -> float:
+    return float((_patterns(host) @ np.array(_weights(HOST_FEATURES))).mean())
 
 
 def _patterns(host: int) -> np.ndarray:

@@ -36,6 +36,8 @@ async def examine(settings: Settings) -> Findings:
     artifacts: dict[ModelId, Artifact] = {}
     async for finding in local.models(settings, state, artifacts):
         yield finding
+    for finding in local.fallbacks(settings, state, artifacts):
+        yield finding
     for check in (local.ports(settings), local.cache(settings), local.features(settings, artifacts)):
         async for finding in check:
             yield finding

@@ -14,7 +14,7 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from loaders.artifact import Artifact, ArtifactError
+from loaders.artifact import Artifact, ArtifactError, Manifest
 from loaders.catalog import loader_for
 from loaders.loader import LoadError
 from loaders.registry import open_half
@@ -24,9 +24,11 @@ from serving.control import State
 from serving.doctor.finding import TIMEOUT_S, Finding, Findings, Level, skew
 from serving.features.catalog import make_source
 from serving.features.source import FeatureSource, FeatureSourceError
+from serving.peers.fallback import Fallbacks
 from serving.pool import ModelId
 from serving.security import split_address
 from serving.settings import Settings
+from serving.undeclared import undeclared
 
 
 def folders(settings: Settings) -> Iterator[Finding]:
@@ -63,6 +65,14 @@ async def models(settings: Settings, state: State, artifacts: dict[ModelId, Arti
         yield Finding(
             Level.OK, f"model {model}", f"binding {artifact.binding_digest[:16]}, role {artifact.manifest.role}"
         )
+
+
+def fallbacks(settings: Settings, state: State, artifacts: Mapping[ModelId, Artifact]) -> Iterator[Finding]:
+    def manifest_of(model: ModelId) -> Manifest | None:
+        return artifacts[model].manifest if model in artifacts else None
+
+    for service, text in undeclared(state, Fallbacks(settings.fallbacks), manifest_of):
+        yield Finding(Level.WARNING, f"service {service}", text)
 
 
 async def ports(settings: Settings) -> Findings:

@@ -1,4 +1,8 @@
-"""What a service answers when a party fails: its policy. What stands in is flagged, and nothing of it is cached."""
+"""What a service answers when a party fails: its policy. What stands in is flagged, and nothing of it is cached.
+
+Under policy `partial` the mean partial stands in that the artifact declares; for a party of which it declares none,
+`partial` is `fail`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ DEFAULT = "default"
 """In the settings: services that are not listed, and callers who name a version."""
 FAIL = FallbackSettings()
 _ABSENT = {PartyStatus.TIMEOUT, PartyStatus.REJECTED, PartyStatus.UNREACHABLE, PartyStatus.INTERNAL}
-"""The party knows better than an old partial what else it says: that it does not know the user, say."""
+"""The party knows better than an old or a mean partial what else it says: that it does not know the user, say."""
 
 
 class Outdated(Protocol):
@@ -47,6 +51,8 @@ async def filled(
     """The partials with what may stand in for those that failed. Rows for which nothing does stay as they are."""
     if fallback.policy is FallbackPolicy.STALE:
         return [part if part.complete else await _stale(part, handle, user_ids, kept) for part in remote]
+    if fallback.policy is FallbackPolicy.PARTIAL:
+        return [part if part.complete else _mean(part, handle) for part in remote]
     if fallback.policy is FallbackPolicy.DEFAULT:
         return [replace(part, stand_ins=frozenset(part.failures())) for part in remote]
     return list(remote)
@@ -72,8 +78,21 @@ def own_scores(scores: Scores, remote: Sequence[HostPartials]) -> Scores:
     return scores
 
 
+def _absent(part: HostPartials) -> list[int]:
+    return [row for row in part.failures() if part.statuses[row] in _ABSENT]
+
+
+def _mean(part: HostPartials, handle: ModelHandle) -> HostPartials:
+    declared, rows = handle.stand_ins.get(part.party), _absent(part)
+    if declared is None or not rows:
+        return part
+    values = part.values.copy()
+    values[rows] = declared
+    return replace(part, values=values, stand_ins=frozenset(rows))
+
+
 async def _stale(part: HostPartials, handle: ModelHandle, user_ids: Sequence[str], kept: Outdated) -> HostPartials:
-    rows = [row for row in part.failures() if part.statuses[row] in _ABSENT]
+    rows = _absent(part)
     if not rows:
         return part
     found = await kept.stale(part.party, handle, [user_ids[row] for row in rows])

@@ -106,6 +106,16 @@ def test_a_node_that_is_not_running(parties: Parties) -> None:
     assert not (parties.host.folder / "state").exists()
 
 
+def test_a_policy_that_a_model_has_nothing_for(parties: Parties) -> None:
+    online(parties)
+    with parties.guest.config.open("a") as config:
+        config.write("[fallbacks.s]\npolicy = 'partial'\n")
+    assert any(
+        one == "service s: policy partial is fail for m/1: its artifact declares no mean partial of 'shop'"
+        for one in findings(parties.guest, "warning")
+    )
+
+
 def test_settings_that_are_wrong(parties: Parties) -> None:
     parties.guest.write("transprt = 'native'\n[cache]\nurl = 'redis://127.0.0.1:1'\n")
     errors = findings(parties.guest, "error")

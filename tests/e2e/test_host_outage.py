@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.harness.parties import Parties, running
-from bench.harness.population import SERVICE, expected_scores, guest_columns, guest_numbers, user
+from bench.harness.population import SERVICE, expected_scores, guest_columns, guest_numbers, scores_without, user
 from serving.transport import Channel, Code, RpcError, Transport, channel
 from tessera.v1 import inference_pb2 as wire
 from tessera.v1 import inference_pb2_grpc
@@ -20,6 +20,7 @@ from tessera.v1 import inference_pb2_grpc
 FEATURES = dict(zip(guest_columns(), guest_numbers(), strict=True))
 RECOVERY_S, DOWN_S, PAUSE_S = 2.0, 0.8, 0.01
 DEFAULT_SCORE = 0.0625
+PARTIAL = f"[fallbacks.{SERVICE}]\npolicy = 'partial'\n"
 DEFAULT = f"[fallbacks.{SERVICE}]\npolicy = 'default'\nscore = {DEFAULT_SCORE}\n"
 
 
@@ -124,3 +125,17 @@ def test_a_configured_score_answers_while_the_host_is_gone(tmp_path: Path) -> No
         assert all(reply.score[0] == DEFAULT_SCORE for reply in degraded)
         assert all(reply.parties[0].status != wire.PARTY_STATUS_OK for reply in degraded)
         check_recovery(outcomes, back, 1)
+
+
+def test_the_mean_partial_stands_in_while_the_host_is_gone(tmp_path: Path) -> None:
+    with running(tmp_path, transport=Transport.NATIVE, hosts=2, users=2_000, guest=PARTIAL) as parties:
+        outcomes, back = outcomes_beside(parties, lambda: kill(parties), parties.hosts[0].start)
+        assert not [one for one in outcomes if one.error is not None]
+        degraded = [one for one in outcomes if one.reply is not None and not one.reply.complete]
+        assert degraded
+        scores = scores_without(0, 2)
+        for one in degraded:
+            assert one.reply is not None
+            assert one.reply.score[0] == pytest.approx(scores[one.number % len(scores)])
+            assert [party.status == wire.PARTY_STATUS_OK for party in one.reply.parties] == [False, True]
+        check_recovery(outcomes, back, 2)

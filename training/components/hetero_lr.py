@@ -24,7 +24,7 @@ import asyncio
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -98,7 +98,8 @@ class Answer(msgspec.Struct, frozen=True):
 class HeteroLr(Component):
     """Give `train` to fit, `test` to predict, both to do one after the other; `model` instead of `train` only predicts.
 
-    Guest: model arrays `weights` (columns,) and `intercept` (); host: `weights` (columns,). `prediction` is the
+    Guest: model arrays `weights` (columns,) and `intercept` (); host: `weights` (columns,), and the attribute
+    `mean_partial`, the mean of its linear predictor over the training rows, which stays with it. `prediction` is the
     guest's alone: column `score` is the probability of label 1.
     """
 
@@ -233,7 +234,9 @@ class HostSide:
             self.context.progress(epoch + 1, self.parameters.epochs)
             if await self.channel.receive("verdict", epoch) != GO_ON:
                 break
-        return model_part(table, weights=half.weights)
+        part = model_part(table, weights=half.weights)
+        mean = float(half.predictor(table.features).mean())
+        return replace(part, attributes={**part.attributes, "mean_partial": [mean]})
 
     async def predict(self, model: ModelPart, table: Table) -> None:
         if refusal := unwilling(self.context):

@@ -1,10 +1,13 @@
 """Publishes a linear model: every party writes its own half into its own registry, bound to the others' by digest.
 
+    host -> guest  mean_partial  [] unless the host's settings let the guest know it: then one number per score
     each -> each   half    the SHA-256 of the sender's half (its manifest and files stay with it)
     each -> each   bound   the SHA-256 of the binding that the sender wrote; all must be equal
 
-Only then the alias moves. Each party learns the digests of the others' halves, nothing of what they hold. The
-self-test of a half is made up from the ranges of its inputs; no row of anybody is in it.
+Only then the alias moves. Each party learns the digests of the others' halves, and of what they hold nothing but the
+mean partial, the guest alone and where the host consents: it goes into both manifests as `stand_ins`, for services that
+answer without the host (policy `partial`). The self-test of a half is made up from the ranges of its inputs; no row
+of anybody is in it.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from training.together import together
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 DIGEST = re.compile(r"[0-9a-f]{64}")
-OUTPUT, SELF_TEST_ROWS, RANGE_DEVIATIONS = "partial", 4, 3.0
+OUTPUT, WIDTH, SELF_TEST_ROWS, RANGE_DEVIATIONS = "partial", 1, 4, 3.0
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -67,6 +70,7 @@ class Publish(Component):
         half = Half(model, scale, figures)
         version = parameters.version or context.job
         manifest = half.manifest(context, parameters.model, version)
+        manifest = msgspec.structs.replace(manifest, stand_ins=await exchanged_means(context, model))
         try:
             await self._publish(context, manifest, half.files(), parameters.alias)
         except ArtifactError as error:
@@ -114,7 +118,7 @@ class Half:
             party=context.party,
             format="tessera",
             inputs=tuple(self._inputs(Missing.IMPUTE if scaled else Missing.ERROR)),
-            outputs=(TensorSpec(name=OUTPUT, dtype="float64", shape=(-1, 1)),),
+            outputs=(TensorSpec(name=OUTPUT, dtype="float64", shape=(-1, WIDTH)),),
             preprocess=steps if scaled else [],
             merge=Merge(kind=MergeKind.SUM, link=Link.SIGMOID),
             self_test=self._self_test(),
@@ -158,6 +162,28 @@ class Half:
         for value, fill, mean, deviation, weight in zip(row, fills, means, deviations, weights, strict=True):
             terms.append(((fill if value is None else value) - mean) / deviation * weight)
         return math.fsum(terms)
+
+
+async def exchanged_means(context: Context, model: ModelPart) -> dict[str, list[float]]:
+    """By host, the mean partials that this party's manifest declares."""
+    if context.role is Role.HOST:
+        known = model.attributes.get("mean_partial", [])
+        own = known if context.gives_mean_partial(context.guest) else []
+        await context.channel(context.guest).send("mean_partial", msgspec.json.encode(own))
+        told = {context.party: own}
+    else:
+        told = {host: decoded_mean(await context.channel(host).receive("mean_partial"), host) for host in context.hosts}
+    return {host: mean for host, mean in told.items() if mean}
+
+
+def decoded_mean(payload: bytes, host: str) -> list[float]:
+    try:
+        mean = msgspec.json.decode(payload, type=list[float])
+    except msgspec.MsgspecError:
+        mean = [math.nan]
+    if len(mean) > WIDTH or not all(map(math.isfinite, mean)):
+        raise ComponentError(f"publish: party {host} sent no mean partial, and not that it gives none")
+    return mean
 
 
 async def exchanged_binding(context: Context, digest: str) -> list[HalfRef]:

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 
-from loaders.artifact import Link, Merge, MergeKind, Points
+from loaders.artifact import Link, Manifest, Merge, MergeKind, Points
 from loaders.loader import LoadError
-from loaders.merge import credit_points, merge_rule
+from loaders.merge import credit_points, merge_rule, stand_ins
 from loaders.servables.linear import LinearServable
 from loaders.servables.preprocess import Steps
 from loaders.signature import Signature, TensorSpec
+from tests.artifacts import linear_half
 
 LINEAR = LinearServable(
     Signature((), (TensorSpec(name="partial", dtype="float64", shape=(-1, 2)),)),
@@ -90,3 +92,26 @@ def test_points_stay_within_their_limits_and_round_as_they_are_told() -> None:
 def test_points_come_after_the_link() -> None:
     rule = merge_rule(Merge(kind=MergeKind.SUM, link=Link.SIGMOID, points=Points()), LINEAR)
     assert rule([np.array([[0.0, math.log(0.5)]])])[0].tolist() == [500.0, 520.0]
+
+
+def declaring(kind: MergeKind, **declared: list[float]) -> Manifest:
+    manifest, _ = linear_half("m", "1", "guest", "bank", {"x": 1.0})
+    return msgspec.structs.replace(manifest, merge=Merge(kind=kind), stand_ins=declared)
+
+
+def test_what_stands_in_for_a_host_is_one_row() -> None:
+    [(party, values)] = stand_ins(declaring(MergeKind.SUM, shop=[0.25, -1.0]), LINEAR).items()
+    assert (party, values.tolist()) == ("shop", [[0.25, -1.0]])
+    assert stand_ins(declaring(MergeKind.NONE), LINEAR) == {}
+
+
+@pytest.mark.parametrize("values", [[], [0.5], [0.5, math.inf], [0.5, 0.5, 0.5]])
+def test_what_stands_in_must_be_as_wide_as_a_partial(values: list[float]) -> None:
+    with pytest.raises(LoadError, match="party 'shop' needs 2 finite numbers"):
+        stand_ins(declaring(MergeKind.SUM, shop=values), LINEAR)
+
+
+@pytest.mark.parametrize("kind", [MergeKind.NONE, MergeKind.TREE_WALK, MergeKind.FACTORS])
+def test_nothing_stands_in_where_outputs_are_not_added(kind: MergeKind) -> None:
+    with pytest.raises(LoadError, match="stand_ins are for merge kind 'sum'"):
+        stand_ins(declaring(kind, shop=[0.5, 0.5]), LINEAR)

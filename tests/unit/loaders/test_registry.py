@@ -350,3 +350,13 @@ def test_aliases_are_no_version(half: Path, tmp_path: Path) -> None:
         [],
         [],
     )
+
+
+def test_a_half_says_the_oldest_schema_that_knows_all_it_says(tmp_path: Path, half: Path) -> None:
+    assert open_half(tmp_path, "m", "1", "bank").manifest.schema == "1.0"
+    manifest, files = linear_half("m", "2", "guest", "bank", WEIGHTS, 0.5)
+    manifest = msgspec.structs.replace(manifest, stand_ins={"shop": [0.125]})
+    digest = write_half(tmp_path, manifest, files)
+    bind(half_path(tmp_path, "m", "2", "guest", "bank"), [HalfRef("guest", "bank", digest)])
+    read = open_half(tmp_path, "m", "2", "bank").manifest
+    assert (read.schema, read.stand_ins) == ("1.1", {"shop": [0.125]})

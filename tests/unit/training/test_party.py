@@ -38,6 +38,7 @@ def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
     assert settings.tables["people"].path == tmp_path / "people.csv"
     assert settings.tables["people"].id_column == "id"
     assert settings.peers["shop-1"].consent == ("psi",)
+    assert not settings.peers["shop-1"].mean_partial
 
 
 def test_the_environment_wins(tmp_path: Path) -> None:
@@ -45,12 +46,14 @@ def test_the_environment_wins(tmp_path: Path) -> None:
         "TESSERA_TRAIN_WORKERS": "3",
         "TESSERA_TRAIN_PEERS__SHOP_1__ADDRESS": "127.0.0.1:7",
         "TESSERA_TRAIN_PEERS__SHOP_1__CONSENT": '["psi", "hetero_lr"]',
+        "TESSERA_TRAIN_PEERS__SHOP_1__MEAN_PARTIAL": "true",
         "TESSERA_PARTY": "other",
     }
     settings = load(written(tmp_path, GOOD), environ)
     assert (settings.workers, settings.party) == (3, "bank")
     assert settings.peers["shop-1"].address == "127.0.0.1:7"
     assert settings.peers["shop-1"].consent == ("psi", "hetero_lr")
+    assert settings.peers["shop-1"].mean_partial
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:

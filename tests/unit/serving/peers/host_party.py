@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from loaders.catalog import load_servable, loader_for
 from loaders.merge import merge_rule
@@ -55,7 +56,7 @@ def loaded(root: Path, party: str) -> ModelHandle:
 Halves = tuple[ModelHandle, ModelHandle]
 
 
-def halves(folder: Path) -> Halves:
+def halves(folder: Path, stand_ins: Mapping[str, list[float]] = MappingProxyType({})) -> Halves:
     make_bound_pair(
         folder / "bank",
         folder / "shop",
@@ -66,6 +67,7 @@ def halves(folder: Path) -> Halves:
         guest_weights={"a": 1.0},
         host_weights=WEIGHTS,
         intercept=0.0,
+        stand_ins=stand_ins,
     )
     return loaded(folder / "bank", "bank"), loaded(folder / "shop", "shop")
 

@@ -1,5 +1,7 @@
 """What stands in for a host that fails: over the wire, with both cache levels in memory."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -7,15 +9,19 @@ from apps.app import CacheLevel, PartyStatus
 from serving.cache.memory import MemoryTier
 from serving.cache.tiered import TieredCache
 from serving.peers.fallback import FAIL, Fallbacks, filled, own_scores, scored
+from serving.peers.partials import HostPartials
 from serving.peers.remote import RemotePartials
 from serving.settings import CacheSettings, FallbackPolicy, FallbackSettings
 from tests.clock import Clock
-from tests.unit.serving.peers.host_party import collected, partial, shop
+from tests.unit.serving.peers.host_party import collected, halves, shop
+from tests.unit.serving.peers.host_party import partial as sent
 
 OK, NOT_FOUND, TIMEOUT, REJECTED, UNREACHABLE, MISMATCH, INTERNAL = PartyStatus
 NONE, _, L2, L3 = CacheLevel
 STALE = FallbackSettings(policy=FallbackPolicy.STALE)
+PARTIAL = FallbackSettings(policy=FallbackPolicy.PARTIAL)
 DEFAULT = FallbackSettings(policy=FallbackPolicy.DEFAULT, score=0.25)
+MEAN = 0.375
 SETTINGS = CacheSettings(stale_s=1_000.0)
 
 
@@ -54,7 +60,7 @@ async def test_a_stale_partial_stands_in_for_a_host_that_is_gone(guest):
     part = await guest.degraded(STALE, "u2", "u1")
     assert part.statuses == [UNREACHABLE, UNREACHABLE]
     assert part.levels == [NONE, L2]
-    assert part.values[1].tolist() == [partial("u1")]
+    assert part.values[1].tolist() == [sent("u1")]
     assert part.stand_ins == {1}
     assert [part.usable(row) for row in (0, 1)] == [False, True]
 
@@ -93,6 +99,53 @@ async def test_a_configured_score_stands_in_row_by_row(guest):
     own = own_scores(scores, [part])
     assert own[0, 0] == 1.0
     assert np.isnan(own[1, 0])
+
+
+@pytest.fixture
+async def declaring(tmp_path):
+    """The guest's half declares what stands in for the shop."""
+    async with shop(tmp_path, made=partial(halves, stand_ins={"shop": [MEAN]})) as host:
+        yield Guest(host)
+
+
+async def test_the_mean_partial_stands_in_for_a_host_that_is_gone(declaring):
+    await declaring.host.server.stop(0)
+    part = await declaring.degraded(PARTIAL, "u1", "nobody")
+    assert part.values.tolist() == [[MEAN], [MEAN]]
+    assert (part.statuses, part.levels) == ([UNREACHABLE, UNREACHABLE], [NONE, NONE])
+    assert part.stand_ins == {0, 1}
+    assert not part.complete
+    assert np.isnan(own_scores(np.zeros((2, 1)), [part])).all()
+
+
+@pytest.mark.parametrize("status", [TIMEOUT, REJECTED, UNREACHABLE, INTERNAL])
+async def test_the_mean_partial_stands_in_row_by_row(declaring, status):
+    values = np.array([[0.5], [0.0], [0.0], [0.0]])
+    part = HostPartials("shop", values, [OK, status, NOT_FOUND, MISMATCH], [L2, NONE, NONE, NONE])
+    [found] = await filled(PARTIAL, declaring.host.handle, ["a", "b", "c", "d"], [part], declaring.remote)
+    assert found.values.tolist() == [[0.5], [MEAN], [0.0], [0.0]]
+    assert values[1, 0] == 0.0
+    assert found.stand_ins == {1}
+    assert found.statuses == part.statuses
+
+
+async def test_a_user_whom_the_host_does_not_know_gets_no_mean_partial(declaring):
+    part = await declaring.degraded(PARTIAL, "nobody")
+    assert (part.statuses, part.stand_ins) == ([NOT_FOUND], frozenset())
+
+
+async def test_a_mean_partial_is_never_cached(declaring):
+    declaring.host.answering_now.clear()
+    await declaring.host.server.stop(0)
+    assert (await declaring.degraded(PARTIAL, "u1")).stand_ins == {0}
+    assert (await declaring.degraded(STALE, "u1")).stand_ins == frozenset()
+    assert (await declaring.degraded(FAIL, "u1")).levels == [NONE]
+
+
+async def test_without_a_declared_mean_partial_the_row_stays_failed(guest):
+    await guest.host.server.stop(0)
+    part = await guest.degraded(PARTIAL, "u1")
+    assert (part.statuses, part.stand_ins) == ([UNREACHABLE], frozenset())
 
 
 async def test_without_a_policy_nothing_stands_in(guest):

@@ -51,6 +51,7 @@ class Member:
     registry: Path = Path("registry")
     tables: dict[str, Table] = field(default_factory=dict)
     consents: bool = True
+    gives_means: bool = False
 
     def table(self, name: str) -> Table:
         return self.tables[name]
@@ -63,6 +64,9 @@ class Member:
 
     def consent(self, party: str, component: str) -> bool:
         return self.consents
+
+    def gives_mean_partial(self, party: str) -> bool:
+        return self.gives_means
 
     def progress(self, done: int, total: int, note: str = "") -> None:
         self.notes.append((done, total, note))

@@ -124,6 +124,9 @@ async def test_outputs_of_both_sides():
     assert (guest.kind, guest.columns) == ("hetero_lr", tuple(f"c{column}" for column in range(10)))
     assert {name: array.shape for name, array in guest.arrays.items()} == {"weights": (10,), "intercept": ()}
     assert {name: array.shape for name, array in host.arrays.items()} == {"weights": (20,)}
+    own_columns = FEATURES[:400, 10:]
+    assert host.attributes["mean_partial"] == [pytest.approx((own_columns @ host.arrays["weights"]).mean())]
+    assert "mean_partial" not in guest.attributes
     prediction = outcomes["guest"]["prediction"]
     assert (prediction.ids, prediction.columns) == (IDS[400:], ("score",))
     assert np.array_equal(prediction.label, LABEL[400:])

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Coroutine, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from loaders import catalog, registry
-from loaders.artifact import ArtifactError
+from loaders.artifact import ArtifactError, Manifest
 from loaders.signature import Batch
 from tests.unit.training.components.parties import parties
 from training.component import ComponentError, ModelPart
@@ -19,10 +20,13 @@ COLUMNS = {"guest": ("age", "height"), "host": ("visits",)}
 PARAMETERS = PublishParameters("tumour", "v1")
 
 
+MEAN = 0.4375
+
+
 def model(party: str, **changes: Any) -> ModelPart:
     weights = np.linspace(-1, 2, len(COLUMNS[party]))
     arrays = {"weights": weights} | ({"intercept": np.array(0.25)} if party == "guest" else {}) | changes
-    return ModelPart("hetero_lr", COLUMNS[party], arrays)
+    return ModelPart("hetero_lr", COLUMNS[party], arrays, {} if party == "guest" else {"mean_partial": [MEAN]})
 
 
 def scale(party: str) -> ModelPart:
@@ -31,7 +35,7 @@ def scale(party: str) -> ModelPart:
     return ModelPart("scale", COLUMNS[party], arrays)
 
 
-def replaced(payload: bytes, _: bytes) -> bytes:
+def instead(payload: bytes, _: bytes) -> bytes:
     return payload
 
 
@@ -49,6 +53,7 @@ def published(
     inputs: dict[str, dict[str, Any]] | None = None,
     parameters: PublishParameters = PARAMETERS,
     damage: Mapping[str, bytes] = MappingProxyType({}),
+    gives_means: bool = False,
 ) -> dict[str, Any]:
     """Outcomes by party. `damage`: what the host says instead, by message name. Only parties with inputs run."""
     wanted = inputs or {name: {"model": model(name), "scale": scale(name)} for name in COLUMNS}
@@ -57,8 +62,9 @@ def published(
         async with parties("host") as members:
             for name, member in members.items():
                 member.registry = folder / name
+            members["host"].gives_means = gives_means
             for name, payload in damage.items():
-                members["host"].channels["guest"].damage[name] = partial(replaced, payload)
+                members["host"].channels["guest"].damage[name] = partial(instead, payload)
             outcomes = await first_failure_ends_all(
                 {name: Publish().run(members[name], parameters, wanted[name]) for name in wanted}
             )
@@ -87,8 +93,39 @@ def test_both_halves_are_bound_alike_and_pass_their_self_tests(tmp_path: Path) -
 
 def test_nothing_but_digests_leaves_a_party(tmp_path: Path) -> None:
     sent = published(tmp_path)["sent"]
-    assert sorted(name for name, _, _ in sent) == ["bound", "bound", "half", "half"]
-    assert all(len(payload) == 64 and int(payload, 16) for _, _, payload in sent)
+    assert sorted(name for name, _, _ in sent) == ["bound", "bound", "half", "half", "mean_partial"]
+    payloads = {name: payload for name, _, payload in sent}
+    assert payloads.pop("mean_partial") == b"[]"
+    assert all(len(payload) == 64 and int(payload, 16) for payload in payloads.values())
+    assert not any(half.stand_ins for half in manifests(tmp_path).values())
+
+
+def manifests(folder: Path) -> dict[str, Manifest]:
+    return {name: registry.open_half(folder / name, "tumour", "v1", name).manifest for name in COLUMNS}
+
+
+def test_a_host_that_lets_its_guest_know_gives_its_mean_partial(tmp_path: Path) -> None:
+    sent = published(tmp_path, gives_means=True)["sent"]
+    assert [payload for name, _, payload in sent if name == "mean_partial"] == [b"[0.4375]"]
+    assert {name: half.stand_ins for name, half in manifests(tmp_path).items()} == {
+        "guest": {"host": [MEAN]},
+        "host": {"host": [MEAN]},
+    }
+    assert {half.schema for half in manifests(tmp_path).values()} == {"1.1"}
+    for name in COLUMNS:
+        catalog.load_servable(catalog.loader_for(registry.open_half(tmp_path / name, "tumour", "v1", name)))
+
+
+def test_a_model_that_was_trained_without_a_mean_partial_gives_none(tmp_path: Path) -> None:
+    inputs = {name: {"model": replace(model(name), attributes={}), "scale": scale(name)} for name in COLUMNS}
+    published(tmp_path, inputs, gives_means=True)
+    assert not any(half.stand_ins for half in manifests(tmp_path).values())
+
+
+@pytest.mark.parametrize("told", [b"", b"{}", b"[1.0, 2.0]", b"[1e999]", b'["x"]'])
+def test_what_is_no_mean_partial_is_refused(tmp_path: Path, told: bytes) -> None:
+    outcome = published(tmp_path, damage={"mean_partial": told}, gives_means=True)["guest"]
+    assert str(outcome) == "publish: party host sent no mean partial, and not that it gives none"
 
 
 def test_a_manifest_names_no_column_or_intercept_of_another(tmp_path: Path) -> None:
@@ -139,7 +176,7 @@ def test_what_evaluate_found_stays_in_the_guests_manifest(tmp_path: Path) -> Non
         name: registry.open_half(tmp_path / name, "tumour", "v1", name).manifest.provenance for name in COLUMNS
     }
     assert provenance == {"guest": {"job": "job", "metrics": {"auc": 0.98765}}, "host": {"job": "job"}}
-    assert all(len(payload) == 64 for _, _, payload in outcomes["sent"])
+    assert all(len(payload) == 64 for name, _, payload in outcomes["sent"] if name != "mean_partial")
 
 
 def test_without_scale_no_value_may_be_missing(tmp_path: Path) -> None:
