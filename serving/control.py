@@ -21,7 +21,9 @@ from urllib.parse import quote
 import msgspec
 import rfc8785
 
+from serving.disk import sync_folder, write_synced
 from serving.errors import ConflictError
+from serving.leases import FileLeases, Leases, MemoryLeases
 
 SCHEMA = "1.0"
 REPORT_TTL_S = 5.0
@@ -114,7 +116,10 @@ class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
 
 class ControlStore(ABC):
     """Keeps one State for all replicas of a party, and what they report. Thread-safe; `read` is cheap and may be as old
-    as the last `refresh`; the other methods wait for a disk or a network and raise OSError when that fails."""
+    as the last `refresh`; the other methods wait for a disk or a network and raise OSError when that fails.
+    `leases`: for work that one of the replicas does."""
+
+    leases: Leases
 
     @abstractmethod
     def read(self) -> State: ...
@@ -148,6 +153,7 @@ class MemoryControlStore(ControlStore):
         self._lock = threading.Lock()
         self._clock = clock
         self._reports: dict[str, tuple[float, ReplicaReport]] = {}
+        self.leases = MemoryLeases(clock)
 
     def read(self) -> State:
         return self._state
@@ -181,6 +187,7 @@ class FileControlStore(ControlStore):
         self._document: dict[str, Any] = {}
         self._state = State()
         self._stamp: tuple[int, int] | None = None
+        self.leases = FileLeases(folder / "leases", clock)
         self.refresh()
 
     def read(self) -> State:
@@ -257,28 +264,13 @@ class FileControlStore(ControlStore):
         """The new file is complete on disk before it takes the name of the old one."""
         raw = rfc8785.dumps({"sha256": _checksum(document), "state": document})
         draft = self._path.with_suffix(".draft")
-        try:
-            _write_synced(draft, raw)
-        except OSError:
-            draft.unlink(missing_ok=True)
-            raise
+        write_synced(draft, raw)
         if self._path.exists():
             previous = self._path.with_suffix(".previous.json")
             previous.unlink(missing_ok=True)
             previous.hardlink_to(self._path)
         draft.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _write_synced(path: Path, raw: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
+        sync_folder(self._path.parent)
 
 
 def successor(current: State, expected_revision: int, state: State) -> State:

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import redis
+from redis.commands.core import Script
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from serving.control import (
@@ -29,6 +30,7 @@ from serving.control import (
     with_unknown_keys,
 )
 from serving.errors import ConflictError
+from serving.leases import Lease, LeaseLostError, Leases
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +42,24 @@ return 1
 """
 _REPORT = """
 redis.call('HSET', KEYS[1], ARGV[1], redis.call('TIME')[1] .. ' ' .. ARGV[2])
+"""
+_ACQUIRE = """
+local now = redis.call('TIME')
+local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
+if tonumber(redis.call('HGET', KEYS[1], 'expires_ms') or '0') > now_ms then return 0 end
+redis.call('HSET', KEYS[1], 'holder', ARGV[1], 'expires_ms', now_ms + ARGV[2])
+return redis.call('HINCRBY', KEYS[1], 'token', 1)
+"""
+_RENEW = """
+if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
+local now = redis.call('TIME')
+redis.call('HSET', KEYS[1], 'expires_ms', now[1] * 1000 + math.floor(now[2] / 1000) + ARGV[2])
+return 1
+"""
+_NOTE = """
+if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'notes', ARGV[2])
+return 1
 """
 _WANTED = {"maxmemory-policy": "noeviction", "appendonly": "yes", "appendfsync": "always"}
 _TIMEOUT_S = 2.0
@@ -61,6 +81,7 @@ class RedisControlStore(ControlStore):
         self._set = self._redis.register_script(_SET)
         self._tell = self._redis.register_script(_REPORT)
         self._document, self._state = local.document, local.read()
+        self.leases = RedisLeases(self._redis, f"{self._key}:lease")
         try:
             self._check()
             self._begin()
@@ -152,6 +173,42 @@ class RedisControlStore(ControlStore):
             self._local.keep(document, state)
         except OSError as error:
             logger.error("the local copy of the state cannot be written: %s", error)
+
+
+class RedisLeases(Leases):
+    """One hash for each name, by the clock of the server."""
+
+    def __init__(self, server: redis.Redis, prefix: str) -> None:
+        self._redis = server
+        self._prefix = prefix
+        self._acquire, self._renew, self._note = (
+            server.register_script(script) for script in (_ACQUIRE, _RENEW, _NOTE)
+        )
+
+    def acquire(self, name: str, holder: str, ttl_s: float) -> Lease | None:
+        with _reaching():
+            token = self._acquire(keys=(self._key(name),), args=(holder, round(1_000 * ttl_s)))
+        return Lease(name, holder, int(token)) if token else None
+
+    def renew(self, lease: Lease, ttl_s: float) -> None:
+        self._as_holder(self._renew, lease, round(1_000 * ttl_s))
+
+    def note(self, lease: Lease, notes: bytes) -> None:
+        self._as_holder(self._note, lease, notes)
+
+    def notes(self, name: str) -> bytes:
+        with _reaching():
+            found: Any = self._redis.hget(self._key(name), "notes")
+        return found or b""
+
+    def _as_holder(self, script: Script, lease: Lease, argument: bytes | int) -> None:
+        with _reaching():
+            done = script(keys=(self._key(lease.name),), args=(lease.token, argument))
+        if not done:
+            raise LeaseLostError(f"another replica has taken over {lease.name!r} from {lease.holder!r}")
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}:{name}"
 
 
 class _Unreachable(ControlStoreError):

@@ -24,6 +24,7 @@ from serving.control import (
 )
 from serving.control_redis import RedisControlStore
 from serving.errors import ConflictError
+from serving.leases import LeaseLostError
 from tests.redis_server import DURABLE, redis_server
 
 Maker = Callable[[str], ControlStore]
@@ -156,3 +157,84 @@ def test_replicas_report(make: Maker) -> None:
     later = msgspec.structs.replace(first, revision=2)
     one.report(later)
     assert other.reports() == [second, later]
+
+
+def test_a_lease_is_one_replica_s_until_it_is_released(make: Maker) -> None:
+    one, other = make("one").leases, make("other").leases
+    held = one.acquire("work", "one", 100.0)
+    assert held is not None
+    assert (held.name, held.holder, held.token) == ("work", "one", 1)
+    assert other.acquire("work", "other", 100.0) is None
+    assert one.acquire("work", "one", 100.0) is None, "a process that was replaced has no part in it"
+    assert other.acquire("other work", "other", 100.0) is not None
+    one.release(held)
+    taken = other.acquire("work", "other", 100.0)
+    assert taken is not None
+    assert taken.token == 2
+
+
+def test_a_lease_that_is_over_can_be_taken_or_renewed(make: Maker) -> None:
+    one, other = make("one").leases, make("other").leases
+    held = one.acquire("work", "one", 0.0)
+    assert held is not None
+    one.renew(held, 100.0)
+    assert other.acquire("work", "other", 100.0) is None
+    one.renew(held, 0.0)
+    assert other.acquire("work", "other", 100.0) is not None
+
+
+def test_what_an_earlier_holder_writes_is_refused(make: Maker) -> None:
+    one, other = make("one").leases, make("other").leases
+    early = one.acquire("work", "one", 0.0)
+    late = other.acquire("work", "other", 100.0)
+    assert early is not None
+    assert late is not None
+    other.note(late, b"late")
+    with pytest.raises(LeaseLostError, match="'work' from 'one'"):
+        one.note(early, b"early")
+    with pytest.raises(LeaseLostError):
+        one.renew(early, 100.0)
+    one.release(early)
+    assert one.notes("work") == b"late"
+    assert one.acquire("work", "one", 100.0) is None, "nothing of it ended the other's lease"
+
+
+def test_notes_are_there_for_the_next_holder_whatever_they_are(make: Maker) -> None:
+    one, other = make("one").leases, make("other").leases
+    assert one.notes("work") == b""
+    held = one.acquire("work", "one", 0.0)
+    assert held is not None
+    for notes in (b"\x00\xff{}", b"second"):
+        one.note(held, notes)
+        assert other.notes("work") == notes
+    assert other.acquire("work", "other", 100.0) is not None
+    assert other.notes("work") == b"second"
+    assert other.notes("other work") == b""
+
+
+def test_of_many_at_once_one_gets_the_lease(make: Maker) -> None:
+    stores = [make(f"r{number}") for number in range(8)]
+    start = threading.Barrier(len(stores))
+    got: list[int] = []
+
+    def take(store: ControlStore, name: str) -> None:
+        start.wait()
+        held = store.leases.acquire("work", name, 100.0)
+        if held is not None:
+            got.append(held.token)
+
+    takers = [threading.Thread(target=take, args=(store, str(n))) for n, store in enumerate(stores)]
+    for taker in takers:
+        taker.start()
+    for taker in takers:
+        taker.join()
+    assert got == [1]
+
+
+def test_leases_leave_the_state_alone(store: ControlStore) -> None:
+    before = store.compare_and_set(0, FULL)
+    held = store.leases.acquire("work", "one", 100.0)
+    assert held is not None
+    store.leases.note(held, b"notes")
+    store.refresh()
+    assert store.read() == before
