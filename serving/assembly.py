@@ -13,7 +13,7 @@ from starlette.routing import Route
 from serving.access import Access
 from serving.activity import Activity, IdSeal
 from serving.activity_store import MemoryActivityStore, RedisActivityStore
-from serving.admission import make_admission
+from serving.admission import Admission, make_admission
 from serving.audit import AuditLog
 from serving.cache.counts import Counts
 from serving.cache.keys import node_secret
@@ -65,8 +65,9 @@ from serving.readings import (
     figure_metrics,
     lag_metrics,
     model_metrics,
+    pipeline_metrics,
     replica_metrics,
-    shadow_metrics,
+    warmup_metrics,
 )
 from serving.reconciler import Reconciler
 from serving.replicas import Replicas
@@ -77,12 +78,12 @@ from serving.telemetry.lag import LoopLag
 from serving.telemetry.logs import follow_level
 from serving.telemetry.requests import RequestFigures
 from serving.telemetry.shared import SharedExposition
-from serving.telemetry.stages import stage_metrics
 from serving.threads import ModelThreads
 from serving.transport import Channel, ChannelOptions, Server, ServerOptions, channel, server
 from serving.undeclared import UndeclaredLog
 from serving.unmanaged import UnmanagedHosts
 from serving.warming import Warming
+from serving.warmup_schedule import WarmupSchedule
 
 RECONNECT_S = 0.5
 """The longest pause between attempts to reach a party: it is asked again soon after it returns."""
@@ -90,14 +91,12 @@ RECONNECT_S = 0.5
 
 async def assemble(settings: Settings) -> Node:
     """A node that is ready to run. Raises what a wrong file raises, naming it."""
-    state_dir = Path(settings.state_dir)
     replicas = await _replicas(settings)
-    secret = await asyncio.to_thread(node_secret, settings.cache.secret_file, state_dir)
+    secret = await asyncio.to_thread(node_secret, settings.cache.secret_file, Path(settings.state_dir))
 
-    limits = settings.limits
-    pool = ModelPool(limits.pool_max_bytes, ModelThreads(limits.model_threads, limits.model_queue))
+    pool = ModelPool(settings.limits.pool_max_bytes, _threads(settings))
     reconciler = Reconciler(Path(settings.registry), settings.party, pool)
-    keys = await asyncio.to_thread(access_keys, settings.fate)
+    keys, limits = await asyncio.to_thread(access_keys, settings.fate), settings.limits
     peers = await _peers(settings, pool, keys)
     publishing = Publishing(replicas, reconciler, pool, peers, limits.load_timeout_s, _unmanaged(settings, peers))
     upkeep = HoldUpkeep(publishing.keep_holds)
@@ -108,28 +107,28 @@ async def assemble(settings: Settings) -> Node:
     results, effects, fallbacks = await _answers(settings, secret)
     warming = _warming(settings, secret, Prefetching(publishing.routes, pool, remote, limits.max_batch_rows))
     pipeline = Pipeline(publishing.routes, pool, remote, Answers(results, effects, warming.seen, fallbacks), limits)
-    sources, admission = _sources(settings), await asyncio.to_thread(make_admission, settings, secret)
-    host = HostSide(pool, sources, admission)
+    sources, admission, host = await _hosting(settings, pool, secret)
 
-    figures, lag, audit, access = RequestFigures(), LoopLag(), AuditLog(state_dir), Access(settings)
+    figures, lag, audit, access = RequestFigures(), LoopLag(), AuditLog(Path(settings.state_dir)), Access(settings)
     service, party, operator = servers = _servers(settings)
     inference.register(service, pipeline, figures, access)
     federation.register(party, FederationNode(host, publishing, settings, audit, access.party), figures)
     book = PeerBook(settings.peers, peers, admission, publishing)
     admin.register(operator, AdminNode(publishing, effects, book, audit, access, warming))
+    schedule = WarmupSchedule(settings.warmup, replicas, warming, lambda: publishing.state().services)
     checks = (partial(model_problems, publishing), partial(cache_problems, shared), replicas.problems)
 
     def readiness() -> Readiness:
-        return report(node.state is NodeState.READY, node.state.value, checks)
+        return report(node.state is NodeState.READY, node.state.value, (*checks, schedule.problems))
 
     described = FateNode(settings, publishing, pool, pipeline, audit, access, readiness, host, keys, shared)
     protocols = _foreign_protocols(described, Ports(*servers), figures)
     readings = (
-        *(partial(request_metrics, figures), partial(lag_metrics, lag), partial(peer_metrics, batchers, breaking)),
+        *(partial(request_metrics, figures), partial(lag_metrics, lag)),
         *(partial(model_metrics, publishing, pool), partial(replica_metrics, replicas)),
         *(partial(cache_metrics, _levels(results, memory, shared)), partial(figure_metrics, effects)),
-        *(partial(budget_metrics, admission), partial(shadow_metrics, pipeline.shadows)),
-        partial(stage_metrics, pipeline.stages),
+        *(partial(budget_metrics, admission), partial(pipeline_metrics, pipeline.stages, pipeline.shadows)),
+        *(partial(peer_metrics, batchers, breaking), partial(warmup_metrics, schedule)),
     )
     exposing, metrics = _exposition(settings, replicas.name, Exposition(readings))
     http = HttpDoor(pipeline, metrics, readiness, figures, limits.max_request_bytes, access, protocols)
@@ -139,7 +138,7 @@ async def assemble(settings: Settings) -> Node:
         *(Part(one.start, one.stop) for one in (lag, effects, warming.activity)),
         *(Part(stop=stop) for stop in (cache.close, *(batcher.close for batcher in batchers.values()))),
         *(Part(source.open, source.close) for source in sources.values()),
-        *(Part(stop=stop) for stop in (pipeline.stop, reconciler.stop, replicas.stop, upkeep.stop)),
+        *(Part(stop=one.stop) for one in (pipeline, reconciler, replicas, upkeep, schedule)),
     )
 
     async def ready() -> None:
@@ -148,9 +147,21 @@ async def assemble(settings: Settings) -> Node:
         await reconciler.all_settled()
         publishing.watch(UndeclaredLog(fallbacks, pool).look)
         upkeep.start()
+        schedule.start()
 
     ports = await asyncio.to_thread(_ports, settings, servers, http)
     return (node := Node(settings, ports, parts, ready))
+
+
+def _threads(settings: Settings) -> ModelThreads:
+    return ModelThreads(settings.limits.model_threads, settings.limits.model_queue)
+
+
+async def _hosting(
+    settings: Settings, pool: ModelPool, secret: bytes
+) -> tuple[Mapping[str, FeatureSource], Admission, HostSide]:
+    sources, admission = _sources(settings), await asyncio.to_thread(make_admission, settings, secret)
+    return sources, admission, HostSide(pool, sources, admission)
 
 
 async def _guarded(settings: Settings, peers: Mapping[str, Peer]) -> tuple[dict[str, Breaking], dict[str, Batcher]]:

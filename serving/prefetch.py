@@ -52,7 +52,7 @@ class Prefetched:
 
 
 class Prefetching:
-    """`clock` is monotonic seconds, as deadlines are."""
+    """`max_rows` in one call. `clock` is monotonic seconds, as deadlines are."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Prefetching:
         self._routes = routes
         self._pool = pool
         self._remote = remote
-        self._max_rows = max_rows
+        self.max_rows = max_rows
         self._clock = clock
 
     async def prefetch(
@@ -74,8 +74,8 @@ class Prefetching:
         """Raises InvalidRequestError, LimitError, and what routing and the pool raise for an address."""
         if not user_ids or "" in user_ids:
             raise InvalidRequestError("the call names no users, or an empty one")
-        if len(user_ids) > self._max_rows:
-            raise LimitError(f"{len(user_ids)} users in one call, the limit is {self._max_rows}")
+        if len(user_ids) > self.max_rows:
+            raise LimitError(f"{len(user_ids)} users in one call, the limit is {self.max_rows}")
         deadline = self._clock() + (TIMEOUT_S if remaining_s is None else remaining_s)
         outcomes = [PrefetchOutcome.CACHED] * len(user_ids)
         reasons: set[str] = set()

@@ -17,6 +17,8 @@ from serving.replicas import Replicas
 from serving.shadows import Shadows
 from serving.telemetry.exposition import Labels, counter, gauge, histogram
 from serving.telemetry.lag import LoopLag
+from serving.telemetry.stages import Stages, stage_metrics
+from serving.warmup_schedule import WarmupSchedule
 
 
 def cache_metrics(levels: Mapping[str, Counts]) -> Iterable[Metric]:
@@ -96,7 +98,8 @@ def budget_metrics(admission: Admission) -> Iterable[Metric]:
     yield counter("tessera_query_budget_rejected_rows", "Rows over the budget.", refused)
 
 
-def shadow_metrics(shadows: Shadows) -> Iterable[Metric]:
+def pipeline_metrics(stages: Stages, shadows: Shadows) -> Iterable[Metric]:
+    yield from stage_metrics(stages)
     left_out: list[tuple[Labels, float]] = [({}, float(shadows.left_out))]
     yield counter("tessera_shadows_left_out", "Calls that were not shadowed: no room, or it failed.", left_out)
 
@@ -109,3 +112,20 @@ def replica_metrics(replicas: Replicas) -> Iterable[Metric]:
 
 def lag_metrics(lag: LoopLag) -> Iterable[Metric]:
     yield histogram("tessera_event_loop_lag_seconds", "How late the event loop was.", [({}, lag.seconds)])
+
+
+def warmup_metrics(schedule: WarmupSchedule) -> Iterable[Metric]:
+    """Of the node's own schedule. The last run is told by every replica, users by the one that asked for them."""
+    if not schedule.is_on:
+        return
+    last = schedule.last
+    yield gauge("tessera_warmup_running", "1 while this replica warms the caches.", [({}, float(schedule.running))])
+    users = [({"outcome": outcome}, float(count)) for outcome, count in sorted(schedule.users.items())]
+    yield counter("tessera_warmup_users", "Users asked for by this replica.", users)
+    if last.ended_s:
+        ended: list[tuple[Labels, float]] = [({}, last.ended_s)]
+        yield gauge("tessera_warmup_last_run_timestamp_seconds", "When the last run ended, Unix time.", ended)
+        stopped = [({"service": name}, float(name in last.stopped)) for name in last.services]
+        yield gauge("tessera_warmup_last_run_stopped", "1 when it did not come to its end: see the log.", stopped)
+        fetched = [({"service": name}, float(one.progress.fetched)) for name, one in last.services.items()]
+        yield gauge("tessera_warmup_last_run_fetched_users", "Users whose partials it fetched.", fetched)

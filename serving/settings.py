@@ -20,12 +20,17 @@ class Text(Enum):
 
     PATH = "path"
     ADDRESS = "address"
+    CRON = "cron"
+    ZONE = "zone"
 
 
 # Relative paths are resolved against the settings file's folder. Empty stays empty.
 FilePath = Annotated[str, Meta(extra={"text": Text.PATH})]
 # `host:port`, IPv6 hosts in brackets.
 Address = Annotated[str, Meta(extra={"text": Text.ADDRESS})]
+# Five fields as cron has them, or empty; a name of the IANA time zone database.
+CronExpression = Annotated[str, Meta(extra={"text": Text.CRON})]
+TimeZone = Annotated[str, Meta(extra={"text": Text.ZONE})]
 PartyId = Annotated[
     str,
     Meta(
@@ -198,10 +203,20 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 class WarmupSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who is worth warming the remote caches for: with `count`, calls are counted by user, service and day, for at most
-    `max_users` of each."""
+    `max_users` of each.
+
+    With a `schedule`, by the clock of `time_zone`, one replica fetches the partials of the most active `share` of each
+    service's users, of `services` or of all; `days` before the run count; at most `users_per_s`.
+    """
 
     count: bool = True
     max_users: Count = 1_000_000
+    schedule: CronExpression = ""
+    time_zone: TimeZone = "UTC"
+    services: tuple[str, ...] = ()
+    share: Annotated[float, Meta(gt=0, le=1)] = 0.2
+    days: Annotated[int, Meta(ge=1, le=30)] = 7
+    users_per_s: Annotated[float, Meta(gt=0, le=1e6)] = 500.0
 
 
 class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
@@ -37,6 +37,23 @@ class _Given(NamedTuple):
     text: str | None = None
 
 
+def _check_cron(expression: str) -> None:
+    from serving.timetable import check_cron  # noqa: PLC0415 - only settings with a schedule pay for the library
+
+    check_cron(expression)
+
+
+def _check_zone(name: str) -> None:
+    from serving.timetable import check_zone  # noqa: PLC0415
+
+    check_zone(name)
+
+
+_CHECKS: dict[Text, Callable[[str], object]] = {
+    Text.ADDRESS: security.split_address,
+    Text.CRON: _check_cron,
+    Text.ZONE: _check_zone,
+}
 # Keys to values, or to trees of the same kind.
 _Tree = dict[str, Any]
 
@@ -67,15 +84,28 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
             yield f"features.{name}.{lacking}", f"is missing; kind {source.kind.value!r} needs it"
     yield from _fallbacks(settings)
     yield from _hedges(settings)
+    yield from _schedule(settings)
     for name, peer in settings.peers.items():
         key = settings.fate.keys.get(peer.app_key)
         if peer.app_key and (key is None or key.party != settings.party):
             yield f"peers.{name}.app_key", f"{peer.app_key!r} is no key of fate.keys whose party is this one"
-    alone = settings.workers > 1 and not settings.cache.embedded
-    if settings.fate.keys and not settings.cache.url and (alone or settings.control.url):
+    if settings.fate.keys and _caches_apart(settings):
         yield "fate.keys", "several processes remember signed packets together in one cache: set cache.url"
     if settings.plaintext_caller and settings.plaintext_caller not in settings.peers:
         yield "plaintext_caller", f"{settings.plaintext_caller!r} is not among peers"
+
+
+def _caches_apart(settings: Settings) -> bool:
+    """Whether this party's processes have several caches, or none."""
+    alone = settings.workers > 1 and not settings.cache.embedded
+    return not settings.cache.url and (alone or bool(settings.control.url))
+
+
+def _schedule(settings: Settings) -> Iterator[tuple[str, str]]:
+    if settings.warmup.schedule and not settings.warmup.count:
+        yield "warmup.schedule", "needs warmup.count: nobody knows who is active"
+    if settings.warmup.schedule and _caches_apart(settings):
+        yield "warmup.schedule", "one process warms the cache of all: set cache.url"
 
 
 def _hedges(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -157,13 +187,13 @@ class _Reader:
         meaning = _meta(kind, "extra", {}).get("text")
         if meaning is Text.PATH and value:
             return str(self._path.parent.resolve() / value)
-        if meaning is Text.ADDRESS and value:
-            self._check_address(value, given, key)
+        if meaning in _CHECKS and value:
+            self._check(_CHECKS[meaning], value, given, key)
         return value
 
-    def _check_address(self, value: str, given: _Given, key: tuple[str, ...]) -> None:
+    def _check(self, check: Callable[[str], object], value: str, given: _Given, key: tuple[str, ...]) -> None:
         try:
-            security.split_address(value)
+            check(value)
         except ValueError as error:
             self._report(key, given, str(error))
 

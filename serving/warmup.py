@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from serving.activity import MAX_PAGE, Active
 from serving.prefetch import Prefetched, PrefetchOutcome
 
 TRIES = 3
@@ -45,6 +46,26 @@ class Plan:
 def top_share(users: int, share: float) -> int:
     """How many of so many users are the top share; at least one of any."""
     return min(users, max(1, math.ceil(share * users)))
+
+
+Top = Callable[[tuple[int, int], int, int], Awaitable[Active]]
+"""The most active users of the UTC days from the first to the last: from an offset, so many."""
+
+
+async def most_active(top: Top, days: tuple[int, int], share: float) -> Plan:
+    """The top share of the users counted on these days."""
+    user_ids: list[str] = []
+    counts: list[int] = []
+    total_count, planned = 0, 1
+    while len(user_ids) < planned:
+        page = await top(days, len(user_ids), MAX_PAGE)
+        user_ids += page.user_ids
+        counts += page.counts
+        total_count = total_count or page.total_count
+        planned = top_share(page.total_users, share)
+        if not page.user_ids:
+            break
+    return Plan(user_ids[:planned], counts[:planned], total_count)
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

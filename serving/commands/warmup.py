@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from serving.warmup import Plan, Prefetch, Progress, Report
 
-_PAGE = 10_000
 _DAY_S = 86_400
 _SHARE = click.FloatRange(min=0, max=1, min_open=True)
 _PATH = click.Path(dir_okay=False, path_type=Path)
@@ -112,25 +111,19 @@ def _prefetch(ask: Ask, wanted: Wanted) -> Prefetch:
 
 
 async def _from_counts(ask: Ask, wanted: Wanted) -> Plan:
-    from serving.warmup import Plan, top_share  # noqa: PLC0415
+    from serving.activity import Active  # noqa: PLC0415
+    from serving.warmup import most_active  # noqa: PLC0415
     from tessera.v1 import admin_pb2  # noqa: PLC0415
 
-    last = int(time.time()) // _DAY_S - (0 if wanted.include_today else 1)
-    user_ids: list[str] = []
-    counts: list[int] = []
-    total_count, planned = 0, 1
-    while len(user_ids) < planned:
+    async def top(days: tuple[int, int], offset: int, limit: int) -> Active:
         request = admin_pb2.ActivityRequest(
-            service=wanted.service, first_day=last - wanted.days + 1, last_day=last, offset=len(user_ids), limit=_PAGE
+            service=wanted.service, first_day=days[0], last_day=days[1], offset=offset, limit=limit
         )
         reply = await ask("Activity", request)
-        user_ids += reply.user_ids
-        counts += reply.counts
-        total_count = total_count or reply.total_count
-        planned = top_share(reply.total_users, wanted.share)
-        if not reply.user_ids:
-            break
-    return Plan(user_ids[:planned], counts[:planned], total_count)
+        return Active(reply.user_ids, reply.counts, reply.total_users, reply.total_count)
+
+    last = int(time.time()) // _DAY_S - (0 if wanted.include_today else 1)
+    return await most_active(top, (last - wanted.days + 1, last), wanted.share)
 
 
 def _from_file(wanted: Wanted) -> Plan:

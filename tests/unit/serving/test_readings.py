@@ -15,11 +15,12 @@ from serving.errors import LimitError
 from serving.figures.effects import Effects
 from serving.figures.store import MemoryFigureStore
 from serving.pool import ModelId
-from serving.readings import budget_metrics, figure_metrics, shadow_metrics
+from serving.readings import budget_metrics, figure_metrics, pipeline_metrics
 from serving.routing import Target
 from serving.settings import PeerSettings, Settings
 from serving.shadows import Shadows
 from serving.telemetry.exposition import Exposition, Reading
+from serving.telemetry.stages import Stages
 
 M, APP = ModelId("m", "1"), make_app("passthrough")
 
@@ -63,4 +64,4 @@ def test_shadows() -> None:
     effects = Effects(MemoryFigureStore(), b"s" * 32)
     shadows = Shadows(lambda target, request: None, effects, time.monotonic)  # type: ignore[arg-type, return-value]
     shadows.left_out = 3
-    assert shown(partial(shadow_metrics, shadows)) == ["tessera_shadows_left_out_total 3.0"]
+    assert shown(partial(pipeline_metrics, Stages(), shadows))[-1] == "tessera_shadows_left_out_total 3.0"

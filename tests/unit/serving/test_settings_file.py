@@ -91,6 +91,20 @@ def test_what_kubernetes_sets_for_a_service_named_tessera_is_no_setting(tmp_path
         ("[fallbacks.s]\nscore = 1.0", "fallbacks.s.score: goes with policy 'default', and only with it"),
         ("[fallbacks.s]\npolicy = 'stale'", "fallbacks.s.policy: is stale, which needs cache.stale_s"),
         ("[peers.a]\nhedge_address = '127.0.0.1:1'", "peers.a.hedge_address: needs an address, and protocol 'tessera'"),
+        ("[warmup]\nschedule = 'nightly'", "warmup.schedule: 'nightly' is no cron expression of five fields, such as"),
+        ("[warmup]\nschedule = '0 25 * * *'", "warmup.schedule: '0 25 * * *' is no time of cron's: "),
+        ("[warmup]\ntime_zone = 'Mars'", "warmup.time_zone: 'Mars' is no time zone, such as"),
+        ("[warmup]\nshare = 1.5", "warmup.share: must be float <= 1.0"),
+        ("[warmup]\nusers_per_s = 0", "warmup.users_per_s: must be float > 0.0"),
+        ("[warmup]\nschedule = '0 3 * * *'\ncount = false", "warmup.schedule: needs warmup.count: nobody knows"),
+        (
+            "workers = 2\ncache.embedded = false\nwarmup.schedule = '0 3 * * *'\n",
+            "warmup.schedule: one process warms the cache of all: set cache.url",
+        ),
+        (
+            "[control]\nurl = 'unix:///c'\n[warmup]\nschedule = '0 3 * * *'",
+            "warmup.schedule: one process warms the cache of all: set cache.url",
+        ),
         ("peers = 5", "peers: must be a section"),
         ("[transport]\nkind = 1", "transport: must be a value"),
         ('log_level = "loud"', "log_level: must be one of debug, info, warning, error"),
@@ -174,6 +188,12 @@ def test_a_file_that_cannot_be_read_says_so(tmp_path):
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:80", "localhost:1", "127.9.9.9:5"])
 def test_loopback_needs_no_permission(tmp_path, address):
     assert load(write(tmp_path, MINIMAL + f'[ports]\nservice = "{address}"\n'), {}).ports.service == address
+
+
+def test_a_schedule_is_taken_from_the_environment(tmp_path):
+    environ = {"TESSERA_WARMUP__SCHEDULE": "30 2 * * mon-fri", "TESSERA_WARMUP__TIME_ZONE": "Europe/Berlin"}
+    warmup = load(write(tmp_path, MINIMAL), environ).warmup
+    assert (warmup.schedule, warmup.time_zone) == ("30 2 * * mon-fri", "Europe/Berlin")
 
 
 def test_insecure_permits_any_bind(tmp_path):
