@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import rfc8785
 
@@ -146,6 +147,39 @@ def test_a_key_that_an_older_version_left_out_is_filled(tmp_path: Path) -> None:
     assert store.read().holds == ()
     store.compare_and_set(1, store.read())
     assert document(tmp_path)["holds"] == []
+
+
+OLDEST = {
+    "schema": "1.0",
+    "revision": 7,
+    "models": [{"model": "m", "version": "1", "epoch": 3}],
+    "services": {
+        "credit": {
+            "revision": 2,
+            "epoch": 7,
+            "salt": "00" * 16,
+            "current": {
+                "variants": [{"model": "m", "version": "1", "weight": 10_000, "ranges": [[0, 10_000]]}],
+                "app": "passthrough",
+            },
+        }
+    },
+    "default_service": "credit",
+}
+"""Before there were holds, shadows, rollback, unmanaged hosts, flow rules and log levels."""
+
+
+def test_the_oldest_form_is_read_and_written_on(tmp_path: Path) -> None:
+    checksum = hashlib.sha256(rfc8785.dumps(OLDEST)).hexdigest()
+    (tmp_path / "state.json").write_bytes(rfc8785.dumps({"sha256": checksum, "state": OLDEST}))
+    store = FileControlStore(tmp_path)
+    state = store.read()
+    assert (state.revision, state.default_service, state.holds, state.log_level) == (7, "credit", (), "")
+    credit = state.services["credit"]
+    assert (credit.revision, credit.previous, credit.current.shadows, credit.current.unmanaged) == (2, None, (), ())
+    stored = store.compare_and_set(7, msgspec.structs.replace(state, log_level="debug"))
+    assert FileControlStore(tmp_path).read() == stored
+    assert stored.services == state.services
 
 
 def test_a_full_disk_refuses_the_change_and_loses_nothing(tmp_path: Path) -> None:
