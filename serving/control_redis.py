@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -61,12 +61,18 @@ if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'notes', ARGV[2])
 return 1
 """
-_WANTED = {"maxmemory-policy": "noeviction", "appendonly": "yes", "appendfsync": "always"}
+WANTED = {"maxmemory-policy": "noeviction", "appendonly": "yes", "appendfsync": "always"}
 _TIMEOUT_S = 2.0
 
 
 class ControlStoreError(OSError):
     """The server does not answer, or is not one to keep this in. The text says what to do."""
+
+
+def may_lose(told: Mapping[Any, Any]) -> list[str]:
+    """What must be set otherwise in a server of this configuration, as `name value`."""
+    found = {_plain(name): _plain(value) for name, value in told.items()}
+    return [f"{name} {value}" for name, value in WANTED.items() if found.get(name, value) != value]
 
 
 class RedisControlStore(ControlStore):
@@ -140,13 +146,11 @@ class RedisControlStore(ControlStore):
     def _check(self) -> None:
         try:
             with _reaching():
-                told: dict[Any, Any] = self._redis.config_get(*_WANTED)
+                told: dict[Any, Any] = self._redis.config_get(*WANTED)
         except NoPermissionError:
             logger.warning("the control store does not tell how it keeps state; it must not evict and must sync always")
             return
-        found = {_plain(name): _plain(value) for name, value in told.items()}
-        wrong = [f"{name} {value}" for name, value in _WANTED.items() if found.get(name, value) != value]
-        if wrong:
+        if wrong := may_lose(told):
             raise ControlStoreError(errno.EINVAL, f"control.url: the server may lose state; set {', '.join(wrong)}")
 
     def _begin(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from loaders.artifact import Artifact
 from serving.control import FileControlStore, SnapshotError, State
-from serving.doctor import local, parties
+from serving.doctor import local, parties, servers
 from serving.doctor.certificates import certificates
 from serving.doctor.finding import Finding, Findings, Level
 from serving.pool import ModelId
@@ -38,7 +38,12 @@ async def examine(settings: Settings) -> Findings:
         yield finding
     for finding in local.fallbacks(settings, state, artifacts):
         yield finding
-    for check in (local.ports(settings), local.cache(settings), local.features(settings, artifacts)):
+    for check in (
+        local.ports(settings),
+        servers.cache(settings),
+        servers.control(settings),
+        local.features(settings, artifacts),
+    ):
         async for finding in check:
             yield finding
     async for finding in _peers(settings, artifacts):
@@ -52,19 +57,24 @@ async def _peers(settings: Settings, artifacts: Mapping[ModelId, Artifact]) -> F
         if peer.protocol is PeerProtocol.FATE:
             yield Finding(Level.OK, f"peers.{party}", "speaks FATE's protocol: what it holds is not shown (unmanaged)")
             continue
-        try:
-            link = await _link(settings, party)
-        except CredentialsError as error:
-            yield Finding(Level.ERROR, f"peers.{party}", str(error))
-            continue
-        async for finding in parties.peer(party, link, parties.shared_with(party, artifacts)):
-            yield finding
+        shared = parties.shared_with(party, artifacts)
+        addresses = {f"peers.{party}": peer.address, f"peers.{party}.hedge_address": peer.hedge_address}
+        for subject, address in addresses.items():
+            if not address:
+                continue
+            try:
+                link = await _link(settings, party, address)
+            except CredentialsError as error:
+                yield Finding(Level.ERROR, subject, str(error))
+                continue
+            async for finding in parties.peer(subject, link, shared):
+                yield finding
 
 
-async def _link(settings: Settings, party: str) -> Channel:
+async def _link(settings: Settings, party: str, address: str) -> Channel:
     """To a party's port, as the node itself opens it. Raises CredentialsError."""
     credentials = await asyncio.to_thread(own_credentials, settings, "party", party)
-    return channel(settings.transport, settings.peers[party].address, ChannelOptions(credentials=credentials))
+    return channel(settings.transport, address, ChannelOptions(credentials=credentials))
 
 
 def _kept_state(folder: Path) -> State:

@@ -1,18 +1,15 @@
-"""What can be seen from the node's own machine: folders, models, ports, caches, features. Nothing is changed."""
+"""What can be seen from the node's own machine: folders, models, ports, features. Nothing is changed."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from loaders.artifact import Artifact, ArtifactError, Manifest
 from loaders.catalog import loader_for
@@ -21,7 +18,7 @@ from loaders.registry import open_half
 from serving import bindings, ports_file
 from serving.cache.keys import SecretFileError, node_secret
 from serving.control import State
-from serving.doctor.finding import TIMEOUT_S, Finding, Findings, Level, skew
+from serving.doctor.finding import TIMEOUT_S, Finding, Findings, Level
 from serving.features.catalog import make_source
 from serving.features.source import FeatureSource, FeatureSourceError
 from serving.peers.fallback import Fallbacks
@@ -107,31 +104,6 @@ def _cannot_bind(address: str) -> str:
             return ""
     except OSError as error:
         return f"cannot bind {address}: {str(error.strerror).partition(' (while')[0]}"
-
-
-async def cache(settings: Settings) -> Findings:
-    if not settings.cache.url:
-        embedded = settings.cache.embedded
-        text = "the node starts its own server" if embedded else "there is no shared level: L3 is off"
-        yield Finding(Level.OK if embedded else Level.WARNING, "cache.url", text)
-        return
-    redis = Redis.from_url(
-        settings.cache.url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, driver_info=None
-    )
-    try:
-        began_s = time.time()
-        seconds, microseconds = await redis.time()
-        took_s = time.time() - began_s
-        yield Finding(Level.OK, "cache.url", f"answers in {1_000 * took_s:.1f} ms")
-        yield skew("cache.url", seconds + microseconds / 1e6 - began_s - took_s / 2)
-        policy = (await redis.config_get("maxmemory-policy")).get("maxmemory-policy", "")
-        if policy not in {"volatile-lru", "volatile-lfu", "allkeys-lru", "allkeys-lfu"}:
-            advice = "refuses writes when full; set maxmemory-policy volatile-lru"
-            yield Finding(Level.WARNING, "cache.url", f"maxmemory-policy {policy!r} {advice}")
-    except (RedisError, OSError) as error:
-        yield Finding(Level.ERROR, "cache.url", f"does not answer: {type(error).__name__}; L3 is off until it does")
-    finally:
-        await redis.aclose()
 
 
 async def features(settings: Settings, artifacts: Mapping[ModelId, Artifact]) -> Findings:

@@ -22,8 +22,8 @@ _HALVES = {
 }
 
 
-async def peer(party: str, link: Channel, models: Sequence[tuple[ModelId, str]]) -> Findings:
-    subject = f"peers.{party}"
+async def peer(subject: str, link: Channel, models: Sequence[tuple[ModelId, str]]) -> Findings:
+    """Closes `link`."""
     try:
         status = await ask_status(link, models, TIMEOUT_S)
     except RpcError as error:

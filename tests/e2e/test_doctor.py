@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from serving.commands.doctor import doctor
 from tests.e2e.test_two_parties import Parties
-from tests.nodes import PartyNode
+from tests.nodes import PartyNode, free_port
+from tests.redis_server import DURABLE, redis_server
 
 pytestmark = pytest.mark.usefixtures("transport")
 
@@ -122,6 +123,32 @@ def test_settings_that_are_wrong(parties: Parties) -> None:
     assert [one.partition(":")[0] for one in errors] == ["settings"]
     parties.guest.write("[cache]\nurl = 'redis://127.0.0.1:1'\n")
     assert "cache.url: does not answer: ConnectionError; L3 is off until it does" in findings(parties.guest, "error")
+
+
+def test_a_second_address_that_does_not_answer(parties: Parties) -> None:
+    first, second = (f"127.0.0.1:{port}" for port in (parties.host.party_port, free_port()))
+    parties.guest.write(f"[peers.shop]\naddress = '{first}'\nhedge_address = '{second}'\n")
+    parties.host.start()
+    [error] = findings(parties.guest, "error")
+    assert error.startswith("peers.shop.hedge_address: does not answer at its address")
+    assert any(one.startswith("peers.shop: answers in") for one in findings(parties.guest, "ok"))
+
+
+def test_a_control_store_that_is_well_may_lose_state_or_is_gone(parties: Parties, tmp_path: Path) -> None:
+    lossy = {**DURABLE, "maxmemory-policy": "allkeys-lru", "appendfsync": "everysec"}
+    for name, options in (("well", DURABLE), ("lossy", lossy)):
+        folder = tmp_path / name
+        folder.mkdir()
+        with redis_server(folder, **options) as url:
+            parties.host.write(
+                f"[control]\nurl = '{url}'\n[cache]\nembedded = false\n[features.m]\npath = 'users.csv'\n"
+            )
+            errors, well = findings(parties.host, "error"), findings(parties.host, "ok")
+        assert any(one.startswith("control.url: clocks agree within") for one in well)
+        wanted = "may lose state, nodes refuse it; set maxmemory-policy noeviction, appendfsync always"
+        assert errors == ([] if name == "well" else [f"control.url: {wanted}"])
+    [error] = findings(parties.host, "error")
+    assert error.startswith("control.url: does not answer: ConnectionError; changes are refused")
 
 
 def test_people_read_lines(parties: Parties) -> None:
