@@ -15,7 +15,6 @@ from serving.activity import Activity, IdSeal
 from serving.activity_store import MemoryActivityStore, RedisActivityStore
 from serving.admission import Admission, make_admission
 from serving.audit import AuditLog
-from serving.cache.counts import Counts
 from serving.cache.keys import node_secret
 from serving.cache.memory import MemoryTier
 from serving.cache.redis import RedisTier
@@ -67,13 +66,15 @@ from serving.readings import (
     model_metrics,
     pipeline_metrics,
     replica_metrics,
+    row_metrics,
+    size_metrics,
     warmup_metrics,
 )
 from serving.reconciler import Reconciler
 from serving.replicas import Replicas
 from serving.security import own_credentials, port_credentials
 from serving.settings import PeerProtocol, PeerSettings, Role, Settings
-from serving.telemetry.exposition import Exposition, request_metrics
+from serving.telemetry.exposition import Exposition, Reading, request_metrics
 from serving.telemetry.lag import LoopLag
 from serving.telemetry.logs import follow_level
 from serving.telemetry.requests import RequestFigures
@@ -123,12 +124,12 @@ async def assemble(settings: Settings) -> Node:
 
     described = FateNode(settings, publishing, pool, pipeline, audit, access, readiness, host, keys, shared)
     protocols = _foreign_protocols(described, Ports(*servers), figures)
-    readings = (
-        *(partial(request_metrics, figures), partial(lag_metrics, lag)),
+    readings: tuple[Reading, ...] = (
+        *(partial(request_metrics, figures), partial(lag_metrics, lag), partial(figure_metrics, effects)),
         *(partial(model_metrics, publishing, pool), partial(replica_metrics, replicas)),
-        *(partial(cache_metrics, _levels(results, memory, shared)), partial(figure_metrics, effects)),
+        *_cache_readings(results, memory, shared),
         *(partial(budget_metrics, admission), partial(pipeline_metrics, pipeline.stages, pipeline.shadows)),
-        *(partial(peer_metrics, batchers, breaking), partial(warmup_metrics, schedule)),
+        *(partial(peer_metrics, batchers, breaking), partial(warmup_metrics, schedule), partial(row_metrics, effects)),
     )
     exposing, metrics = _exposition(settings, replicas.name, Exposition(readings))
     http = HttpDoor(pipeline, metrics, readiness, figures, limits.max_request_bytes, access, protocols)
@@ -302,9 +303,11 @@ def _warming(settings: Settings, secret: bytes, prefetching: Prefetching) -> War
     return Warming(Activity(store, IdSeal(secret, settings.party)), prefetching, warmup.count)
 
 
-def _levels(results: ResultCache, memory: MemoryTier, shared: RedisTier | None) -> dict[str, Counts]:
+def _cache_readings(results: ResultCache, memory: MemoryTier, shared: RedisTier | None) -> tuple[Reading, ...]:
     levels = {"l1": results.counts, "l2": memory.counts}
-    return levels if shared is None else {**levels, "l3": shared.counts}
+    if shared is not None:
+        levels["l3"] = shared.counts
+    return partial(cache_metrics, levels), partial(size_metrics, {"l1": results, "l2": memory})
 
 
 def _sources(settings: Settings) -> Mapping[str, FeatureSource]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 
 from prometheus_client.metrics_core import Metric
 
@@ -35,6 +35,12 @@ def cache_metrics(levels: Mapping[str, Counts]) -> Iterable[Metric]:
         yield counter(f"tessera_cache_{kind}", about, values)
 
 
+def size_metrics(levels: Mapping[str, Sized]) -> Iterable[Metric]:
+    """Of the levels in this process."""
+    sizes = [({"level": level}, float(len(entries))) for level, entries in levels.items()]
+    yield gauge("tessera_cache_entries", "Entries in this process.", sizes)
+
+
 def model_metrics(publishing: Publishing, pool: ModelPool) -> Iterable[Metric]:
     statuses = publishing.models()
     ids = [{"model": one.life.model.model, "version": one.life.model.version} for one in statuses]
@@ -54,6 +60,17 @@ def model_metrics(publishing: Publishing, pool: ModelPool) -> Iterable[Metric]:
     )
     yield gauge("tessera_pool_bytes", "Memory of all loaded models.", [({}, float(pool.held_bytes))])
     yield gauge("tessera_pool_max_bytes", "limits.pool_max_bytes.", [({}, float(pool.max_bytes))])
+    waiting: list[tuple[Labels, float]] = [({}, float(pool.threads.waiting))]
+    yield gauge("tessera_model_batches_waiting", "Batches that run on, or wait for, limits.model_threads.", waiting)
+
+
+def row_metrics(effects: Effects) -> Iterable[Metric]:
+    """Of this replica alone."""
+    rows = [
+        ({"service": one.service, "variant": one.variant, "shadow": str(one.shadow).lower()}, float(count))
+        for one, count in effects.rows.items()
+    ]
+    yield counter("tessera_variant_rows", "Rows that a variant answered, with a score or not: no repeats.", rows)
 
 
 def figure_metrics(effects: Effects) -> Iterable[Metric]:

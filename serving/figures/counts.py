@@ -58,11 +58,13 @@ class Subject(NamedTuple):
 
 
 class Tally:
-    """Counts of one subject since they were last taken. Used from one thread."""
+    """Counts of one subject since they were last taken. `rows`: all that were answered, with a score or not, since the
+    process began. Used from one thread."""
 
-    __slots__ = ("_cells", "_scores", "_seconds")
+    __slots__ = ("_cells", "_scores", "_seconds", "rows")
 
     def __init__(self) -> None:
+        self.rows = 0
         self._cells = np.zeros(CELLS, np.int64)
         self._scores: list[float] = []
         self._seconds: list[float] = []
@@ -70,6 +72,7 @@ class Tally:
     def answers(self, found: Sequence[float], seconds: Sequence[float]) -> None:
         """One score, or NaN for none, and one time for each row. Put aside until there are many: binned one by one they
         would cost ten times as much."""
+        self.rows += len(found)
         self._scores.extend(found)
         self._seconds.extend(seconds)
         if len(self._scores) >= PUT_ASIDE:

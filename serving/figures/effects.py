@@ -135,6 +135,11 @@ class Effects:
         return [one for one in self._summed if service is None or one.subject.service == service]
 
     @property
+    def rows(self) -> dict[Subject, int]:
+        """That this replica has answered since it began."""
+        return {subject: tally.rows for subject, tally in self._tallies.items()}
+
+    @property
     def last(self) -> Sequence[VariantFigures]:
         """As they were read last."""
         return self._summed

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -193,12 +192,3 @@ def test_the_nodes_of_the_containers_answer_together(containers: Containers) -> 
             await link.close()
 
     assert asyncio.run(ask()) == 0.5
-
-
-def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
-    text = (ROOT / "docs" / "grafana" / "tessera.json").read_text()
-    asked = set(re.findall(r"tessera_[a-z0-9_]+", " ".join(re.findall(r'"(?:expr|query)": "((?:[^"\\]|\\.)*)"', text))))
-    sources = "".join(path.read_text() for path in (ROOT / "serving").rglob("*.py"))
-    for name in asked:
-        family = re.sub(r"_(total|bucket|sum|count)$", "", name)
-        assert f'"{family}' in sources or "tessera_cache_" in family, name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.transport import Code, RpcError
+from tessera.v1 import inference_pb2 as wire
 from tests.e2e.test_two_parties import CASE, USERS, Parties, expected
-from tests.nodes import PartyNode
+from tests.nodes import ROOT, PartyNode
 
 pytestmark = pytest.mark.usefixtures("transport")
+
+PARTS = ("bucket", "count", "sum")
+"""Of a histogram."""
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +45,33 @@ def sample(node: PartyNode, name: str, **labels: str) -> float:
     ]
     assert found, name
     return sum(found)
+
+
+def named_metrics(text: str) -> set[str]:
+    return set(re.findall(r"\btessera_[a-z0-9_]+(?![a-z0-9_/.-])", text))
+
+
+@pytest.mark.parametrize("page", ["grafana/tessera.json", "operations.md", "performance.md"])
+def test_metrics_that_a_page_names_are_there(parties: Parties, page: str) -> None:
+    shown = "".join(node.http("GET", "/metrics").text for node in (parties.guest, parties.host))
+    families = dict(re.findall(r"^# TYPE (\S+) (\S+)$", shown, re.MULTILINE))
+    histograms = {f"{name}_{part}" for name, kind in families.items() if kind == "histogram" for part in PARTS}
+    asked = named_metrics((ROOT / "docs" / page).read_text())
+    assert len(asked) > 1
+    assert asked <= families.keys() | histograms
+
+
+def test_rows_are_counted_by_service_and_version(parties: Parties) -> None:
+    def counted() -> float:
+        return sample(parties.guest, "tessera_variant_rows_total", service="s", variant="m:1", shadow="false")
+
+    parties.guest.predict(service="s", user_id="0001", numbers=CASE)
+    before = counted()
+    columns = {name: wire.NumberColumn(values=[value] * len(USERS)) for name, value in CASE.items()}
+    parties.guest.batch(service="s", user_ids=list(USERS), numbers=columns)
+    assert counted() == before + len(USERS)
+    assert sample(parties.guest, "tessera_cache_entries", level="l2") == len(USERS)
+    assert sample(parties.guest, "tessera_model_batches_waiting") == 0
 
 
 def test_json_gives_the_score_that_grpc_gives(parties: Parties) -> None:

@@ -15,7 +15,7 @@ from serving.errors import LimitError
 from serving.figures.effects import Effects
 from serving.figures.store import MemoryFigureStore
 from serving.pool import ModelId
-from serving.readings import budget_metrics, figure_metrics, pipeline_metrics
+from serving.readings import budget_metrics, figure_metrics, pipeline_metrics, row_metrics, size_metrics
 from serving.routing import Target
 from serving.settings import PeerSettings, Settings
 from serving.shadows import Shadows
@@ -45,6 +45,27 @@ async def test_variants() -> None:
     assert f"tessera_variant_seconds_mean{{{who}}} 0.5" in lines
     assert sum("tessera_variant_score{" in line for line in lines) == 5
     assert not any("tessera_variant_moved" in line for line in lines)
+
+
+async def test_rows_of_a_variant_are_counted_with_a_score_or_not() -> None:
+    effects = Effects(MemoryFigureStore(), b"s" * 32)
+    assert shown(partial(row_metrics, effects)) == []
+    target = Target(M, APP, "m:1", "credit", 1)
+    for scores in ([[0.1], [np.nan]], [[0.3]]):
+        effects.answered(target, np.array(scores), [0.5] * len(scores), attributed=False)
+    await effects.figures()  # what was counted goes into the party's sums; a counter goes on
+    effects.shadowed("credit", "m:2", np.array([[0.1]]), np.array([[0.2]]), 0.5)
+    assert shown(partial(row_metrics, effects)) == [
+        'tessera_variant_rows_total{service="credit",shadow="false",variant="m:1"} 3.0',
+        'tessera_variant_rows_total{service="credit",shadow="true",variant="m:2"} 1.0',
+    ]
+
+
+def test_sizes() -> None:
+    assert shown(partial(size_metrics, {"l1": [1, 2], "l2": {}})) == [
+        'tessera_cache_entries{level="l1"} 2.0',
+        'tessera_cache_entries{level="l2"} 0.0',
+    ]
 
 
 def test_budgets(tmp_path: Path) -> None:
