@@ -2,12 +2,15 @@
 
 The bank has the label and the ten "mean ..." columns, the shop the other twenty. Ids are texts; on either side 5 % are
 missing, and the rows stand in another order.
+
+    python make_parties.py FOLDER [GUEST_PORT HOST_PORT]
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,3 +86,7 @@ def _some_rows(frame: pl.DataFrame, party: str) -> pl.DataFrame:
 
 def _numbers(ids: Sequence[str], party: str) -> list[int]:
     return [int.from_bytes(hashlib.sha256(f"{party} {name}".encode()).digest()[:6], "big") for name in ids]
+
+
+if __name__ == "__main__":
+    make_parties(Path(sys.argv[1]), *map(int, sys.argv[2:]))
