@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from loaders.signature import Batch, Signature
+from loaders.signature import Signature
 from serving.features.source import FeatureRows, FeatureSource, FeatureSourceError
+from serving.features.user_table import Columns, UserTable
 
 logger = logging.getLogger(__name__)
 
@@ -22,14 +23,10 @@ CHECK_EVERY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """The file as it was at `stamp` (modification time in ns, size): rows by id, and the columns as polars has them."""
+    """The file as it was at `stamp`: modification time in ns, size."""
 
     stamp: tuple[int, int]
-    rows: Mapping[str, int]
-    frame: Any
-    picked: dict[bytes, Batch] = field(default_factory=dict)
-    """The whole file in signature order, by signature digest, and one row of nothing; filled on first use."""
-    signatures: list[Signature] = field(default_factory=list)
+    users: UserTable
 
 
 class FileFeatureSource(FeatureSource):
@@ -50,25 +47,23 @@ class FileFeatureSource(FeatureSource):
         self._look_at_s = 0.0
         self._reading: asyncio.Task[None] | None = None
         self._refused: tuple[int, int] | None = None
+        self._lock = threading.Lock()
 
     async def open(self) -> None:
         self._content = await asyncio.to_thread(self._read)
         self._look_at_s = self._clock() + CHECK_EVERY_S
 
     def check(self, signature: Signature) -> None:
-        self._pick(self._opened(), signature)
+        with self._borrowed() as users:
+            self._pick(users, signature)
 
     async def lookup(self, user_ids: Sequence[str], signature: Signature) -> FeatureRows:
         self._refresh()
-        content = self._opened()
-        whole = content.picked.get(signature.digest)
-        if whole is None:  # all rows of a large file: not on the event loop
-            whole = await asyncio.to_thread(self._pick, content, signature)
-        get = content.rows.get
-        positions = np.array([get(user_id, -1) for user_id in user_ids], dtype=np.intp)
-        found = positions >= 0
-        # The last row of `whole` stands for those who are not there.
-        return FeatureRows(whole.take(positions), found, self._max_age_s)
+        if self._opened().users.picked(signature) is None:  # all rows of a large file: not on the event loop
+            await asyncio.to_thread(self.check, signature)
+        users = self._opened().users
+        rows, found = users.positions(user_ids)
+        return FeatureRows(self._pick(users, signature).take(rows), found, self._max_age_s)
 
     async def reread(self) -> None:
         """Look at the file now, and read it again if it has changed."""
@@ -86,6 +81,18 @@ class FileFeatureSource(FeatureSource):
             raise FeatureSourceError(f"feature file {self._path.name} is not open")
         return self._content
 
+    @contextmanager
+    def _borrowed(self) -> Iterator[UserTable]:
+        """For threads: what is there now, which stays whole meanwhile."""
+        with self._lock:
+            users = self._opened().users
+            users.borrowers += 1
+        try:
+            yield users
+        finally:
+            with self._lock:
+                users.borrowers -= 1
+
     def _refresh(self) -> None:
         """Read again in the background when the file has changed; look-ups go on with what is there."""
         if self._clock() < self._look_at_s or (self._reading is not None and not self._reading.done()):
@@ -101,8 +108,12 @@ class FileFeatureSource(FeatureSource):
             if stamp in {before.stamp, self._refused}:
                 return
             self._refused = stamp
-            self._content = await asyncio.to_thread(self._read, list(before.signatures))
-            logger.info("feature file %s has changed, %d rows", self._path.name, len(self._content.rows))
+            content = await asyncio.to_thread(self._read, list(before.users.signatures))
+            logger.info("feature file %s has changed, %d rows", self._path.name, len(content.users))
+            with self._lock:
+                self._content, borrowers = content, before.users.borrowers
+            if not borrowers:
+                await asyncio.to_thread(before.users.release)
         except (OSError, FeatureSourceError) as error:
             logger.warning("feature file %s cannot be read again, the old rows stay: %s", self._path.name, error)
 
@@ -126,12 +137,12 @@ class FileFeatureSource(FeatureSource):
             ) from None
         except (pl.exceptions.PolarsError, OSError) as error:
             raise FeatureSourceError(f"feature file {self._path} cannot be read: {error}") from None
-        content = _Content(stamp, self._index(frame), frame)
+        users = UserTable(frame, self._ids(frame))
         for signature in signatures:
-            self._pick(content, signature)
-        return content
+            self._pick(users, signature)
+        return _Content(stamp, users)
 
-    def _index(self, frame: Any) -> Mapping[str, int]:
+    def _ids(self, frame: Any) -> Any:
         import polars as pl  # noqa: PLC0415
 
         if self._id_column not in frame.columns:
@@ -141,37 +152,12 @@ class FileFeatureSource(FeatureSource):
             raise FeatureSourceError(
                 f"feature file {self._path}: column {self._id_column!r} holds {column.dtype}, not ids"
             )
-        ids = column.cast(pl.String).to_list()
-        rows = {user_id: row for row, user_id in enumerate(ids)}
-        if len(rows) != len(ids) or None in rows:
+        if column.null_count() or column.n_unique() != len(column):
             raise FeatureSourceError(f"feature file {self._path}: column {self._id_column!r} has empty or repeated ids")
-        return rows
+        return column.cast(pl.String)
 
-    def _pick(self, content: _Content, signature: Signature) -> Batch:
-        picked = content.picked.get(signature.digest)
-        if picked is None:
-            frame = content.frame
-            absent = [name for name in (*signature.numbers, *signature.texts) if name not in frame.columns]
-            if absent:
-                raise FeatureSourceError(f"feature file {self._path.name} has no column {', '.join(map(repr, absent))}")
-            picked = Batch(self._matrix(frame, signature.numbers), _texts(frame, signature.texts))
-            content.picked[signature.digest] = picked
-            content.signatures.append(signature)
-        return picked
-
-    def _matrix(self, frame: Any, names: Sequence[str]) -> Any:
-        matrix = np.full((frame.height + 1, len(names)), np.nan)
-        for position, name in enumerate(names):
-            if not frame[name].dtype.is_numeric():
-                raise FeatureSourceError(f"feature file {self._path.name}: column {name!r} is not numeric")
-            matrix[:-1, position] = frame[name].to_numpy()
-        return matrix
-
-
-def _texts(frame: Any, names: Sequence[str]) -> Any:
-    import polars as pl  # noqa: PLC0415
-
-    words = np.full((frame.height + 1, len(names)), None, dtype=np.object_)
-    for position, name in enumerate(names):
-        words[:-1, position] = frame[name].cast(pl.String).to_list()
-    return words
+    def _pick(self, users: UserTable, signature: Signature) -> Columns:
+        try:
+            return users.pick(signature)
+        except FeatureSourceError as error:
+            raise FeatureSourceError(f"feature file {self._path.name}: {error}") from None

@@ -141,3 +141,13 @@ async def test_a_file_that_is_gone_leaves_the_old_rows(source, path):
     await source.reread()
     assert await age(source) == 41
     assert math.isnan(await age(source, "none"))
+
+
+async def test_the_old_rows_are_let_go_unless_somebody_reads_them(source, path):
+    for text, borrowed in (("id,age\n007,42\n", False), ("id,age\n007,43\n", True)):
+        old = source._content.users
+        old.borrowers += borrowed
+        rewrite(path, text)
+        await source.reread()
+        assert old.positions(["007"])[1].tolist() == [borrowed]
+        assert source._content.users is not old
