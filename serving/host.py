@@ -76,8 +76,23 @@ class HostSide:
             admitted = self._admission.admit(asker, model, user_ids)
             asked = user_ids if admitted is None else list(compress(user_ids, admitted))
             rows = await self.source(model).lookup(asked, handle.servable.signature)
-            partials = _partials(handle, rows)
+            partials = await self._partials(handle, rows)
         return partials if admitted is None else _among_rejected(partials, admitted)
+
+    async def _partials(self, handle: ModelHandle, rows: FeatureRows) -> Partials:
+        signature = handle.servable.signature
+        usable = rows.found & signature.usable(rows.batch)
+        spec = handle.servable.partial
+        values = np.zeros((rows.batch.rows, spec.columns), dtype=spec.form.value)
+        if usable.any():
+            batch = rows.batch if usable.all() else rows.batch.take(np.flatnonzero(usable))
+            values[usable] = (await self._pool.predict(handle, batch))[signature.outputs[0].name]
+        unusable = int((rows.found & ~usable).sum())
+        if unusable:
+            logger.warning("model %s: %d users lack a feature that must not be missing", handle.id, unusable)
+        codes = np.full(rows.batch.rows, PartyStatus.OK, dtype=np.uint8)
+        codes[~usable] = np.where(rows.found[~usable], PartyStatus.INTERNAL, PartyStatus.NOT_FOUND)
+        return Partials(spec, values, codes, _max_age_ms(handle, rows))
 
     async def check_features(self, model: ModelId) -> None:
         """Raises ConflictError when no user of a loaded half could be answered for want of features. Which ones is for
@@ -121,22 +136,6 @@ class HostSide:
 def _is_guest(handle: ModelHandle, caller: str) -> bool:
     halves = handle.artifact.manifest.binding or ()
     return any(half.role == "guest" and half.party == caller for half in halves)
-
-
-def _partials(handle: ModelHandle, rows: FeatureRows) -> Partials:
-    signature = handle.servable.signature
-    usable = rows.found & signature.usable(rows.batch)
-    spec = handle.servable.partial
-    values = np.zeros((rows.batch.rows, spec.columns), dtype=spec.form.value)
-    if usable.any():
-        batch = rows.batch if usable.all() else rows.batch.take(np.flatnonzero(usable))
-        values[usable] = handle.servable.predict(batch)[signature.outputs[0].name]
-    unusable = int((rows.found & ~usable).sum())
-    if unusable:
-        logger.warning("model %s: %d users lack a feature that must not be missing", handle.id, unusable)
-    codes = np.full(rows.batch.rows, PartyStatus.OK, dtype=np.uint8)
-    codes[~usable] = np.where(rows.found[~usable], PartyStatus.INTERNAL, PartyStatus.NOT_FOUND)
-    return Partials(spec, values, codes, _max_age_ms(handle, rows))
 
 
 def _among_rejected(partials: Partials, admitted: Sequence[bool]) -> Partials:

@@ -384,8 +384,7 @@ class Pipeline:
                 return _itself(await call.reply)
             aside = [self._hosts.ask_aside(lookup, deadline) for lookup in round_.lookups if not lookup.is_whole]
             await all_of(aside)
-            if handle.is_long(request.rows):
-                round_.outputs = await self._pool.threads.run(handle.servable, round_.batch)
+            round_.outputs = await self._pool.predict(handle, round_.batch)
             remote = round_.partials()
             return response(target, round_.result(remote, FAIL), remote, ())
 

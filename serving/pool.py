@@ -11,8 +11,9 @@ import msgspec
 
 from loaders.artifact import Artifact
 from loaders.cost import Cost
-from loaders.loader import PartialSpec, Servable
+from loaders.loader import Outputs, PartialSpec, Servable
 from loaders.merge import MergeRule, stand_ins
+from loaders.signature import Batch
 from serving.errors import ConflictError, LimitError, UnknownNameError
 from serving.threads import ModelThreads
 
@@ -129,6 +130,12 @@ class ModelPool:
             return self._loaded[model]
         except KeyError:
             raise UnknownNameError(f"model {model} is not loaded at this party") from None
+
+    async def predict(self, handle: ModelHandle, batch: Batch) -> Outputs:
+        """Here, or on a thread when that would take long. Raises what `Servable.predict` raises, and LimitError."""
+        if handle.is_long(batch.rows):
+            return await self.threads.run(handle.servable, batch)
+        return handle.servable.predict(batch)
 
     @property
     def loaded(self) -> Iterable[ModelHandle]:

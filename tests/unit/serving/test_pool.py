@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import msgspec
@@ -8,11 +9,12 @@ import numpy as np
 import pytest
 
 from loaders.artifact import Artifact, HalfRef
+from loaders.cost import Cost
 from loaders.loader import Outputs, Servable
 from loaders.merge import merge_rule
 from loaders.signature import Batch, Signature
 from serving.errors import ConflictError, LimitError, UnknownNameError
-from serving.pool import ModelHandle, ModelId, ModelPool
+from serving.pool import LONG_S, UNMEASURED, ModelHandle, ModelId, ModelPool
 from tests.artifacts import linear_half
 
 V1, V2 = ModelId("m", "1"), ModelId("m", "2")
@@ -21,15 +23,31 @@ V1, V2 = ModelId("m", "1"), ModelId("m", "2")
 class Nothing(Servable):
     signature = Signature((), linear_half("m", "1", "guest", "bank", {"x": 0.5})[0].outputs)
 
+    def __init__(self) -> None:
+        self.threads: list[threading.Thread] = []
+
     def predict(self, batch: Batch) -> Outputs:
+        self.threads.append(threading.current_thread())
         return {}
 
 
-def handle(model: ModelId = V1, bytes_: int = 10, role: str = "guest") -> ModelHandle:
+def handle(model: ModelId = V1, bytes_: int = 10, role: str = "guest", cost: Cost = UNMEASURED) -> ModelHandle:
     half, _ = linear_half(model.model, model.version, role, "bank", {"x": 0.5})
     binding = [HalfRef("guest", "bank", "00"), HalfRef("host", "shop", "11"), HalfRef("host", "telco", "22")]
     half = msgspec.structs.replace(half, binding=binding)
-    return ModelHandle(Artifact(Path(), half, "00", "ab"), Nothing(), merge_rule(half.merge, Nothing()), bytes_)
+    return ModelHandle(Artifact(Path(), half, "00", "ab"), Nothing(), merge_rule(half.merge, Nothing()), bytes_, cost)
+
+
+async def test_a_batch_that_takes_long_runs_on_a_thread_and_others_here() -> None:
+    pool, made = ModelPool(100), handle(cost=Cost((1, 10), (LONG_S / 2, 2 * LONG_S)))
+    assert isinstance(made.servable, Nothing)
+    for rows in (1, 10):
+        await pool.predict(made, Batch(np.zeros((rows, 0)), np.empty((rows, 0), dtype=np.object_)))
+    first, second = made.servable.threads
+    assert first is threading.main_thread()
+    assert second is not threading.main_thread()
+    assert made.together < 10
+    await pool.threads.stop()
 
 
 def test_a_handle_is_what_was_put() -> None:
