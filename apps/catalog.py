@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from apps.app import App, run_examples
+from apps.app import App, AppError, run_examples
 
-_CONTRACTS = frozenset({"__init__", "app", "catalog", "expression"})
+_CONTRACTS = frozenset({"__init__", "app", "catalog", "expression", "importing", "storage"})
 
 
 class UnknownAppError(LookupError):
@@ -30,11 +30,17 @@ def names() -> list[str]:
 def make_app(name: str, parameters: str = "") -> App:
     """The app with its parameters, a JSON object; empty means all defaults. Raises UnknownAppError,
     AppParametersError, or AppError when the app does not meet its own examples."""
-    kind = _app_class(name)
+    return with_parameters(_app_class(name), parameters)
+
+
+def with_parameters(kind: type[App], parameters: str) -> App:
+    """An app of this kind. Raises AppParametersError, or AppError when the kind itself fails."""
     try:
         return kind(msgspec.json.decode(parameters or "{}", type=kind.Parameters))
     except msgspec.DecodeError as error:
-        raise AppParametersError(f"parameters of app {name!r}: {error}") from None
+        raise AppParametersError(f"parameters of app {kind.name!r}: {error}") from None
+    except Exception as error:
+        raise AppError(f"app {kind.name!r} failed with its parameters: {type(error).__name__}") from error
 
 
 @cache

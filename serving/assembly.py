@@ -14,6 +14,7 @@ from serving.access import Access
 from serving.activity import Activity, IdSeal
 from serving.activity_store import MemoryActivityStore, RedisActivityStore
 from serving.admission import Admission, make_admission
+from serving.app_shelf import AppShelf
 from serving.audit import AuditLog
 from serving.cache.keys import node_secret
 from serving.cache.memory import MemoryTier
@@ -96,7 +97,7 @@ async def assemble(settings: Settings) -> Node:
     secret = await asyncio.to_thread(node_secret, settings.cache.secret_file, Path(settings.state_dir))
 
     pool = ModelPool(settings.limits.pool_max_bytes, _threads(settings))
-    reconciler = Reconciler(Path(settings.registry), settings.party, pool)
+    reconciler = Reconciler(Path(settings.registry), settings.party, pool, apps=AppShelf(settings.apps))
     keys, limits = await asyncio.to_thread(access_keys, settings.fate), settings.limits
     peers = await _peers(settings, pool, keys)
     publishing = Publishing(replicas, reconciler, pool, peers, limits.load_timeout_s, _unmanaged(settings, peers))

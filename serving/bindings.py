@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from apps.app import App
-from apps.catalog import AppParametersError, UnknownAppError, make_app
+from apps.app import App, AppError
+from apps.catalog import AppParametersError, UnknownAppError, make_app, names
 from loaders.signature import Signature
 from serving import buckets
-from serving.control import Binding, Service, State, Variant, WantedModel
-from serving.errors import InvalidRequestError
+from serving.app_shelf import AppId
+from serving.control import Binding, Service, State, Variant, WantedApp, WantedModel
+from serving.errors import ConflictError, InvalidRequestError
 from serving.pool import ModelId
 from serving.routing import BUCKETS, Routes, ServiceRoute, VariantRoute
+
+MakeApp = Callable[[str, str], App]
+"""From an app, as a binding names it, and its parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +53,11 @@ def shadow_variants(shadows: Sequence[VariantWeight]) -> tuple[Variant, ...]:
     )
 
 
-def check_app(name: str, parameters: str, signatures: Iterable[Signature] = ()) -> None:
-    """Raises InvalidRequestError when there is no such app, or it does not go with one of these models."""
+def check_app(name: str, parameters: str, signatures: Iterable[Signature] = (), make: MakeApp = make_app) -> None:
+    """Raises InvalidRequestError when there is no such app, or it does not go with one of these models; AppError when
+    the app itself fails."""
     try:
-        app = make_app(name, parameters)
+        app = make(name, parameters)
     except (UnknownAppError, AppParametersError) as error:
         raise InvalidRequestError(str(error)) from None
     for signature in signatures:
@@ -60,6 +65,8 @@ def check_app(name: str, parameters: str, signatures: Iterable[Signature] = ()) 
             app.check(signature)
         except ValueError as error:
             raise InvalidRequestError(f"app {name!r}: {error}") from None
+        except Exception as error:
+            raise AppError(f"app {name!r} failed in check") from error
 
 
 def variants(current: Service | None, weights: Sequence[VariantWeight]) -> tuple[Variant, ...]:
@@ -100,7 +107,55 @@ def without_model(state: State, model: ModelId) -> State:
     return msgspec.structs.replace(state, models=kept)
 
 
-def routes(state: State, explicit_app: App) -> Routes:
+def wanted_apps(state: State) -> dict[AppId, WantedApp]:
+    return {AppId(one.name, one.version): one for one in state.apps}
+
+
+def with_app(state: State, app: AppId, digest: str) -> State:
+    kept = without_app(state, app).apps
+    added = WantedApp(name=app.name, version=app.version, digest=digest, epoch=state.revision + 1)
+    return msgspec.structs.replace(state, apps=(*kept, added))
+
+
+def without_app(state: State, app: AppId) -> State:
+    kept = tuple(wanted for id_, wanted in wanted_apps(state).items() if id_ != app)
+    return msgspec.structs.replace(state, apps=kept)
+
+
+def check_app_wanted(state: State, app: str) -> None:
+    """Raises ConflictError for one that is neither built in nor wanted."""
+    if ":" in app and app not in map(str, wanted_apps(state)):
+        raise ConflictError(f"app {app} has been unloaded meanwhile")
+
+
+def newest_app(state: State, name: str) -> str:
+    """The version of an app that was loaded last. Slow. Raises InvalidRequestError with what there is."""
+    wanted = wanted_apps(state)
+    found = [id_ for id_ in wanted if id_.name == name]
+    if not found:
+        raise InvalidRequestError(f"unknown app {name!r}: there are {', '.join([*names(), *map(str, wanted)])}")
+    return str(max(found, key=lambda id_: wanted[id_].epoch))
+
+
+def users_of_app(state: State, app: str) -> list[str]:
+    """Services whose current or previous binding names it."""
+    return [
+        f"service {name!r}"
+        for name, service in state.services.items()
+        if any(app == binding.app for binding in (service.current, service.previous) if binding)
+    ]
+
+
+def users_of_model(state: State, model: ModelId) -> list[str]:
+    """Services whose current or previous binding names it."""
+    return [
+        f"service {name!r}"
+        for name, service in state.services.items()
+        if any(model == variant_model(variant) for variant in all_variants(service))
+    ]
+
+
+def routes(state: State, explicit_app: App, make: MakeApp = make_app) -> Routes:
     loaded_at = {(wanted.model, wanted.version): wanted.epoch for wanted in state.models}
 
     def route(name: str, service: Service) -> ServiceRoute:
@@ -115,7 +170,7 @@ def routes(state: State, explicit_app: App) -> Routes:
             epoch=max(service.epoch, *halves),
             salt=bytes.fromhex(service.salt),
             variants=tuple(map(variant, service.current.variants)),
-            app=make_app(service.current.app, service.current.app_parameters),
+            app=make(service.current.app, service.current.app_parameters),
             revision=service.revision,
             shadows=tuple(map(variant, service.current.shadows)),
         )

@@ -38,6 +38,15 @@ class WantedModel(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int
 
 
+class WantedApp(msgspec.Struct, frozen=True, kw_only=True):
+    """`digest`: what is to run under this name and version; `epoch`: as of models."""
+
+    name: str
+    version: str
+    digest: str
+    epoch: int
+
+
 class Variant(msgspec.Struct, frozen=True, kw_only=True):
     """`weight` in basis points; `ranges` half-open intervals of buckets, together as many as the weight."""
 
@@ -48,8 +57,9 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Binding(msgspec.Struct, frozen=True, kw_only=True):
-    """What a service name leads to. `app_parameters` is a JSON object. `shadows` run without answering, for the users
-    in their ranges. `unmanaged`: hosts without holds that an operator has accepted."""
+    """What a service name leads to. `app`: the name of one built in, else `name:version`. `app_parameters` is a JSON
+    object. `shadows` run without answering, for the users in their ranges. `unmanaged`: hosts without holds that an
+    operator has accepted."""
 
     variants: tuple[Variant, ...]
     app: str
@@ -92,6 +102,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """Calls or rows a second by FATE's name of an interface or model."""
     log_level: str = ""
     """In place of the settings'."""
+    apps: tuple[WantedApp, ...] = ()
 
 
 class SnapshotError(OSError):
@@ -99,7 +110,8 @@ class SnapshotError(OSError):
 
 
 class ReplicaModel(msgspec.Struct, frozen=True):
-    """A model at one replica: its state's name, why it is not ready, and the binding of the half."""
+    """A model or an app at one replica: its state's name, why it is not ready, and the binding of the half, or the
+    app's digest."""
 
     state: str
     reason: str = ""
@@ -107,11 +119,13 @@ class ReplicaModel(msgspec.Struct, frozen=True):
 
 
 class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replica says of itself. `revision`: of the state that it follows; `models` by `name/version`."""
+    """What a replica says of itself. `revision`: of the state that it follows; `models` by `name/version`, `apps` by
+    `name:version`."""
 
     replica: str
     revision: int
     models: dict[str, ReplicaModel] = {}
+    apps: dict[str, ReplicaModel] = {}
 
 
 class ControlStore(ABC):

@@ -15,13 +15,14 @@ from typing import Protocol
 import msgspec
 
 from serving import bindings
+from serving.app_publishing import AppPublishing
 from serving.control import Binding, Hold, ReplicaModel, Service, State
 from serving.errors import ConflictError, PeerError, UnknownNameError
 from serving.holds import HoldingPeer, Holds, HostHolds, hold_model, no_address
 from serving.lifecycle import Lifecycle, LoadState, ReplicaOutcome
 from serving.pool import ModelHandle, ModelId, ModelPool
 from serving.reconciler import Reconciler
-from serving.replicas import Replicas
+from serving.replicas import FOLLOW_S, Replicas
 from serving.routing import RouteTable
 from serving.settings import LogLevel
 from serving.unmanaged import NOBODY, Acceptance, UnmanagedHosts
@@ -57,9 +58,6 @@ class PublishingPeer(HoldingPeer, Protocol):
     async def load(self, model: ModelId, binding_digest: str, timeout_s: float) -> list[ReplicaOutcome]: ...
 
 
-FOLLOW_S = 2.0
-"""How long an acknowledgement waits for the other replicas to honour the change; they do so anyway."""
-
 BindingRules = Callable[[Service | None], Binding]
 """From the service as it is to its next binding."""
 
@@ -79,7 +77,8 @@ class Publishing:
         self._unmanaged = unmanaged or UnmanagedHosts()
         self._party = replicas.party
         self._replicas = replicas
-        self._wanted = Wanted(replicas.store)
+        self._wanted = Wanted(replicas.store, reconciler.apps)
+        self.apps = AppPublishing(self._wanted, reconciler.apps, replicas, load_timeout_s)
         self._reconciler = reconciler
         self._pool = pool
         self._peers = peers
@@ -102,11 +101,13 @@ class Publishing:
     def restore(self) -> None:
         """On start: want what the kept state wants, and follow it from here on."""
         self._reconcile()
-        self._replicas.start(self._reported, self._follow)
+        self.apps.follow()
+        self._replicas.start(self._reported, self._follow, self.apps.reported)
 
     def _follow(self) -> None:
         self._wanted.follow()
         self._reconcile()
+        self.apps.follow()
 
     def _reported(self) -> dict[str, ReplicaModel]:
         return {
@@ -181,9 +182,9 @@ class Publishing:
         bindings.check_shadows(terms.shadows, weights)
         models = [weight.model for weight in (*weights, *terms.shadows)]
         handles = [self._ready(model) for model in models]
-        chosen = app or handles[0].artifact.manifest.app or "passthrough"
+        own = handles[0].artifact.manifest.app or "passthrough"
         signatures = [handle.servable.signature for handle in handles]
-        await asyncio.to_thread(bindings.check_app, chosen, app_parameters, signatures)  # imports the app
+        chosen = await self.apps.choose(app or own, app_parameters, signatures)
         unmanaged = await self._unmanaged.check(handles, terms.acceptance)
 
         def rules(current: Service | None) -> Binding:
@@ -208,6 +209,7 @@ class Publishing:
             target = current.previous
             if target is None:
                 raise ConflictError(f"service {service!r} has no previous binding")
+            await self.apps.require(target.app)
             models = [bindings.variant_model(variant) for variant in bindings.bound(target)]
             self._unmanaged.refuse_others(map(self._ready, models), target.unmanaged)
             return await self._hold_and_bind(service, revision, models, lambda _: target)
@@ -334,11 +336,13 @@ class Publishing:
             gone = sorted(set(models) - bindings.wanted_models(state))
             if gone:
                 raise ConflictError(f"{gone[0]} has been unloaded meanwhile")
+            binding = rules(current)
+            bindings.check_app_wanted(state, binding.app)
             changed = Service(
                 revision=revision + 1,
                 epoch=state.revision + 1,
                 salt=current.salt if current else secrets.token_hex(16),
-                current=rules(current),
+                current=binding,
                 previous=current.current if current else None,
             )
             return msgspec.structs.replace(state, services={**state.services, service: changed})
@@ -374,13 +378,8 @@ class Publishing:
         return current
 
     def _holders(self, state: State, model: ModelId) -> list[str]:
-        bound = [
-            f"service {name!r}"
-            for name, service in state.services.items()
-            if any(model == bindings.variant_model(variant) for variant in bindings.all_variants(service))
-        ]
         held = [f"party {hold.party!r} (service {hold.service!r})" for hold in self.holds.of(model, state)]
-        return bound + held
+        return bindings.users_of_model(state, model) + held
 
 
 def _check_widths(handles: Sequence[ModelHandle]) -> None:

@@ -30,6 +30,9 @@ def model_problems(publishing: Publishing) -> Iterable[str]:
     for status in publishing.models():
         if status.life.state is ModelState.FAILED:
             yield f"model {status.life.model} does not load: {status.life.reason}"
+    for app in publishing.apps.statuses():
+        if app.life.state is ModelState.FAILED:
+            yield f"app {app.life.id} does not load: {app.life.reason}"
 
 
 def cache_problems(shared: RedisTier | None) -> Iterable[str]:

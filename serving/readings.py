@@ -58,6 +58,18 @@ def model_metrics(publishing: Publishing, pool: ModelPool) -> Iterable[Metric]:
         "Memory of a loaded model.",
         [(id_, float(one.handle.bytes)) for id_, one in zip(ids, statuses, strict=True) if one.handle is not None],
     )
+    yield gauge(
+        "tessera_app_state",
+        "1 for the state that a loaded app is in.",
+        [
+            (
+                {"app": one.life.id.name, "version": one.life.id.version, "state": state.value.lower()},
+                float(one.life.state is state),
+            )
+            for one in publishing.apps.statuses()
+            for state in (ModelState.LOADING, ModelState.READY, ModelState.FAILED)
+        ],
+    )
     yield gauge("tessera_pool_bytes", "Memory of all loaded models.", [({}, float(pool.held_bytes))])
     yield gauge("tessera_pool_max_bytes", "limits.pool_max_bytes.", [({}, float(pool.max_bytes))])
     waiting: list[tuple[Labels, float]] = [({}, float(pool.threads.waiting))]

@@ -1,4 +1,5 @@
-"""Makes the wanted models the loaded ones. Loading runs on threads, never on the event loop."""
+"""Makes the wanted models the loaded ones, beside the apps, which see to themselves. Loading runs on threads, never on
+the event loop."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from loaders.cost import measured
 from loaders.loader import Loader, LoadError
 from loaders.merge import merge_rule
 from loaders.registry import find_half, open_half
+from serving.app_shelf import AppShelf
 from serving.errors import ConflictError, LimitError, UnknownNameError
 from serving.lifecycle import Lifecycle, ModelState, advance
 from serving.policy import Step, decide
@@ -32,7 +34,15 @@ MAX_GONE = 100
 class Reconciler:
     """One task per model that is changing; models that are settled have none. `clock` is Unix seconds."""
 
-    def __init__(self, registry: Path, party: str, pool: ModelPool, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        registry: Path,
+        party: str,
+        pool: ModelPool,
+        clock: Callable[[], float] = time.time,
+        apps: AppShelf | None = None,
+    ) -> None:
+        self.apps = apps or AppShelf()
         self._registry = registry
         self._party = party
         self._pool = pool
@@ -86,7 +96,8 @@ class Reconciler:
             self.forget(life.model)
 
     async def all_settled(self) -> None:
-        """Returns when every wanted model is READY or known not to load."""
+        """Returns when every wanted model and app is READY or known not to load."""
+        await self.apps.settled()
         for model in sorted(self._wanted):
             await self.settled(model)
 
@@ -97,6 +108,7 @@ class Reconciler:
         self.apply(())
         for model in list(self._tasks):
             await self.settled(model)
+        await self.apps.stop()
 
     def _start(self, again: Set[ModelId]) -> None:
         states = {model: life.state for model, life in self._lives.items()}

@@ -17,9 +17,13 @@ logger = logging.getLogger(__name__)
 PASS_S = 0.25
 """Between looks at the state: a change is honoured by all replicas within two of these."""
 HEARTBEAT_S = 1.0
+FOLLOW_S = 2.0
+"""How long an acknowledgement waits for the other replicas to honour the change; they do so anyway."""
 SETTLED = frozenset({ModelState.READY.value, ModelState.FAILED.value})
 
-Models = Callable[[], dict[str, ReplicaModel]]
+Reported = Callable[[], dict[str, ReplicaModel]]
+Look = Callable[[ReplicaReport], ReplicaModel | None]
+"""What a report says of one thing."""
 
 
 class Replicas:
@@ -41,7 +45,8 @@ class Replicas:
         """Why the shared state is out of reach; this replica goes on with what it has."""
         self._clock = clock
         self._pause = pause
-        self._models: Models = dict
+        self._models: Reported = dict
+        self._apps: Reported = dict
         self._follow: Callable[[], None] = _nothing
         self._followed = store.read().revision
         self._told: ReplicaReport | None = None
@@ -52,8 +57,8 @@ class Replicas:
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, models: Models, follow: Callable[[], None]) -> None:
-        self._models, self._follow = models, follow
+    def start(self, models: Reported, follow: Callable[[], None], apps: Reported = dict) -> None:
+        self._models, self._apps, self._follow = models, apps, follow
         self._task = asyncio.create_task(self._keep())
 
     async def stop(self) -> None:
@@ -93,22 +98,36 @@ class Replicas:
 
     async def load(self, model: ModelId, revision: int, within_s: float) -> list[ReplicaOutcome]:
         """What came of a load at the other replicas; a replica that takes longer has FAILED."""
-        reports = await self._until(lambda report: _has_settled(report, model, revision), within_s)
-        return [self._outcome(report, model, within_s) for report in reports]
+        return await self._settled(str(model), _model_named(str(model)), revision, within_s)
+
+    async def load_app(self, app: str, revision: int, within_s: float) -> list[ReplicaOutcome]:
+        """As `load`, of an app by `name:version`."""
+        return await self._settled(f"app {app}", lambda report: report.apps.get(app), revision, within_s)
 
     async def require(self, handles: Sequence[ModelHandle], within_s: float) -> None:
         """Raises ConflictError unless every replica has these versions, with the binding that they have here."""
         for handle in handles:
-            reports = await self._until(lambda report, wanted=handle: _has(report, wanted), within_s)  # type: ignore[misc]
-            lacking = [report.replica for report in reports if not _has(report, handle)]
-            if lacking:
-                raise ConflictError(f"{handle.id} is not loaded at replica {', '.join(lacking)} of {self.party!r}")
+            await self._require(str(handle.id), _model_named(str(handle.id)), handle.artifact.binding_digest, within_s)
+
+    async def require_app(self, app: str, digest: str, within_s: float) -> None:
+        """Raises ConflictError unless every replica has this app, with the digest that it has here."""
+        await self._require(f"app {app}", lambda report: report.apps.get(app), digest, within_s)
 
     async def follow(self, revision: int, within_s: float) -> None:
         """Wait until the other replicas honour a change, or this long."""
         await self._until(lambda report: report.revision >= revision, within_s)
 
     # ---
+
+    async def _settled(self, name: str, look: Look, revision: int, within_s: float) -> list[ReplicaOutcome]:
+        reports = await self._until(lambda report: _has_settled(report, look, revision), within_s)
+        return [self._outcome(report.replica, look(report), name, within_s) for report in reports]
+
+    async def _require(self, name: str, look: Look, digest: str, within_s: float) -> None:
+        reports = await self._until(lambda report: _has(look(report), digest), within_s)
+        lacking = [report.replica for report in reports if not _has(look(report), digest)]
+        if lacking:
+            raise ConflictError(f"{name} is not loaded at replica {', '.join(lacking)} of {self.party!r}")
 
     async def _keep(self) -> None:
         while True:
@@ -126,7 +145,7 @@ class Replicas:
             self._hurry.clear()
 
     async def _report(self, revision: int) -> None:
-        report = ReplicaReport(replica=self.name, revision=revision, models=self._models())
+        report = ReplicaReport(replica=self.name, revision=revision, models=self._models(), apps=self._apps())
         now = self._clock()
         if report != self._told or now - self._told_at >= HEARTBEAT_S:
             await asyncio.to_thread(self.store.report, report)
@@ -145,27 +164,25 @@ class Replicas:
             pass
         return self._others
 
-    def _outcome(self, report: ReplicaReport, model: ModelId, within_s: float) -> ReplicaOutcome:
-        found = report.models.get(str(model))
+    def _outcome(self, replica: str, found: ReplicaModel | None, name: str, within_s: float) -> ReplicaOutcome:
         if found is not None and found.state == ModelState.READY.value:
-            return ReplicaOutcome(self.party, report.replica, LoadState.LOADED)
-        late = f"{model} did not load within {within_s:g} s (limits.load_timeout_s)"
+            return ReplicaOutcome(self.party, replica, LoadState.LOADED)
+        late = f"{name} did not load within {within_s:g} s (limits.load_timeout_s)"
         reason = found.reason if found is not None and found.state == ModelState.FAILED.value else late
-        return ReplicaOutcome(self.party, report.replica, LoadState.FAILED, reason)
+        return ReplicaOutcome(self.party, replica, LoadState.FAILED, reason)
 
 
 def _nothing() -> None: ...
 
 
-def _has(report: ReplicaReport, handle: ModelHandle) -> bool:
-    found = report.models.get(str(handle.id))
-    return (
-        found is not None
-        and found.state == ModelState.READY.value
-        and found.binding_digest == handle.artifact.binding_digest
-    )
+def _model_named(name: str) -> Look:
+    return lambda report: report.models.get(name)
 
 
-def _has_settled(report: ReplicaReport, model: ModelId, revision: int) -> bool:
-    found = report.models.get(str(model))
+def _has(found: ReplicaModel | None, digest: str) -> bool:
+    return found is not None and found.state == ModelState.READY.value and found.binding_digest == digest
+
+
+def _has_settled(report: ReplicaReport, look: Look, revision: int) -> bool:
+    found = look(report)
     return report.revision >= revision and found is not None and found.state in SETTLED

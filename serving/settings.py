@@ -228,6 +228,17 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ] = ""
 
 
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="a SHA-256 in small hexadecimal digits")]
+
+
+class AppSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Apps beside those built in: `root` holds them as `NAME/VERSION.py` or `NAME/VERSION/`. They run with the rights
+    of the node, so only those load whose digest is in `allowed`."""
+
+    root: FilePath = ""
+    allowed: tuple[Sha256, ...] = ()
+
+
 class FateMode(Enum):
     """Whose numbers models exported by FATE give: those of FATE offline, or those of FATE-Serving."""
 
@@ -360,6 +371,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     warmup: WarmupSettings = WarmupSettings()
     fate: FateSettings = FateSettings()
     control: ControlSettings = ControlSettings()
+    apps: AppSettings = AppSettings()
     replica: str = ""
     limits: Limits = Limits()
 

@@ -7,18 +7,22 @@ from collections.abc import Callable
 
 from apps.catalog import make_app
 from serving import bindings
+from serving.app_shelf import AppShelf
 from serving.control import ControlStore, State
 from serving.errors import ConflictError
 from serving.routing import RouteTable
 
 
 class Wanted:
-    """Edits of the state, kept in `store`. Requests see a change only after it is durable."""
+    """Edits of the state, kept in `store`. Requests see a change only after it is durable. `apps` makes those that
+    bindings name."""
 
-    def __init__(self, store: ControlStore) -> None:
+    def __init__(self, store: ControlStore, apps: AppShelf | None = None) -> None:
         self._store = store
+        self._apps = apps or AppShelf()
         self._watchers: list[Callable[[State], None]] = []
-        self.routes = RouteTable(bindings.routes(store.read(), make_app("passthrough")))
+        explicit = make_app("passthrough")
+        self.routes = RouteTable(bindings.routes(store.read(), explicit, self._apps.make_or_absent))
 
     @property
     def state(self) -> State:
@@ -40,7 +44,8 @@ class Wanted:
     def follow(self) -> None:
         """Several changes may have been stored by now, by other replicas too: the newest is what requests must see."""
         state = self._store.read()
-        self.routes.current = bindings.routes(state, self.routes.current.explicit_app)
+        explicit = self.routes.current.explicit_app
+        self.routes.current = bindings.routes(state, explicit, self._apps.make_or_absent)
         for watcher in self._watchers:
             watcher(state)
 

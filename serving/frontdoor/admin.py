@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from apps.catalog import names
 from serving.access import Access
+from serving.app_shelf import AppId
 from serving.audit import AuditLog
-from serving.bindings import VariantWeight
+from serving.bindings import VariantWeight, wanted_apps
 from serving.control import Service, Variant
 from serving.errors import InvalidRequestError
 from serving.figures.effects import Effects
-from serving.frontdoor.admin_messages import figures_message, peer_message
+from serving.frontdoor.admin_messages import app_list, figures_message, peer_message
 from serving.frontdoor.answer import answering_method
 from serving.frontdoor.federation import replica_message
 from serving.peer_book import PeerBook
@@ -32,6 +35,7 @@ _ROLES = {
     "ListModels": Role.VIEWER,
     "ListServices": Role.VIEWER,
     "ListPeers": Role.VIEWER,
+    "ListApps": Role.VIEWER,
     "Figures": Role.VIEWER,
     "Feedback": Role.CALLER,
 }
@@ -182,6 +186,26 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
             await self._publishing.set_log_level(level)
         return wire.SetLogLevelReply()
 
+    @answering_method
+    async def LoadApp(self, request: wire.LoadAppRequest, context: object) -> wire.LoadAppReply:
+        app = _app(request.name, request.version)
+        async with self._changing(context, "LoadApp", str(app), self._app_state):
+            outcomes, digest = await self._publishing.apps.load(app)
+        return wire.LoadAppReply(
+            replicas=[replica_message(outcome) for outcome in outcomes], digest=bytes.fromhex(digest)
+        )
+
+    @answering_method
+    async def UnloadApp(self, request: wire.UnloadAppRequest, context: object) -> wire.UnloadAppReply:
+        app = _app(request.name, request.version)
+        async with self._changing(context, "UnloadApp", str(app), self._app_state):
+            await self._publishing.apps.unload(app)
+        return wire.UnloadAppReply()
+
+    @answering_method
+    async def ListApps(self, request: wire.ListAppsRequest, context: object) -> wire.ListAppsReply:
+        return app_list(await asyncio.to_thread(names), self._publishing.apps.statuses())
+
     def _changing(
         self, context: object, what: str, subject: str, state: Callable[[str], object]
     ) -> AbstractAsyncContextManager[None]:
@@ -192,6 +216,11 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
 
     def _model_state(self, model: str) -> object:
         return next((one.life.state.value for one in self._publishing.models() if str(one.life.model) == model), "NEW")
+
+    def _app_state(self, app: str) -> object:
+        """The digest that is wanted."""
+        wanted = {str(id_): one.digest for id_, one in wanted_apps(self._publishing.state()).items()}
+        return wanted.get(app)
 
     def _log_level(self, _: str) -> object:
         return self._publishing.state().log_level
@@ -204,6 +233,12 @@ def _model(model: str, version: str) -> ModelId:
     if not model or not version:
         raise InvalidRequestError("name a model and a version")
     return ModelId(model, version)
+
+
+def _app(name: str, version: str) -> AppId:
+    if not name or not version:
+        raise InvalidRequestError("name an app and a version")
+    return AppId(name, version)
 
 
 def _level(name: str) -> LogLevel | None:

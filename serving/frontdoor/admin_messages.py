@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from serving.app_publishing import AppStatus
 from serving.figures.counts import VariantFigures
 from serving.frontdoor.answer import enum_value
 from serving.peer_book import PeerView
@@ -49,3 +52,21 @@ def peer_message(view: PeerView) -> wire.PeerState:
         message.budget, message.spent, message.refused = view.spending.limit, view.spending.spent, view.spending.refused
         message.window_s, message.window_ends_ms = view.spending.window_s, int(1_000 * view.spending.ends_s)
     return message
+
+
+def app_list(built_in: Iterable[str], loaded: Iterable[AppStatus]) -> wire.ListAppsReply:
+    apps = [wire.AppStatus(name=name, state="BUILT_IN") for name in built_in]
+    return wire.ListAppsReply(apps=[*apps, *map(_app_status, loaded)])
+
+
+def _app_status(status: AppStatus) -> wire.AppStatus:
+    life = status.life
+    return wire.AppStatus(
+        name=life.id.name,
+        version=life.id.version,
+        state=life.state.value,
+        reason=life.reason,
+        since_ms=int(1_000 * life.since_s),
+        digest=bytes.fromhex(life.digest),
+        used_by=status.used_by,
+    )

@@ -20,6 +20,7 @@ from serving.control import (
     Service,
     State,
     Variant,
+    WantedApp,
     WantedModel,
 )
 from serving.control_redis import RedisControlStore
@@ -76,6 +77,7 @@ FULL = State(
     models=(WantedModel(model="m", version="1", epoch=3),),
     services={"credit": Service(revision=2, epoch=4, salt="00ff", current=BINDING, previous=BINDING)},
     default_service="credit",
+    apps=(WantedApp(name="risk", version="1", digest="00ff", epoch=2),),
     holds=(Hold(party="bank", service="s", model="m", version="1", revision=7, expires_s=1.7e9),),
 )
 
@@ -149,7 +151,12 @@ def test_a_change_of_a_replica_that_was_overtaken_is_refused_and_then_it_knows(m
 def test_replicas_report(make: Maker) -> None:
     one, other = make("one"), make("other")
     assert one.reports() == []
-    first = ReplicaReport(replica="b/0", revision=1, models={"m/1": ReplicaModel("READY", "", "00ff")})
+    first = ReplicaReport(
+        replica="b/0",
+        revision=1,
+        models={"m/1": ReplicaModel("READY", "", "00ff")},
+        apps={"a:1": ReplicaModel("FAILED", "why")},
+    )
     second = ReplicaReport(replica="a.example/1", revision=0)
     one.report(first)
     other.report(second)

@@ -366,3 +366,59 @@ class ActivityReply(_message.Message):
     total_users: int
     total_count: int
     def __init__(self, user_ids: _Optional[_Iterable[str]] = ..., counts: _Optional[_Iterable[int]] = ..., total_users: _Optional[int] = ..., total_count: _Optional[int] = ...) -> None: ...
+
+class LoadAppRequest(_message.Message):
+    __slots__ = ("name", "version")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
+class LoadAppReply(_message.Message):
+    __slots__ = ("replicas", "digest")
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    replicas: _containers.RepeatedCompositeFieldContainer[_federation_pb2.ReplicaOutcome]
+    digest: bytes
+    def __init__(self, replicas: _Optional[_Iterable[_Union[_federation_pb2.ReplicaOutcome, _Mapping]]] = ..., digest: _Optional[bytes] = ...) -> None: ...
+
+class UnloadAppRequest(_message.Message):
+    __slots__ = ("name", "version")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
+class UnloadAppReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListAppsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class AppStatus(_message.Message):
+    __slots__ = ("name", "version", "state", "reason", "since_ms", "digest", "used_by")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    USED_BY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    state: str
+    reason: str
+    since_ms: int
+    digest: bytes
+    used_by: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., since_ms: _Optional[int] = ..., digest: _Optional[bytes] = ..., used_by: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ListAppsReply(_message.Message):
+    __slots__ = ("apps",)
+    APPS_FIELD_NUMBER: _ClassVar[int]
+    apps: _containers.RepeatedCompositeFieldContainer[AppStatus]
+    def __init__(self, apps: _Optional[_Iterable[_Union[AppStatus, _Mapping]]] = ...) -> None: ...

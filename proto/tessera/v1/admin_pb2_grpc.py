@@ -100,6 +100,21 @@ class AdminStub:
                 request_serializer=tessera_dot_v1_dot_admin__pb2.ActivityRequest.SerializeToString,
                 response_deserializer=tessera_dot_v1_dot_admin__pb2.ActivityReply.FromString,
                 _registered_method=True)
+        self.LoadApp = channel.unary_unary(
+                '/tessera.v1.Admin/LoadApp',
+                request_serializer=tessera_dot_v1_dot_admin__pb2.LoadAppRequest.SerializeToString,
+                response_deserializer=tessera_dot_v1_dot_admin__pb2.LoadAppReply.FromString,
+                _registered_method=True)
+        self.UnloadApp = channel.unary_unary(
+                '/tessera.v1.Admin/UnloadApp',
+                request_serializer=tessera_dot_v1_dot_admin__pb2.UnloadAppRequest.SerializeToString,
+                response_deserializer=tessera_dot_v1_dot_admin__pb2.UnloadAppReply.FromString,
+                _registered_method=True)
+        self.ListApps = channel.unary_unary(
+                '/tessera.v1.Admin/ListApps',
+                request_serializer=tessera_dot_v1_dot_admin__pb2.ListAppsRequest.SerializeToString,
+                response_deserializer=tessera_dot_v1_dot_admin__pb2.ListAppsReply.FromString,
+                _registered_method=True)
 
 
 class AdminServicer:
@@ -195,6 +210,26 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LoadApp(self, request, context):
+        """Load an app from storage on every replica of this party. Its digest must be allowed; its own examples are run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadApp(self, request, context):
+        """Let go of an app. Refused while a service's current or previous binding names it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListApps(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -262,6 +297,21 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Activity,
                     request_deserializer=tessera_dot_v1_dot_admin__pb2.ActivityRequest.FromString,
                     response_serializer=tessera_dot_v1_dot_admin__pb2.ActivityReply.SerializeToString,
+            ),
+            'LoadApp': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadApp,
+                    request_deserializer=tessera_dot_v1_dot_admin__pb2.LoadAppRequest.FromString,
+                    response_serializer=tessera_dot_v1_dot_admin__pb2.LoadAppReply.SerializeToString,
+            ),
+            'UnloadApp': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadApp,
+                    request_deserializer=tessera_dot_v1_dot_admin__pb2.UnloadAppRequest.FromString,
+                    response_serializer=tessera_dot_v1_dot_admin__pb2.UnloadAppReply.SerializeToString,
+            ),
+            'ListApps': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListApps,
+                    request_deserializer=tessera_dot_v1_dot_admin__pb2.ListAppsRequest.FromString,
+                    response_serializer=tessera_dot_v1_dot_admin__pb2.ListAppsReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -616,6 +666,87 @@ class Admin:
             '/tessera.v1.Admin/Activity',
             tessera_dot_v1_dot_admin__pb2.ActivityRequest.SerializeToString,
             tessera_dot_v1_dot_admin__pb2.ActivityReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadApp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tessera.v1.Admin/LoadApp',
+            tessera_dot_v1_dot_admin__pb2.LoadAppRequest.SerializeToString,
+            tessera_dot_v1_dot_admin__pb2.LoadAppReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadApp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tessera.v1.Admin/UnloadApp',
+            tessera_dot_v1_dot_admin__pb2.UnloadAppRequest.SerializeToString,
+            tessera_dot_v1_dot_admin__pb2.UnloadAppReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListApps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tessera.v1.Admin/ListApps',
+            tessera_dot_v1_dot_admin__pb2.ListAppsRequest.SerializeToString,
+            tessera_dot_v1_dot_admin__pb2.ListAppsReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -12,6 +12,7 @@ from serving.access import Access
 from serving.activity import Activity, IdSeal
 from serving.activity_store import MemoryActivityStore
 from serving.admission import make_admission
+from serving.app_shelf import AppShelf
 from serving.audit import AuditLog
 from serving.cache.memory import MemoryTier
 from serving.cache.tiered import TieredCache
@@ -31,7 +32,7 @@ from serving.prefetch import Prefetching
 from serving.publishing import Publishing
 from serving.reconciler import Reconciler
 from serving.replicas import Replicas
-from serving.settings import CacheSettings, PeerSettings, Settings
+from serving.settings import AppSettings, CacheSettings, PeerSettings, Settings
 from serving.telemetry.requests import RequestFigures
 from serving.transport import Channel, ServerOptions, Transport, channel, server
 from serving.warming import Warming
@@ -65,15 +66,17 @@ async def running(
     caller_party: str = "bank",
     may_load: tuple[str, ...] = ("*",),
     load_timeout_s: float = 10.0,
+    apps: AppSettings | None = None,
+    replica: str = "0",
 ) -> AsyncIterator[Party]:
     """`peers`: party port by party; `caller_party`: who calls this one, and may load `may_load` here."""
     store = store or MemoryControlStore()
     pool = ModelPool(1 << 20)
-    reconciler = Reconciler(registry, party, pool)
+    reconciler = Reconciler(registry, party, pool, apps=AppShelf(apps or AppSettings()))
     links: dict[str, Channel] = {name: channel(Transport.NATIVE, target) for name, target in (peers or {}).items()}
     known = {name: Peer(name, link) for name, link in links.items()}
     # Looks at the apps on disk, as a node does before it serves.
-    replicas = Replicas(party, "0", store)
+    replicas = Replicas(party, replica, store)
     publishing = await asyncio.to_thread(Publishing, replicas, reconciler, pool, known, load_timeout_s)
     publishing.restore()
     settings = Settings(

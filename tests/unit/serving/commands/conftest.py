@@ -128,6 +128,31 @@ class Admin(admin_pb2_grpc.AdminServicer):
         )
         return admin_pb2.ListPeersReply(peers=[admin_pb2.PeerState(party="bakery", problem="unreachable"), shop])
 
+    def LoadApp(self, request, context):
+        self._note("LoadApp", request, context)
+        state = federation_pb2.LOAD_STATE_FAILED if request.version == "bad" else federation_pb2.LOAD_STATE_LOADED
+        other = federation_pb2.ReplicaOutcome(party="bank", replica="1", state=state)
+        loaded = federation_pb2.ReplicaOutcome(
+            party="bank", replica="0", state=federation_pb2.LOAD_STATE_ALREADY_LOADED
+        )
+        return admin_pb2.LoadAppReply(replicas=[loaded, other], digest=b"\xab" * 32)
+
+    def UnloadApp(self, request, context):
+        self._note("UnloadApp", request, context)
+        return admin_pb2.UnloadAppReply()
+
+    def ListApps(self, request, context):
+        self._note("ListApps", request, context)
+        risk = admin_pb2.AppStatus(
+            name="risk",
+            version="2",
+            state="READY",
+            since_ms=1_700_000_000_000,
+            digest=b"\xab" * 32,
+            used_by=["service 'credit'"],
+        )
+        return admin_pb2.ListAppsReply(apps=[admin_pb2.AppStatus(name="rules", state="BUILT_IN"), risk])
+
     def SetLogLevel(self, request, context):
         self._note("SetLogLevel", request, context)
         return admin_pb2.SetLogLevelReply()
