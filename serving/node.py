@@ -80,6 +80,9 @@ class Part:
     stop: Callable[[], Awaitable[None]] = _nothing
 
 
+_FOR_THE_READY = {"service", "party"}
+
+
 class Node:
     """Owns the servers and parts that assembly built. `run` once; `ask_to_stop` from a signal handler.
 
@@ -97,6 +100,8 @@ class Node:
         self._stop = asyncio.Event()
         self._state = NodeState.NEW
         self._handover = NOTHING_HANDED
+        self._late: list[Port] = []
+        """Ports whose sockets other workers serve too: calls go to those that are ready."""
         self.addresses: dict[str, str] = {}
         """Where the ports are bound, by name."""
 
@@ -126,6 +131,8 @@ class Node:
         for port in self._ports:
             stack.push_async_callback(port.server.stop, 0)
             if port.name in handed:
+                if port.name in _FOR_THE_READY:
+                    self._late.append(port)
                 bound = bound_port(handed[port.name])
                 port.server.add_socket(handed[port.name], port.credentials)
             else:
@@ -141,7 +148,8 @@ class Node:
             await part.start()
             stack.push_async_callback(part.stop)
         for port in self._ports:
-            await port.server.start()
+            if port not in self._late:
+                await port.server.start()
         state_dir = Path(self._settings.state_dir)
         await asyncio.to_thread(ports_file.write, state_dir, self.addresses)
         self._enter(NodeState.LOADING)
@@ -156,6 +164,8 @@ class Node:
             await asyncio.wait({ready, stop}, return_when=asyncio.FIRST_COMPLETED)
             if ready.done():
                 ready.result()
+                for port in self._late:
+                    await port.server.start()
                 self._enter(NodeState.READY)
                 await self._health.serving()
                 self._handover.tell(Progress.READY)
