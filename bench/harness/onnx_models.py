@@ -1,8 +1,9 @@
-"""Local ONNX models of 30 features: a quick one and one that takes as long as it is told."""
+"""Local ONNX models of 30 features: a quick one, one that takes as long as it is told, and one that is large."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,20 @@ def write_slow(root: Path, party: str, model: str, seconds: float) -> tuple[Sign
     return _write(root, party, model, _deep(max(1, round(seconds / each))))
 
 
+def write_large(root: Path, party: str, model: str, version: str, megabytes: int) -> tuple[Signature, float]:
+    """Quick to run and slow to load: it looks the weights of a row up in a table."""
+    rows = megabytes * 1_000_000 // (4 * FEATURES)
+    table = np.random.default_rng(int(version)).normal(0, 0.1, (rows, FEATURES)).astype(np.float32)
+    nodes = [
+        helper.make_node("ArgMax", ["x"], ["place"], axis=1, keepdims=0),
+        helper.make_node("Gather", ["table", "place"], ["weights"]),
+        helper.make_node("Mul", ["x", "weights"], ["terms"]),
+        helper.make_node("ReduceSum", ["terms", "axes"], ["linear"]),
+        helper.make_node("Sigmoid", ["linear"], ["score"]),
+    ]
+    return _write(root, party, model, _serialised(nodes, {"table": table, "axes": np.array([1])}), version)
+
+
 def _deep(layers: int) -> bytes:
     source = np.random.default_rng(1)
     wide = source.normal(0, _WIDE**-0.5, (_WIDE, _WIDE)).astype(np.float32)
@@ -59,7 +74,7 @@ def _deep(layers: int) -> bytes:
     return _serialised(nodes, tensors)
 
 
-def _serialised(nodes: list[onnx.NodeProto], tensors: dict[str, npt.NDArray[np.float32]]) -> bytes:
+def _serialised(nodes: list[onnx.NodeProto], tensors: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
     graph = helper.make_graph(
         nodes,
         "bench",
@@ -88,12 +103,12 @@ def _timed(model: bytes) -> float:
     return min(took)
 
 
-def _write(root: Path, party: str, model: str, raw: bytes) -> tuple[Signature, float]:
+def _write(root: Path, party: str, model: str, raw: bytes, version: str = "1") -> tuple[Signature, float]:
     session = _session(raw)
     scores = [session.run(None, {"x": np.array([row], dtype=np.float32)})[0][0].tolist() for row in _ROWS]
     manifest = Manifest(
         model=model,
-        version="1",
+        version=version,
         role="guest",
         party=party,
         format="onnx",
@@ -103,5 +118,5 @@ def _write(root: Path, party: str, model: str, raw: bytes) -> tuple[Signature, f
         self_test=SelfTest(numbers=[list(row) for row in _ROWS], outputs={"score": scores}, tolerance=TOLERANCE),
     )
     digest = write_half(root, manifest, {"model.onnx": raw})
-    bind(half_path(root, model, "1", "guest", party), [HalfRef("guest", party, digest)])
+    bind(half_path(root, model, version, "guest", party), [HalfRef("guest", party, digest)])
     return Signature(manifest.inputs, manifest.outputs), float(scores[1][0])

@@ -43,6 +43,13 @@ def test_the_command_keeps_figures_and_writes_the_page(tmp_path: Path) -> None:
     assert "1 000 new users a call" in page.read_text()
 
 
+def test_a_large_model_is_swapped_meanwhile() -> None:
+    quiet, beside = played("model_load")
+    assert set(quiet.outcomes) == set(beside.outcomes) == {"OK"}
+    assert beside.notes["swaps"] >= 1
+    assert beside.notes["p99_by_quiet"] > 0
+
+
 def test_an_unknown_scenario_is_named() -> None:
     done = CliRunner().invoke(main, ["nothing"])
     assert done.exit_code == 2
@@ -69,6 +76,14 @@ def test_a_host_that_stalls_dies_and_returns_leaves_no_call_without_an_answer() 
 def test_callers_do_not_notice_that_redis_stalls_or_dies() -> None:
     for row in scenarios()["redis_outage"](Stage(Transport.NATIVE, 2.0, 20_000)):
         assert set(row.outcomes) == {"OK"}
+
+
+@pytest.mark.soak
+def test_callers_of_one_model_do_not_notice_that_another_is_loaded() -> None:
+    quiet, beside = scenarios()["model_load"](Stage(Transport.NATIVE, 4.0, 20_000))
+    assert set(quiet.outcomes) == set(beside.outcomes) == {"OK"}
+    assert beside.notes["swaps"] >= 2
+    assert beside.p99_ms < 5 * quiet.p99_ms  # the goal is 1.5; this machine may do other work too
 
 
 @pytest.mark.soak
