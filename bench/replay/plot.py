@@ -36,7 +36,8 @@ def crossings(points: Sequence[Point], level: float = REPORTED) -> Iterator[tupl
 
 
 def draw(points: Sequence[Point], path: Path) -> None:
-    """One panel for each TTL and number of revisits. Raises PlotError."""
+    """One panel for each TTL and number of revisits; crosses where a curve passes what was reported. Raises
+    PlotError."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - only who draws pays for it
         from matplotlib.figure import Figure  # noqa: PLC0415
@@ -52,6 +53,9 @@ def draw(points: Sequence[Point], path: Path) -> None:
         shares = [point.levels.warmup_share * 100 for point in curve]
         panel.plot(shares, [point.not_asked * 100 for point in curve], marker="o", markersize=3, label=f"Zipf {zipf:g}")
         panel.set_title(f"L3 for {ttl_s / 3_600:g} h, {revisits:g} revisits", fontsize=9)
+    for (revisits, ttl_s, _), share in crossings(points):
+        panel = panels[rows.index(revisits)][columns.index(ttl_s)]
+        panel.plot([share * 100], [REPORTED * 100], marker="x", color="black", zorder=3)
     for panel in panels.flat:
         panel.axhline(REPORTED * 100, color="grey", linestyle="--", linewidth=1)
         panel.set_ylim(0, 100)
@@ -61,4 +65,4 @@ def draw(points: Sequence[Point], path: Path) -> None:
     figure.supxlabel("share of users warmed up in the night, %")
     figure.supylabel("requests without a remote call, %")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=80)
