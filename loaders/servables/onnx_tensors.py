@@ -1,12 +1,14 @@
 """Finds tensors that an ONNX model keeps outside its own file, without the onnx package.
 
-onnxruntime looks for such files in the working directory of the process when it reads a model from memory, so a model
-could take in bytes that no digest covers. The walk follows every field through which a model can hold a tensor.
+onnxruntime looks for such files beside the model, or in the working directory of the process when it reads one from
+memory, so a model could take in bytes that no digest covers. The walk follows every field through which a model can
+hold a tensor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from mmap import mmap
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 MAX_TAG = 1 << 32
@@ -38,7 +40,7 @@ class MalformedModelError(ValueError):
     """The bytes are no serialised model."""
 
 
-def keeps_data_outside(model: bytes) -> bool:
+def keeps_data_outside(model: bytes | mmap) -> bool:
     """Whether any tensor of the serialised ModelProto names a file. Raises MalformedModelError."""
     waiting = [("ModelProto", memoryview(model))]
     while waiting:

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+import loaders.onnx
 from loaders.artifact import Manifest, Merge, MergeKind
 from loaders.catalog import load_servable, loader_for
 from loaders.loader import LoadError, Servable
 from loaders.registry import open_half
+from loaders.servables.onnx_tensors import keeps_data_outside
 from loaders.signature import Batch, FeatureError, Missing, TensorSpec
 from tests.artifacts import make_onnx
 from tests.unit.loaders.halves import load
@@ -63,6 +66,27 @@ def numbers(*rows: list[float]) -> Batch:
 
 
 IDENTITY = model([helper.make_node("Identity", ["x"], ["y"])], {"x": (FLOAT, [None, 1])}, {"y": (FLOAT, [None, 1])})
+
+
+def test_what_was_looked_through_is_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the file changes in between; and onnxruntime reads a file, which holds nobody up."""
+    half = make_onnx(tmp_path, model="m", version="1", party="bank")
+    made: list[object] = []
+    session = onnxruntime.InferenceSession
+
+    def look(content: Any) -> bool:
+        (half / "model.onnx").write_bytes(b"")
+        return keeps_data_outside(content)
+
+    def make(readable: object, *rest: Any, **options: Any) -> Any:
+        made.append(readable)
+        return session(readable, *rest, **options)
+
+    monkeypatch.setattr(loaders.onnx, "keeps_data_outside", look)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", make)
+    servable = load_servable(loader_for(open_half(tmp_path, "m", "1", "bank")))
+    assert servable.predict(numbers([0.0, 0.25]))["score"].tolist() == [[0.5]]
+    assert [type(readable) for readable in made] == [str]
 
 
 def test_a_tensor_is_filled_from_its_columns(tmp_path: Path) -> None:
