@@ -58,9 +58,6 @@ class Counting(Comparing, Protocol):
         """The attribution of each row when they are wanted. NaN: no score. `seconds`: how long each row took."""
 
 
-def _unseen(service: str, user_ids: Sequence[str]) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Answers:
     """What becomes of answers: repeated from memory, counted. `seen` is told of the users of each call; `fallbacks`:
@@ -68,7 +65,7 @@ class Answers:
 
     repeated: ResultCache
     counted: Counting
-    seen: Callable[[str, Sequence[str]], None] = _unseen
+    seen: Callable[[str, Sequence[str]], None] = lambda service, users: None
     fallbacks: Fallbacks = field(default_factory=lambda: Fallbacks({}))
 
 
@@ -238,7 +235,7 @@ class Pipeline:
             return
         whole, rest = round_.parted()
         if whole is not None:
-            self._finish(whole)
+            self._settle(whole)
         if rest is not None:
             self._spawn(rest, self._collect(rest))
 
@@ -292,7 +289,7 @@ class Pipeline:
         await self._find(round_)
         whole, rest = round_.parted()
         if whole is not None:
-            self._finish(whole)
+            self._settle(whole)
         if rest is not None:
             first, *others = rest.by_lacking()
             for other in others:
@@ -315,11 +312,11 @@ class Pipeline:
             self.stages.long.observe(self._clock() - began)
         finally:
             local.cancel()
-        await self._conclude(round_)
+        self._settle(round_)
 
     async def _ask(self, round_: Round) -> None:
         await self._ask_all(round_)
-        await self._conclude(round_)
+        self._settle(round_)
 
     async def _ask_all(self, round_: Round) -> None:
         began, deadline = self._clock(), round_.deadline
@@ -329,18 +326,26 @@ class Pipeline:
             await all_of([self._hosts.ask(lookup, deadline) for lookup in asking])
             self.stages.peers.observe(self._clock() - began)
 
-    async def _conclude(self, round_: Round) -> None:
+    def _settle(self, round_: Round) -> None:
+        """Nothing is missing any more, but a party may have said that it does not know a user, say."""
         remote = round_.partials()
         if all(part.complete for part in remote):
             self._finish(round_, remote)
-            return
+        else:
+            self._spawn(round_, self._conclude(round_, remote))
+
+    async def _conclude(self, round_: Round, remote: Sequence[HostPartials]) -> None:
+        """Calls that have all parties together, each other by what stands in for the party, if anything does."""
         fallback = self._fallbacks.of(round_.target.service)
         remote = await filled(fallback, round_.handle, round_.users, remote, self._hosts)
         if len(round_.calls) == 1:
             self._finish(round_, remote, fallback)
             return
-        round_.run()
-        for place in range(len(round_.calls)):
+        lacking = sorted({row for part in remote for row in part.failures()})
+        whole = sorted(set(range(len(round_.calls))).difference(lacking))
+        if whole:
+            self._finish(round_.take(whole))
+        for place in lacking:
             self._finish(round_.take([place]), [part.row(place) for part in remote], fallback)
 
     def _finish(

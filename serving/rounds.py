@@ -127,7 +127,10 @@ def response(
 
 
 def by_row(whole: Response) -> list[Response]:
-    """One response for each row of a complete one. Rows whose partials came from the same levels share what says so."""
+    """One response for each row of a complete one. Rows whose partials came from the same levels share what says so.
+    Raises ValueError for one that is not complete: its rows must not be said to be."""
+    if not whole.complete:
+        raise ValueError("some rows lack a party")
     shared: dict[tuple[CacheLevel, ...], tuple[PartyOutcome, ...]] = {}
     rows = len(whole.scores)
     levels = list(zip(*(outcome.levels for outcome in whole.parties), strict=True)) or [()] * rows

@@ -95,7 +95,9 @@ class Lookup:
     def take(self, rows: Sequence[int]) -> Lookup:
         """Some of the rows."""
         users, keys = [self.user_ids[row] for row in rows], [self.keys[row] for row in rows]
-        return Lookup(self.party, self.handle, users, keys, [self.pieces[row] for row in rows])
+        taken = Lookup(self.party, self.handle, users, keys, [self.pieces[row] for row in rows])
+        taken.reason, taken.retry_after_s = self.reason, self.retry_after_s
+        return taken
 
     def fail(self, status: PartyStatus, reason: str) -> None:
         """All that is missing failed alike."""

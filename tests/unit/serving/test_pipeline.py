@@ -37,6 +37,7 @@ from serving.figures.store import MemoryFigureStore
 from serving.host import HostSide
 from serving.peers.fallback import Fallbacks
 from serving.peers.memory import LocalHosts
+from serving.peers.partials import Lookup, Piece
 from serving.pipeline import Answers, Pipeline
 from serving.pool import ModelHandle, ModelId, ModelPool
 from serving.routing import BUCKETS, Routes, RouteTable, ServiceRoute, VariantRoute, bucket
@@ -521,3 +522,38 @@ async def test_a_configured_score_is_flagged_and_never_repeated_from_memory(tmp_
     codec = JsonCodec({b"1": request("nobody", case_id="c")})
     for _ in range(2):
         assert (await answered(world, codec, b"1")).startswith("NONE")
+
+
+class Remembering(LocalHosts):
+    """Has at hand what it was told before, of strangers too, as memory has."""
+
+    def __init__(self, sides: Mapping[str, HostSide]) -> None:
+        super().__init__(sides)
+        self.known: dict[str, Piece] = {}
+
+    def look(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> Lookup:
+        lookup = super().look(party, handle, user_ids)
+        lookup.pieces = [self.known.get(user) for user in user_ids]
+        return lookup
+
+    async def ask(self, lookup: Lookup, deadline: float) -> None:
+        missing = lookup.take(lookup.missing())
+        await super().ask(missing, deadline)
+        for row, piece in zip(lookup.missing(), missing.pieces, strict=True):
+            lookup.pieces[row] = self.known[lookup.user_ids[row]] = piece
+
+
+@pytest.mark.parametrize("seen", [("u1", "u2", "nobody"), ("nobody",), ("u1", "u2"), ()])
+async def test_a_stranger_is_refused_among_known_users_wherever_they_are_known_from(
+    tmp_path: Path, seen: tuple[str, ...]
+) -> None:
+    world = await asyncio.to_thread(make_world, tmp_path, MemoryFeatureSource(USERS), Limits())
+    world.pipeline._hosts = Remembering(world.pipeline._hosts._sides)
+    for user in seen:
+        await asyncio.gather(world.pipeline.predict(request(user), None), return_exceptions=True)
+    calls = [world.pipeline.predict(request(user), None) for user in ("u1", "nobody", "u2")]
+    first, stranger, second = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(stranger, UnknownUserError)
+    assert [first.scores[0, 0], second.scores[0, 0]] == pytest.approx([expected("u1", 1.0), expected("u2", 1.0)])
+    assert first.complete
+    assert second.complete

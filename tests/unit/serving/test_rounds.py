@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from apps.app import CacheLevel, PartyOutcome, PartyStatus, Request, Response
 from apps.catalog import make_app
@@ -121,6 +123,8 @@ def test_one_response_a_row():
         attributions=(b"a", b"b"),
         outputs={"further": np.array([1, 2])},
     )
+    with pytest.raises(ValueError, match="lack a party"):
+        by_row(structs.replace(whole, complete=False))
     first, second = by_row(whole)
     assert (first.scores.tolist(), second.scores.tolist()) == ([[0.1]], [[0.2]])
     assert (first.labels, first.attributions) == (("low",), (b"a",))
