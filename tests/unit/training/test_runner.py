@@ -228,11 +228,13 @@ def test_another_partys_words_stay_on_one_line(tmp_path: Path, monkeypatch: pyte
 
 def test_a_peers_failure_while_a_task_is_being_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread that records the task goes on after the runner has given up."""
-    move_task, failed = JobStore.move_task, threading.Event()
+    move_task, began, failed = JobStore.move_task, threading.Event(), threading.Event()
 
     async def broken(self: Psi, context: Any, *_: Any) -> Any:
         if context.party == "shop":
+            await asyncio.to_thread(began.wait, 10)
             raise ComponentError("shop cannot")
+        began.set()
         return {}
 
     def slow(self: JobStore, task: str, state: State) -> None:
