@@ -146,7 +146,7 @@ async def assemble(settings: Settings) -> Node:
     async def ready() -> None:
         publishing.restore()
         publishing.watch(follow_level(settings.log_level))
-        await reconciler.all_settled()
+        await publishing.caught_up()
         publishing.watch(UndeclaredLog(fallbacks, pool).look)
         upkeep.start()
         schedule.start()

@@ -104,6 +104,13 @@ class Publishing:
         self.apps.follow()
         self._replicas.start(self._reported, self._follow, self.apps.reported)
 
+    async def caught_up(self) -> None:
+        """After `restore`: returns when all is loaded, or known not to load, that is wanted now, and not only when this
+        replica began."""
+        await self._reconciler.all_settled()
+        await self._replicas.catch_up()
+        await self._reconciler.all_settled()
+
     def _follow(self) -> None:
         self._wanted.follow()
         self._reconcile()

@@ -113,6 +113,12 @@ class Replicas:
         """Raises ConflictError unless every replica has this app, with the digest that it has here."""
         await self._require(f"app {app}", lambda report: report.apps.get(app), digest, within_s)
 
+    async def catch_up(self) -> None:
+        """Returns when this replica is seen by the others and follows the state as it was after that: a change that
+        comes later waits for it. Two passes, since one may be under way, and each reports after it has looked."""
+        for _ in range(2):
+            await self._until(lambda report: True, FOLLOW_S)
+
     async def follow(self, revision: int, within_s: float) -> None:
         """Wait until the other replicas honour a change, or this long."""
         await self._until(lambda report: report.revision >= revision, within_s)
