@@ -22,6 +22,7 @@ from serving.cache.redis import RedisTier
 from serving.cache.result import ResultCache
 from serving.cache.tiered import TieredCache
 from serving.control import ControlStore, FileControlStore
+from serving.eviction import Eviction
 from serving.features.catalog import make_source
 from serving.features.source import FeatureSource
 from serving.figures.effects import Effects
@@ -97,10 +98,10 @@ async def assemble(settings: Settings) -> Node:
     secret = await asyncio.to_thread(node_secret, settings.cache.secret_file, Path(settings.state_dir))
 
     pool = ModelPool(settings.limits.pool_max_bytes, _threads(settings))
-    reconciler = Reconciler(Path(settings.registry), settings.party, pool, apps=AppShelf(settings.apps))
-    keys, limits = await asyncio.to_thread(access_keys, settings.fate), settings.limits
+    audit, limits = AuditLog(Path(settings.state_dir)), settings.limits
+    keys = await asyncio.to_thread(access_keys, settings.fate)
     peers = await _peers(settings, pool, keys)
-    publishing = Publishing(replicas, reconciler, pool, peers, limits.load_timeout_s, _unmanaged(settings, peers))
+    publishing, reconciler = _publishing(settings, replicas, pool, peers, audit)
     upkeep = HoldUpkeep(publishing.keep_holds)
 
     memory, shared, cache = _remote_tiers(settings)
@@ -111,7 +112,7 @@ async def assemble(settings: Settings) -> Node:
     pipeline = Pipeline(publishing.routes, pool, remote, Answers(results, effects, warming.seen, fallbacks), limits)
     sources, admission, host = await _hosting(settings, pool, secret)
 
-    figures, lag, audit, access = RequestFigures(), LoopLag(), AuditLog(Path(settings.state_dir)), Access(settings)
+    figures, lag, access = RequestFigures(), LoopLag(), Access(settings)
     service, party, operator = servers = _servers(settings)
     inference.register(service, pipeline, figures, access)
     federation.register(party, FederationNode(host, publishing, settings, audit, access.party), figures)
@@ -164,6 +165,16 @@ async def _hosting(
 ) -> tuple[Mapping[str, FeatureSource], Admission, HostSide]:
     sources, admission = _sources(settings), await asyncio.to_thread(make_admission, settings, secret)
     return sources, admission, HostSide(pool, sources, admission)
+
+
+def _publishing(
+    settings: Settings, replicas: Replicas, pool: ModelPool, peers: Mapping[str, Peer], audit: AuditLog
+) -> tuple[Publishing, Reconciler]:
+    reconciler = Reconciler(Path(settings.registry), settings.party, pool, apps=AppShelf(settings.apps))
+    unmanaged, timeout_s = _unmanaged(settings, peers), settings.limits.load_timeout_s
+    publishing = Publishing(replicas, reconciler, pool, peers, timeout_s, unmanaged)
+    reconciler.make_room = Eviction(publishing, pool, audit).make_room
+    return publishing, reconciler
 
 
 async def _guarded(settings: Settings, peers: Mapping[str, Peer]) -> tuple[dict[str, Breaking], dict[str, Batcher]]:

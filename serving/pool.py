@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -33,13 +34,15 @@ LONG_S = 300e-6
 """What takes longer than this does not run on the event loop."""
 MAX_TOGETHER = 256
 UNMEASURED = Cost()
+_next_use = itertools.count(1).__next__
+"""Orders uses; cheaper than any clock."""
 
 
 class ModelHandle:
     """One loaded half. Pinned from `with` to its end; unload waits for that. `hosts` are the parties to ask, in the
     order of the binding, `wanted` what each is to send, `stand_ins` what the artifact declares for those that do not; a
     host's own half asks nobody. `together`: calls of one row that run as one batch without any taking much longer than
-    alone."""
+    alone. `used`: larger the later it was last acquired."""
 
     __slots__ = (
         "_cost",
@@ -53,6 +56,7 @@ class ModelHandle:
         "servable",
         "stand_ins",
         "together",
+        "used",
         "wanted",
     )
 
@@ -73,9 +77,14 @@ class ModelHandle:
         }
         self.stand_ins = stand_ins(manifest, servable)
         self.together = cost.most(max(LONG_S, 2 * cost.of(1)), MAX_TOGETHER)
+        self.used = _next_use()
         self._cost = cost
         self._pins = 0
         self._idle: asyncio.Event | None = None
+
+    @property
+    def in_use(self) -> bool:
+        return self._pins > 0
 
     def is_long(self, rows: int) -> bool:
         """Whether a batch would keep the event loop too long."""
@@ -127,9 +136,11 @@ class ModelPool:
     def acquire(self, model: ModelId) -> ModelHandle:
         """The handle to use in a `with` statement at once. Raises UnknownNameError."""
         try:
-            return self._loaded[model]
+            handle = self._loaded[model]
         except KeyError:
             raise UnknownNameError(f"model {model} is not loaded at this party") from None
+        handle.used = _next_use()
+        return handle
 
     async def predict(self, handle: ModelHandle, batch: Batch) -> Outputs:
         """Here, or on a thread when that would take long. Raises what `Servable.predict` raises, and LimitError."""
@@ -144,11 +155,15 @@ class ModelPool:
     def find(self, model: ModelId) -> ModelHandle | None:
         return self._loaded.get(model)
 
+    def lacking(self, bytes_: int) -> int:
+        """How many bytes must go before so many more have room; 0 or less when they have."""
+        return self.held_bytes + bytes_ - self._max_bytes
+
     @contextmanager
     def reserve(self, model: ModelId, bytes_: int) -> Iterator[None]:
         """Count memory that is about to be taken. Raises LimitError saying which models hold what there is."""
         held = {**{id_: handle.bytes for id_, handle in self._loaded.items()}, **self._reserved}
-        if sum(held.values()) + bytes_ > self._max_bytes:
+        if self.lacking(bytes_) > 0:
             largest = sorted(held.items(), key=lambda item: -item[1])
             holders = ", ".join(f"{id_} {size}" for id_, size in largest) or "nothing"
             raise LimitError(

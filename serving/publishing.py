@@ -292,6 +292,10 @@ class Publishing:
             for model, life in sorted(self._reconciler.lives.items())
         ]
 
+    def is_needed(self, model: ModelId) -> bool:
+        """Whether a load of it is under way, or a binding or another party needs it."""
+        return model in self._asked or bool(self._holders(self._wanted.state, model))
+
     def life(self, model: ModelId) -> Lifecycle | None:
         return self._reconciler.lives.get(model)
 

@@ -27,6 +27,9 @@ REFUSALS = (ArtifactError, LoadError, LimitError, OSError)
 """What a load may end with; anything else is a defect and says so in the log."""
 
 
+MakeRoom = Callable[[ModelId, int], Awaitable[bool]]
+"""Lets models go so that this one finds so many bytes that it lacks; tells whether any went."""
+
 GONE = {ModelState.FAILED, ModelState.UNLOADED}
 MAX_GONE = 100
 
@@ -43,6 +46,8 @@ class Reconciler:
         apps: AppShelf | None = None,
     ) -> None:
         self.apps = apps or AppShelf()
+        self.make_room: MakeRoom = _nobody_goes
+        """Who decides it; the wanted state must follow, or what goes would come back."""
         self._registry = registry
         self._party = party
         self._pool = pool
@@ -128,6 +133,7 @@ class Reconciler:
     async def _load(self, model: ModelId) -> None:
         try:
             loader = await asyncio.to_thread(self._open, model)
+            await self._room(model, loader.estimate())
             with self._pool.reserve(model, loader.estimate()):
                 servable = await asyncio.to_thread(load_servable, loader)
                 rule = merge_rule(loader.artifact.manifest.merge, servable)
@@ -144,6 +150,16 @@ class Reconciler:
             self._enter(model, ModelState.READY)
             logger.info("model %s is ready", model)
 
+    async def _room(self, model: ModelId, bytes_: int) -> None:
+        """Returns when there is room for it or nothing can be done for that."""
+        while (lacking := self._pool.lacking(bytes_)) > 0:
+            states = ((one, life.state) for one, life in self._lives.items())
+            going = {self._tasks[one] for one, state in states if state is ModelState.DRAINING and one in self._tasks}
+            if going:
+                await asyncio.wait(going, return_when=asyncio.FIRST_COMPLETED)
+            elif not await self.make_room(model, lacking):
+                return
+
     def _open(self, model: ModelId) -> Loader:
         return loader_for(open_half(self._registry, model.model, model.version, self._party))
 
@@ -158,6 +174,10 @@ class Reconciler:
     def _enter(self, model: ModelId, state: ModelState, reason: str = "") -> None:
         current = self._lives.get(model) or Lifecycle(model, ModelState.NEW, self._clock())
         self._lives[model] = advance(current, state, self._clock(), reason)
+
+
+async def _nobody_goes(model: ModelId, lacking: int) -> bool:
+    return False
 
 
 def public_reason(error: Exception) -> str:

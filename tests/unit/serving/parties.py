@@ -17,6 +17,7 @@ from serving.audit import AuditLog
 from serving.cache.memory import MemoryTier
 from serving.cache.tiered import TieredCache
 from serving.control import ControlStore, MemoryControlStore
+from serving.eviction import Eviction
 from serving.features.memory import MemoryFeatureSource
 from serving.figures.effects import Effects
 from serving.figures.store import MemoryFigureStore
@@ -68,16 +69,19 @@ async def running(
     load_timeout_s: float = 10.0,
     apps: AppSettings | None = None,
     replica: str = "0",
+    pool_max_bytes: int = 1 << 20,
 ) -> AsyncIterator[Party]:
     """`peers`: party port by party; `caller_party`: who calls this one, and may load `may_load` here."""
     store = store or MemoryControlStore()
-    pool = ModelPool(1 << 20)
+    pool = ModelPool(pool_max_bytes)
     reconciler = Reconciler(registry, party, pool, apps=AppShelf(apps or AppSettings()))
     links: dict[str, Channel] = {name: channel(Transport.NATIVE, target) for name, target in (peers or {}).items()}
     known = {name: Peer(name, link) for name, link in links.items()}
     # Looks at the apps on disk, as a node does before it serves.
     replicas = Replicas(party, replica, store)
     publishing = await asyncio.to_thread(Publishing, replicas, reconciler, pool, known, load_timeout_s)
+    audit = AuditLog(registry)
+    reconciler.make_room = Eviction(publishing, pool, audit).make_room
     publishing.restore()
     settings = Settings(
         party=party,
@@ -86,7 +90,7 @@ async def running(
         plaintext_caller=caller_party,
         peers={caller_party: PeerSettings(may_load=may_load, budget=1_000)},
     )
-    access, audit = Access(settings), AuditLog(registry)
+    access = Access(settings)
     admission = await asyncio.to_thread(make_admission, settings, SECRET)
     effects = Effects(MemoryFigureStore(), SECRET)
     party_port, admin_port = server(Transport.NATIVE, ServerOptions()), server(Transport.GRPCIO, ServerOptions())

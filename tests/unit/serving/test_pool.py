@@ -138,3 +138,33 @@ async def test_memory_counts_until_the_last_borrower_is_gone() -> None:
     await removal
     with pool.reserve(V2, 60):
         pass
+
+
+def test_the_pool_knows_what_was_acquired_last() -> None:
+    pool = ModelPool(100)
+    pool.put(handle(V1))
+    pool.put(handle(V2))
+
+    def order() -> list[ModelId]:
+        return [one.id for one in sorted(pool.loaded, key=lambda one: one.used)]
+
+    assert order() == [V1, V2]
+    pool.acquire(V1)
+    assert order() == [V2, V1]
+    pool.find(V2)  # a look is no use
+    assert order() == [V2, V1]
+
+
+def test_what_is_lacking_counts_all_that_is_held() -> None:
+    pool = ModelPool(100)
+    pool.put(handle(V1, 60))
+    with pool.reserve(V2, 30):
+        assert (pool.lacking(10), pool.lacking(25)) == (0, 15)
+
+
+def test_a_handle_is_in_use_between_with_and_its_end() -> None:
+    pool = ModelPool(100)
+    pool.put(handle())
+    with pool.acquire(V1) as borrowed:
+        assert borrowed.in_use
+    assert not borrowed.in_use
