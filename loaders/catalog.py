@@ -14,7 +14,10 @@ from loaders.loader import Loader, LoadError, Servable
 from loaders.signature import Batch, Signature
 
 _CONTRACTS = frozenset(
-    {"__init__", "artifact", "catalog", "cost", "loader", "merge", "registry", "servables", "signature"}
+    {
+        *("__init__", "artifact", "catalog", "content", "cost", "loader", "merge", "registry", "remote", "servables"),
+        "signature",
+    }
 )
 
 

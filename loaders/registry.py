@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,20 @@ def find_half(root: Path, model: str, version: str, party: str) -> Path:
     if not found[0].resolve().is_relative_to(root.resolve()):
         raise ArtifactError(f"{_shown(found[0])} leads out of the registry")
     return found[0]
+
+
+def half_files(half: Path) -> Mapping[str, FileEntry]:
+    """What the manifest of a half lists. Raises ArtifactError."""
+    return _manifest(half, _document(half)).files
+
+
+def install_half(target: Path, manifest: bytes, bring: Callable[[str, FileEntry, Path], None]) -> None:
+    """Store a half that is bound already, at `target` of a local registry: `bring` puts each file in its place, given
+    its name and what it must be. Raises ArtifactError, and then nothing is stored."""
+    with _staging(target) as draft:
+        _write(draft / MANIFEST, manifest)
+        for name, entry in half_files(draft).items():
+            bring(name, entry, draft / name)
 
 
 def newest_version(root: Path, model: str) -> str:

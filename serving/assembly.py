@@ -10,6 +10,8 @@ from pathlib import Path
 
 from starlette.routing import Route
 
+from loaders.content import ContentStore
+from loaders.remote import RemoteRegistry
 from serving.access import Access
 from serving.activity import Activity, IdSeal
 from serving.activity_store import MemoryActivityStore, RedisActivityStore
@@ -101,7 +103,7 @@ async def assemble(settings: Settings) -> Node:
     audit, limits = AuditLog(Path(settings.state_dir)), settings.limits
     keys = await asyncio.to_thread(access_keys, settings.fate)
     peers = await _peers(settings, pool, keys)
-    publishing, reconciler = _publishing(settings, replicas, pool, peers, audit)
+    publishing, reconciler = await asyncio.to_thread(_publishing, settings, replicas, pool, peers, audit)
     upkeep = HoldUpkeep(publishing.keep_holds)
 
     memory, shared, cache = _remote_tiers(settings)
@@ -170,7 +172,10 @@ async def _hosting(
 def _publishing(
     settings: Settings, replicas: Replicas, pool: ModelPool, peers: Mapping[str, Peer], audit: AuditLog
 ) -> tuple[Publishing, Reconciler]:
-    reconciler = Reconciler(Path(settings.registry), settings.party, pool, apps=AppShelf(settings.apps))
+    reconciler = Reconciler(settings.registry_folder, settings.party, pool, apps=AppShelf(settings.apps))
+    if "://" in settings.registry:
+        content = ContentStore(Path(settings.state_dir) / "artifacts", settings.artifacts.max_bytes)
+        reconciler.remote = RemoteRegistry(settings.registry, settings.registry_folder, content, reconciler.in_use)
     unmanaged, timeout_s = _unmanaged(settings, peers), settings.limits.load_timeout_s
     publishing = Publishing(replicas, reconciler, pool, peers, timeout_s, unmanaged)
     reconciler.make_room = Eviction(publishing, pool, audit).make_room
@@ -208,7 +213,7 @@ def _foreign_protocols(node: FateNode, ports: Ports, figures: RequestFigures) ->
     """Registers them; returns what belongs on the HTTP port."""
     limits, access = node.settings.limits, node.access
     models = Models(node.publishing.routes, node.pool)
-    repository = Repository(node.publishing, models, Path(node.settings.registry), node.settings.party)
+    repository = Repository(node.publishing, models, node.settings.registry_folder, node.settings.party)
     door = Door(node.pipeline, models)
     foreign = OipNode(door, repository, node.readiness, limits.max_batch_rows, node.audit, access)
     oip.register(ports.service, foreign, figures, access.operator)

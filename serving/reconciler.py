@@ -15,6 +15,7 @@ from loaders.cost import measured
 from loaders.loader import Loader, LoadError
 from loaders.merge import merge_rule
 from loaders.registry import find_half, open_half
+from loaders.remote import RemoteRegistry
 from serving.app_shelf import AppShelf
 from serving.errors import ConflictError, LimitError, UnknownNameError
 from serving.lifecycle import Lifecycle, ModelState, advance
@@ -28,7 +29,7 @@ REFUSALS = (ArtifactError, LoadError, LimitError, OSError)
 
 
 MakeRoom = Callable[[ModelId, int], Awaitable[bool]]
-"""Lets models go so that this one finds so many bytes that it lacks; tells whether any went."""
+"""Lets models go so that this one finds so many bytes that it lacks; tells whether that changed anything."""
 
 GONE = {ModelState.FAILED, ModelState.UNLOADED}
 MAX_GONE = 100
@@ -46,6 +47,8 @@ class Reconciler:
         apps: AppShelf | None = None,
     ) -> None:
         self.apps = apps or AppShelf()
+        self.remote: RemoteRegistry | None = None
+        """Where halves come from that the registry lacks."""
         self.make_room: MakeRoom = _nobody_goes
         """Who decides it; the wanted state must follow, or what goes would come back."""
         self._registry = registry
@@ -71,7 +74,7 @@ class Reconciler:
     async def check_there(self, model: ModelId) -> None:
         """Raises UnknownNameError when this party's registry has no half of the model."""
         try:
-            await asyncio.to_thread(find_half, self._registry, model.model, model.version, self._party)
+            await asyncio.to_thread(self._find, model)
         except MissingHalfError as error:
             raise UnknownNameError(str(error)) from None
 
@@ -161,7 +164,20 @@ class Reconciler:
                 return
 
     def _open(self, model: ModelId) -> Loader:
+        if self.remote is not None:
+            return loader_for(self.remote.open(model.model, model.version, self._party))
         return loader_for(open_half(self._registry, model.model, model.version, self._party))
+
+    def _find(self, model: ModelId) -> None:
+        if self.remote is not None:
+            self.remote.check(model.model, model.version, self._party)
+        else:
+            find_half(self._registry, model.model, model.version, self._party)
+
+    def in_use(self) -> set[tuple[str, str]]:
+        """What is loaded, loading or draining."""
+        lives = list(self._lives.values())
+        return {(life.model.model, life.model.version) for life in lives if life.state not in GONE}
 
     async def _unload(self, model: ModelId) -> None:
         await self._pool.remove(model)

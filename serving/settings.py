@@ -7,6 +7,7 @@ Environment names are the key in capitals with two underscores between levels: `
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -19,6 +20,7 @@ class Text(Enum):
     """What a text means, where it is more than text; `settings_file` checks and completes it."""
 
     PATH = "path"
+    PLACE = "place"
     ADDRESS = "address"
     CRON = "cron"
     ZONE = "zone"
@@ -26,6 +28,8 @@ class Text(Enum):
 
 # Relative paths are resolved against the settings file's folder. Empty stays empty.
 FilePath = Annotated[str, Meta(extra={"text": Text.PATH})]
+# A path, or a URL, which is taken as it is.
+Place = Annotated[str, Meta(extra={"text": Text.PLACE})]
 # `host:port`, IPv6 hosts in brackets.
 Address = Annotated[str, Meta(extra={"text": Text.ADDRESS})]
 # Five fields as cron has them, or empty; a name of the IANA time zone database.
@@ -239,6 +243,13 @@ class AppSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     allowed: tuple[Sha256, ...] = ()
 
 
+class ArtifactSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of a registry behind a URL: the protocols that it may have, and what its halves may take of the local disk."""
+
+    protocols: tuple[str, ...] = ("file",)
+    max_bytes: Count = 10 << 30
+
+
 class FateMode(Enum):
     """Whose numbers models exported by FATE give: those of FATE offline, or those of FATE-Serving."""
 
@@ -351,7 +362,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     party: PartyId
     state_dir: FilePath
-    registry: FilePath
+    registry: Place
     insecure: bool = False
     plaintext_caller: str = ""
     transport: Transport = Transport.NATIVE
@@ -371,9 +382,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     warmup: WarmupSettings = WarmupSettings()
     fate: FateSettings = FateSettings()
     control: ControlSettings = ControlSettings()
+    artifacts: ArtifactSettings = ArtifactSettings()
     apps: AppSettings = AppSettings()
     replica: str = ""
     limits: Limits = Limits()
+
+    @property
+    def registry_folder(self) -> Path:
+        """The local one: the registry itself, or where halves are brought to from its URL."""
+        return Path(self.state_dir) / "registry" if "://" in self.registry else Path(self.registry)
 
     def tls_of(self, port: str) -> TlsSettings | None:
         """None for a port without TLS."""

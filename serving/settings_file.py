@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 
 import msgspec
 
+from loaders.remote import location_problem
 from serving import security
 from serving.settings import FallbackPolicy, PeerProtocol, Settings, Text
 
@@ -77,6 +78,7 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
     for name, principal in settings.principals.items():
         if bool(principal.certificate) == bool(principal.token_sha256):
             yield f"principals.{name}", "needs either a certificate or a token_sha256"
+    yield from _places(settings)
     if settings.party in settings.peers:
         yield f"peers.{settings.party}", "is this party itself"
     for name, source in settings.features.items():
@@ -106,6 +108,11 @@ def _schedule(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "warmup.schedule", "needs warmup.count: nobody knows who is active"
     if settings.warmup.schedule and _caches_apart(settings):
         yield "warmup.schedule", "one process warms the cache of all: set cache.url"
+
+
+def _places(settings: Settings) -> Iterator[tuple[str, str]]:
+    if problem := location_problem(settings.registry, settings.artifacts.protocols):
+        yield "registry", problem
 
 
 def _hedges(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -185,7 +192,8 @@ class _Reader:
         except msgspec.ValidationError as error:
             return self._report(key, given, _reason(kind, error))
         meaning = _meta(kind, "extra", {}).get("text")
-        if meaning is Text.PATH and value:
+        is_url = meaning is Text.PLACE and "://" in value
+        if value and meaning in {Text.PATH, Text.PLACE} and not is_url:
             return str(self._path.parent.resolve() / value)
         if meaning in _CHECKS and value:
             self._check(_CHECKS[meaning], value, given, key)

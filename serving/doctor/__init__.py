@@ -38,6 +38,8 @@ async def examine(settings: Settings) -> Findings:
         yield finding
     for finding in local.fallbacks(settings, state, artifacts):
         yield finding
+    for finding in await asyncio.to_thread(lambda: list(local.apps(settings, state))):
+        yield finding
     for check in (
         local.ports(settings),
         servers.cache(settings),

@@ -11,26 +11,29 @@ from pathlib import Path
 
 import msgspec
 
+from apps.storage import AppSourceError, read_app
 from loaders.artifact import Artifact, ArtifactError, Manifest
 from loaders.catalog import loader_for
 from loaders.loader import LoadError
 from loaders.registry import open_half
 from serving import bindings, ports_file
 from serving.cache.keys import SecretFileError, node_secret
-from serving.control import State
+from serving.control import State, WantedApp
 from serving.doctor.finding import TIMEOUT_S, Finding, Findings, Level
 from serving.features.catalog import make_source
 from serving.features.source import FeatureSource, FeatureSourceError
 from serving.peers.fallback import Fallbacks
 from serving.pool import ModelId
 from serving.security import split_address
-from serving.settings import Settings
+from serving.settings import AppSettings, Settings
 from serving.undeclared import undeclared
 
 
 def folders(settings: Settings) -> Iterator[Finding]:
-    registry, state_dir = Path(settings.registry), Path(settings.state_dir)
-    if not registry.is_dir() or not os.access(registry, os.R_OK | os.X_OK):
+    registry, state_dir = settings.registry_folder, Path(settings.state_dir)
+    if "://" in settings.registry:
+        yield Finding(Level.OK, "registry", f"{settings.registry}, brought to {registry}")
+    elif not registry.is_dir() or not os.access(registry, os.R_OK | os.X_OK):
         yield Finding(Level.ERROR, "registry", f"{registry} is no folder that can be read")
     else:
         yield Finding(Level.OK, "registry", str(registry))
@@ -52,7 +55,7 @@ async def models(settings: Settings, state: State, artifacts: dict[ModelId, Arti
     for model in sorted(bindings.wanted_models(state)):
         try:
             artifact = await asyncio.to_thread(
-                open_half, Path(settings.registry), model.model, model.version, settings.party
+                open_half, settings.registry_folder, model.model, model.version, settings.party
             )
             await asyncio.to_thread(loader_for, artifact)
         except (ArtifactError, LoadError, OSError) as error:
@@ -70,6 +73,25 @@ def fallbacks(settings: Settings, state: State, artifacts: Mapping[ModelId, Arti
 
     for service, text in undeclared(state, Fallbacks(settings.fallbacks), manifest_of):
         yield Finding(Level.WARNING, f"service {service}", text)
+
+
+def apps(settings: Settings, state: State) -> Iterator[Finding]:
+    """The apps that the node is to have loaded: whether they are there, unchanged and allowed. None of them is run."""
+    for id_, wanted in sorted(bindings.wanted_apps(state).items()):
+        problem = _app_problem(settings.apps, wanted)
+        yield Finding(Level.ERROR if problem else Level.OK, f"app {id_}", problem or f"digest {wanted.digest[:16]}")
+
+
+def _app_problem(settings: AppSettings, wanted: WantedApp) -> str:
+    if not settings.root:
+        return "apps.root is not set"
+    try:
+        found = read_app(Path(settings.root), wanted.name, wanted.version).digest
+    except (AppSourceError, OSError) as error:
+        return str(error)
+    if found != wanted.digest:
+        return f"has been changed: its digest is {found}, {wanted.digest} is wanted"
+    return "" if found in settings.allowed else f'its digest "{found}" is not in apps.allowed'
 
 
 async def ports(settings: Settings) -> Findings:

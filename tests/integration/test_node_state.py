@@ -124,3 +124,23 @@ def test_holds_outlive_restarts_on_both_sides(tmp_path: Path) -> None:
     finally:
         bank.stop()
         shop.stop()
+
+
+def test_a_registry_behind_a_url_is_brought_and_outlives_it(bank: PartyNode) -> None:
+    settings = bank.config.read_text()
+    bank.config.write_text(settings.replace("registry = 'registry'", f"registry = 'file://{bank.registry}'"))
+    bank.start()
+    bank.load("m", "1")
+    bank.online("s", "m", "1")
+    bank.stop()
+    bank.registry.rename(bank.folder / "gone")
+    bank.start()
+    assert bank.predict(service="s", numbers={"x": 0.0}).version == "1"
+    with pytest.raises(RpcError, match="no half of m/2"):
+        bank.load("m", "2")
+    bank.stop()
+    bank.config.write_text(bank.config.read_text().replace("file://", "s3://"))
+    bank.launch()
+    assert bank.process is not None
+    assert bank.process.wait(timeout=20) == 2
+    assert "registry: has protocol 's3'; artifacts.protocols allows file" in bank.log

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from loaders.artifact import ArtifactError
 from loaders.fate.component import ComponentError, Mode, Site
@@ -78,7 +77,7 @@ class FateModelStore:
 
     def __init__(self, settings: Settings, publishing: Publishing, pool: ModelPool) -> None:
         self._settings = settings
-        self._registry = Path(settings.registry)
+        self._registry = settings.registry_folder
         self._mode = Mode(settings.fate.mode.value)
         self._sources = ModelSources(settings.fate)
         self._publishing = publishing

@@ -199,3 +199,22 @@ def test_a_schedule_is_taken_from_the_environment(tmp_path):
 def test_insecure_permits_any_bind(tmp_path):
     settings = load(write(tmp_path, "insecure = true" + MINIMAL + '[ports]\nservice = "0.0.0.0:80"\n'), {})
     assert settings.ports.service == "0.0.0.0:80"
+
+
+def test_a_registry_may_be_a_url_of_an_allowed_protocol(tmp_path):
+    text = MINIMAL.replace('registry = "registry"', 'registry = "s3://bucket/models"')
+    settings = load(write(tmp_path, text + '[artifacts]\nprotocols = ["s3"]\n'), {})
+    assert settings.registry == "s3://bucket/models"
+    assert settings.registry_folder == tmp_path / "state" / "registry"
+    assert load(write(tmp_path, MINIMAL), {}).registry_folder == tmp_path / "registry"
+    with pytest.raises(SettingsError, match=r"registry: has protocol 's3'; artifacts.protocols allows file"):
+        load(write(tmp_path, text), {})
+    chained = text.replace("s3://", "simplecache::s3://")
+    with pytest.raises(SettingsError, match="registry: is a chain of protocols"):
+        load(write(tmp_path, chained + '[artifacts]\nprotocols = ["s3", "simplecache::s3"]\n'), {})
+
+
+def test_allowed_apps_are_digests(tmp_path):
+    assert load(write(tmp_path, MINIMAL + f'[apps]\nallowed = ["{"a" * 64}"]\n'), {}).apps.allowed == ("a" * 64,)
+    with pytest.raises(SettingsError, match=r"apps\.allowed"):
+        load(write(tmp_path, MINIMAL + '[apps]\nallowed = ["risk"]\n'), {})
