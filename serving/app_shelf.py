@@ -63,6 +63,7 @@ class AppShelf:
         self._wanted: Mapping[AppId, WantedApp] = {}
         self._lives: dict[AppId, AppLife] = {}
         self._loaded: dict[AppId, ImportedApp] = {}
+        self._made: dict[tuple[str, str], App] = {}
         self._tasks: dict[AppId, asyncio.Task[None]] = {}
         self._watchers: list[Callable[[], None]] = []
 
@@ -108,14 +109,18 @@ class AppShelf:
         await self.settled()
 
     def make(self, app: str, parameters: str) -> App:
-        """By the name of one built in, or `name:version`. Raises UnknownAppError, AppParametersError or AppError."""
+        """By the name of one built in, or `name:version`, made once for these parameters. Raises UnknownAppError,
+        AppParametersError or AppError."""
         name, _, version = app.partition(":")
         if not version:
             return make_app(app, parameters)
         found = self._loaded.get(AppId(name, version))
         if found is None:
             raise UnknownAppError(f"app {app} is not loaded at this party")
-        return with_parameters(found.kind, parameters)
+        made = self._made.get((app, parameters))
+        if made is None:
+            made = self._made[app, parameters] = with_parameters(found.kind, parameters)
+        return made
 
     def make_or_absent(self, app: str, parameters: str) -> App:
         """As `make`; where that fails, an app that answers every call with an error."""
@@ -132,8 +137,8 @@ class AppShelf:
 
     def _drop(self, id_: AppId) -> None:
         del self._lives[id_]
-        if app := self._loaded.pop(id_, None):
-            app.forget()
+        if id_ in self._loaded:
+            self._forget(id_)
             logger.info("app %s is unloaded", id_)
 
     async def _settle(self, id_: AppId, want: WantedApp) -> None:
@@ -162,9 +167,13 @@ class AppShelf:
         self._lives[id_] = AppLife(id_, ModelState.FAILED, self._clock(), want, refusal=refusal)
 
     def _replace(self, id_: AppId, app: ImportedApp) -> None:
-        if old := self._loaded.get(id_):
-            old.forget()
+        if id_ in self._loaded:
+            self._forget(id_)
         self._loaded[id_] = app
+
+    def _forget(self, id_: AppId) -> None:
+        self._loaded.pop(id_).forget()
+        self._made = {key: made for key, made in self._made.items() if key[0] != str(id_)}
 
     def _import(self, id_: AppId, digest: str) -> tuple[ImportedApp, str]:
         """Nothing of an app runs before its digest is found to be allowed, and the one that is wanted."""

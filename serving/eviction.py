@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from serving.audit import AuditLog
-from serving.errors import CallerError
+from serving.errors import ConflictError, UnknownNameError
 from serving.policy import Resident, evictions
 from serving.pool import ModelHandle, ModelId, ModelPool
 from serving.publishing import Publishing
@@ -37,9 +37,11 @@ class Eviction:
         try:
             async with self._audit.change(WHO, f"Unload to make room for {model}", str(victim)):
                 await self._publishing.unload(victim)
-        except CallerError as error:  # bound, held or gone a moment ago
+        except UnknownNameError:
+            return True  # another load has let it go meanwhile
+        except ConflictError as error:
             logger.info("%s stays: %s", victim, error)
-            return False
+            return self._publishing.is_needed(victim)  # bound or held meanwhile: the next look passes it over
         logger.warning("%s was unloaded to make room for %s", victim, model)
         return True
 

@@ -55,6 +55,7 @@ async def test_a_wanted_app_is_loaded_and_goes_when_it_is_not_wanted_any_more(sh
     life = await shelf.loaded(ONE)
     assert (life.state, life.digest, life.since_s) == (ModelState.READY, shelves.digests[ONE], 1_000.0)
     app = shelf.make("risk:1", '{"plus": 1}')
+    assert shelf.make("risk:1", '{"plus": 1}') is app
     assert answer(app) == 1.5
     shelf.apply({})
     assert shelf.lives == {}

@@ -197,3 +197,21 @@ async def play(registry: Path, size: int, steps: list[tuple[str, int]]) -> None:
                 uses.remove(model)
             assert set(bound[-2:]) <= loaded(bank)
             assert bank.pool.held_bytes <= bank.pool.max_bytes
+
+
+async def test_a_victim_that_another_load_let_go_or_that_was_bound_meanwhile_is_worth_another_look(
+    bank: Party, registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What went, and what was bound, between the choice and the unload."""
+    unload, meanwhile = bank.publishing.unload, [lambda: unload(V[0]), lambda: bind(bank, "s", V[1])]
+
+    async def overtaken(model: ModelId, force: bool = False) -> None:
+        if meanwhile:
+            await meanwhile.pop(0)()
+        await unload(model, force)
+
+    monkeypatch.setattr(bank.publishing, "unload", overtaken)
+    await bank.publishing.load(V[3])
+    assert loaded(bank) == {V[1], V[2], V[3]}
+    await bank.publishing.load(V[4])
+    assert loaded(bank) == {V[1], V[3], V[4]}
