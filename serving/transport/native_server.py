@@ -8,7 +8,9 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from serving.transport.acceptor import Acceptor, Arriving
 from serving.transport.aio_server import happened
+from serving.transport.connection import Connection
 from serving.transport.credentials import ServerCredentials
 from serving.transport.listening import bound_port, listen, remove_path
 from serving.transport.methods import Registry
@@ -16,15 +18,9 @@ from serving.transport.port import BytesHandler, Interceptor, Server, ServerOpti
 from serving.transport.server_call import ServerCall
 from serving.transport.server_socket import ServerProtocol
 from serving.transport.status import Code, RpcError
-from serving.transport.watch import HANDSHAKE_S
 
 _TICK_S = 1.0
 _ROUND_TRIP_S = 1.0
-_BACKLOG = 1024
-_ACCEPTED_AT_ONCE = 2
-"""By asyncio, in one turn of the loop: a flood of new connections must not hold up those that are served."""
-_TURNS_TO_ACCEPT = 4
-"""Of the loop, after which what was accepted before the sockets were closed is a connection."""
 _MAX_PENDING_BYTES = 16 << 20
 _BUSY = RpcError(Code.RESOURCE_EXHAUSTED, "too many calls at once", (("grpc-retry-pushback-ms", "50"),))
 _STOPPING = RpcError(Code.UNAVAILABLE, "the server is stopping")
@@ -38,11 +34,13 @@ class NativeServer(Server):
         self.methods = Registry(self, interceptors)
         self.calls: set[ServerCall] = set()
         self.closed_for: dict[str, int] = {}
+        self.arriving: Arriving = {}
         self._sockets: list[tuple[socket.socket, ServerCredentials | None]] = []
-        self._listeners: list[asyncio.Server] = []
-        self._handshakes: dict[ServerProtocol, float] = {}
+        self._acceptors: list[Acceptor] = []
         self._refreshing: asyncio.Task[None] | None = None
         self._connections: set[ServerProtocol] = set()
+        self._farewell: Callable[[Connection], None] | None = None
+        """What a server that stops tells its connections, those too that come while it does."""
         self._ticking: asyncio.TimerHandle | None = None
         self._progress = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -65,32 +63,20 @@ class NativeServer(Server):
 
     async def start(self) -> None:
         for listening, credentials in self._sockets:
-            self._listeners.append(await self._serve(listening, credentials))
+            context = None if credentials is None else credentials.context
+            self._acceptors.append(Acceptor(self, listening, context))
         self._tick()
-
-    async def _serve(self, listening: socket.socket, credentials: ServerCredentials | None) -> asyncio.Server:
-        loop = asyncio.get_running_loop()
-        create: Any = loop.create_unix_server if listening.family == socket.AF_UNIX else loop.create_server
-        tls = {} if credentials is None else {"ssl": credentials.context, "ssl_handshake_timeout": HANDSHAKE_S}
-        accepts = self._accepts if tls else self._accepts_at_once
-        server: asyncio.Server = await create(accepts, sock=listening, backlog=_ACCEPTED_AT_ONCE, **tls)
-        listening.listen(_BACKLOG)
-        return server
-
-    def _accepts_at_once(self) -> ServerProtocol:
-        return ServerProtocol(self)
-
-    def _accepts(self) -> ServerProtocol:
-        """What comes of the handshake is seen by `admit`, or else by `tick`."""
-        protocol = ServerProtocol(self)
-        self._handshakes[protocol] = asyncio.get_running_loop().time()
-        return protocol
 
     async def stop(self, grace_s: float) -> None:
         if self._stopping:
             return
         self._stopping = True
-        await self._stop_listening()
+        for listening, _ in self._sockets:
+            remove_path(listening)
+        for acceptor in self._acceptors:
+            acceptor.close()
+        for listening, _ in self._sockets:
+            listening.close()
         await self._drain(grace_s)
         tasks = [call.task for call in self.calls if call.task is not None]
         for call in list(self.calls):
@@ -100,20 +86,6 @@ class NativeServer(Server):
         await self._close_connections()
         self._stopped.set()
 
-    async def _stop_listening(self) -> None:
-        """In this order: asyncio forgets to close what it has accepted and not yet made a transport of when its server
-        is closed (`Server._attach` fails). uvloop has no such moment, and no reader here."""
-        loop = asyncio.get_running_loop()
-        for listening, _ in self._sockets:
-            remove_path(listening)
-            loop.remove_reader(listening)
-        for _ in range(_TURNS_TO_ACCEPT):
-            await asyncio.sleep(0)
-        for listener in self._listeners:
-            listener.close()
-        for listening, _ in self._sockets:
-            listening.close()
-
     async def wait_for_termination(self, timeout_s: float | None = None) -> bool:
         return await happened(self._stopped, timeout_s)
 
@@ -121,15 +93,18 @@ class NativeServer(Server):
         """Let every client know before its last call, then wait for those that run."""
         over_at = asyncio.get_running_loop().time() + grace_s
         if grace_s > 0:
-            for protocol in self._connections:
-                protocol.connection.drain()
+            self._tell_all(Connection.drain)
             await self._until(self._all_know, min(grace_s, _ROUND_TRIP_S))
-        for protocol in list(self._connections):
-            protocol.connection.last_call()
+        self._tell_all(Connection.last_call)
         await self._until(self._all_answered, over_at - asyncio.get_running_loop().time())
 
+    def _tell_all(self, farewell: Callable[[Connection], None]) -> None:
+        self._farewell = farewell
+        for protocol in list(self._connections):
+            farewell(protocol.connection)
+
     def _all_know(self) -> bool:
-        return all(protocol.connection.draining for protocol in self._connections)
+        return not self.arriving and all(protocol.connection.draining for protocol in self._connections)
 
     def _all_answered(self) -> bool:
         return not self.calls and not any(protocol.connection.pending_bytes for protocol in self._connections)
@@ -144,12 +119,19 @@ class NativeServer(Server):
     async def _close_connections(self) -> None:
         if self._ticking is not None:
             self._ticking.cancel()
+        for handshake in self.arriving.values():
+            if handshake is not None:
+                handshake.cancel()
         for protocol in list(self._connections):
             protocol.flush()
             protocol.close()
-        await self._until(lambda: not self._connections, _ROUND_TRIP_S)
+        await self._until(self._all_gone, _ROUND_TRIP_S)
         for protocol in list(self._connections):
             protocol.abort()
+        await self._until(self._all_gone, _ROUND_TRIP_S)
+
+    def _all_gone(self) -> bool:
+        return not (self._connections or self.arriving)
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -163,9 +145,6 @@ class NativeServer(Server):
         """Let connections grow old."""
         for protocol in list(self._connections):
             protocol.tick(now)
-        for protocol in [one for one, since in self._handshakes.items() if now - since > HANDSHAKE_S + _TICK_S]:
-            del self._handshakes[protocol]
-            self.count("TLS handshake failed or slow")
 
     async def _refresh(self) -> None:
         """New handshakes see new certificates; connections keep theirs."""
@@ -174,18 +153,20 @@ class NativeServer(Server):
 
     # --- for its connections ---
 
-    def admit(self, protocol: ServerProtocol) -> bool:
-        self._handshakes.pop(protocol, None)
-        if len(self._connections) >= self.options.max_connections:
-            self.count("too many connections")
-            return False
-        self._connections.add(protocol)
-        return True
+    def protocol(self) -> ServerProtocol:
+        return ServerProtocol(self)
 
-    def begun(self, protocol: ServerProtocol) -> None:
-        """One that was accepted while the server stops is told so: its calls may go elsewhere, as nothing was done."""
-        if self._stopping:
-            protocol.connection.last_call()
+    def admit(self, protocol: ServerProtocol) -> None:
+        self.arriving.pop(protocol, None)
+        self._connections.add(protocol)
+        if self._farewell is not None:
+            self._farewell(protocol.connection)
+
+    def takes_more(self) -> bool:
+        room = len(self._connections) + len(self.arriving) < self.options.max_connections
+        if not room:
+            self.count("too many connections")
+        return room
 
     def lost(self, protocol: ServerProtocol) -> None:
         self._connections.discard(protocol)

@@ -31,9 +31,7 @@ class Owner(Protocol):
     methods: Registry
     calls: set[ServerCall]
 
-    def admit(self, protocol: ServerProtocol) -> bool: ...
-
-    def begun(self, protocol: ServerProtocol) -> None: ...
+    def admit(self, protocol: ServerProtocol) -> None: ...
 
     def lost(self, protocol: ServerProtocol) -> None: ...
 
@@ -67,15 +65,13 @@ class ServerProtocol(asyncio.Protocol):
         address = transport.get_extra_info("peername")
         self.peer = f"ipv4:{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix:"
         secured = transport.get_extra_info("ssl_object")
-        if not self.server.admit(self):
-            self._transport.abort()
-        elif secured is not None and secured.selected_alpn_protocol() != HTTP2:
+        self.server.admit(self)
+        if secured is not None and secured.selected_alpn_protocol() != HTTP2:
             self.server.count("TLS without ALPN h2")
             self._transport.abort()
         else:
             if secured is not None:
                 self.identity = identity_of(secured)
-            self.server.begun(self)
             self.flush()
 
     def data_received(self, data: bytes) -> None:
