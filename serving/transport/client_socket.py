@@ -31,6 +31,7 @@ class ClientProtocol(asyncio.Protocol):
         self.connection = Connection(self, Head, ConnectionLimits(), self.loop.time, client=True)
         self.waiting: deque[asyncio.Future[None]] = deque()
         self.lost = asyncio.Event()
+        self._greeting: asyncio.Future[None] | None = self.loop.create_future()
         self._keepalive_s = keepalive_s
         self._transport: asyncio.Transport | None = None
         self._opened_at = self._heard_at = self.loop.time()
@@ -75,6 +76,8 @@ class ClientProtocol(asyncio.Protocol):
         self._heard_at = self.loop.time()
         self.connection.receive(data)
         self.flush()
+        if self._greeting is not None:
+            self._greet()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -85,6 +88,20 @@ class ClientProtocol(asyncio.Protocol):
         self.connection.lost("the peer closed the connection")
         self._admit_waiting(len(self.waiting))
         self.lost.set()
+        if self._greeting is not None:
+            self._greet()
+
+    async def greeted(self) -> None:
+        """Wait until the server has said its SETTINGS, or the connection is lost. A call made before may have been
+        served by a server that closes without a word, or not: nobody could tell."""
+        if self._greeting is not None:
+            await asyncio.shield(self._greeting)
+
+    def _greet(self) -> None:
+        over = self.connection.settled or self.connection.closed_reason is not None
+        if over and self._greeting is not None:
+            self._greeting.set_result(None)
+            self._greeting = None
 
     def pause_writing(self) -> None:
         self.connection.hold()
@@ -103,6 +120,7 @@ class ClientProtocol(asyncio.Protocol):
             return
         if output:
             self._transport.write(output)
+            self.connection.all_left()
             if self.connection.cut_short:
                 self.connection.cut_short = False
                 self.loop.call_soon(self._go_on)

@@ -100,11 +100,15 @@ class Connection(Control):
         """The connection is gone."""
         if self.closed_reason is None:
             self.closed_reason = reason
-        streams = list(self.streams.values())
-        for stream in streams:
+        for stream in list(self.streams.values()):
             owner = self._forget(stream)
             if owner is not None:
-                owner.closed(ErrorCode.INTERNAL_ERROR)
+                unseen = self._client and stream.id >= self._first_unsent
+                owner.closed(ErrorCode.REFUSED_STREAM if unseen else ErrorCode.INTERNAL_ERROR)
+
+    def all_left(self) -> None:
+        """The output taken last was handed to the socket."""
+        self._first_unsent = self._next_stream
 
     @property
     def inside_block(self) -> bool:

@@ -32,6 +32,8 @@ class Control(Sender):
         self._last_peer_stream = 0
         self._skipped: deque[range] = deque(maxlen=_REMEMBERED_GAPS)
         self._next_stream = 1
+        self._first_unsent = 1
+        """From here on the peer knows nothing of a client's streams."""
 
     @property
     def settled(self) -> bool:

@@ -15,16 +15,18 @@ from serving.transport.status import Code, Metadata, RpcError
 from serving.transport.streams import Stream
 
 _MAX_REPLAY_BYTES = 4 << 20
+_MAX_REFUSALS = 2
 
 
 class Exchange:
     """Lives from the moment of the call; gets its stream once there is a connection. A stream's owner.
 
     A peer that refuses the stream before it did anything (RFC 9113, section 8.7) does not end the call: `retry` is
-    called, once, and what was sent goes out again. That holds until a response begins or `_MAX_REPLAY_BYTES` were sent.
+    called, up to `_MAX_REFUSALS` times, and what was sent goes out again. That holds until a response begins or
+    `_MAX_REPLAY_BYTES` were sent.
     """
 
-    __slots__ = ("_block", "_held_bytes", "_messages", "_reader", "_replay", "_replay_bytes", "_wakers",
+    __slots__ = ("_block", "_held_bytes", "_messages", "_reader", "_refusals", "_replay", "_replay_bytes", "_wakers",
         "connection", "deadline", "done", "error", "head", "loop", "on_done", "options", "retry", "stream",
         "trailing")  # fmt: skip
 
@@ -43,6 +45,7 @@ class Exchange:
         self._block = b""
         self._replay: list[tuple[bytes, bool]] = []
         self._replay_bytes = 0
+        self._refusals = 0
         self._messages: deque[bytes] = deque()
         self._held_bytes = 0
         self._reader: MessageReader | None = None
@@ -212,9 +215,9 @@ class Exchange:
         self._wake()
 
     def closed(self, code: ErrorCode) -> None:
-        if code is ErrorCode.REFUSED_STREAM and self.retry is not None:
-            retry, self.retry = self.retry, None
+        if code is ErrorCode.REFUSED_STREAM and self.retry is not None and self._refusals < _MAX_REFUSALS:
+            self._refusals += 1
             self.stream = self.connection = None
-            retry(self, self._block)
+            self.retry(self, self._block)
         elif self.connection is not None:
             self.finish(broken(self.connection, code))

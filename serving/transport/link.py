@@ -15,12 +15,16 @@ from serving.transport.status import Code, RpcError
 _CONNECT_S = 20.0
 _CLOSE_S = 1.0
 _PROOF_S = 0.1
+_SHORT_REST_S = 0.35
+"""The first three pauses."""
 _GOODBYE_S = 0.1
 """For a server to answer the end of TLS; some never do."""
 
 
 class Link:
-    """Calls that come while it rests after a failure get the reason of the failure, as UNAVAILABLE."""
+    """Calls that come while it rests after a failure get the reason of the failure, as UNAVAILABLE. A connection counts
+    once the server has said its SETTINGS: no call is sent before, so that none was served by a server that accepts and
+    closes, as one does that is being replaced."""
 
     def __init__(self, target: str, options: ChannelOptions) -> None:
         self.protocol: ClientProtocol | None = None
@@ -32,8 +36,7 @@ class Link:
         self._waiting = 0
         self._connecting: asyncio.Task[ClientProtocol] | None = None
         self._reason = ""
-        self.turned_away = False
-        """Whether the last connection that ended at once was ended by a server that takes no more calls."""
+        self._turned_away = False
 
     @property
     def load(self) -> int:
@@ -44,6 +47,11 @@ class Link:
     def rest_s(self) -> float:
         """How long no attempt to connect is made."""
         return 0.0 if self.protocol is not None and self.protocol.usable else self._backoff.left_s()
+
+    @property
+    def may_soon_serve(self) -> bool:
+        """Somebody is there, who ended the last connection at once, and will soon be asked again."""
+        return self._turned_away and self.rest_s <= _SHORT_REST_S
 
     async def free(self) -> ClientProtocol:
         """A usable connection with room for one more stream. Raises RpcError."""
@@ -79,9 +87,12 @@ class Link:
         if ended.lived_s >= _PROOF_S:
             self._backoff.succeeded()
         else:
-            self._backoff.failed()
-            self._reason = _why_lost(ended)
-            self.turned_away = ended.connection.draining
+            self._failed(_why_lost(ended), turned_away=True)
+
+    def _failed(self, reason: str, turned_away: bool) -> None:
+        self._backoff.failed()
+        self._reason = reason
+        self._turned_away = turned_away
 
     async def _shared(self, connecting: asyncio.Task[ClientProtocol]) -> ClientProtocol:
         """The outcome of an attempt that others wait for too."""
@@ -100,11 +111,12 @@ class Link:
             async with asyncio.timeout(_CONNECT_S):
                 protocol = await self._open()
         except OSError as error:
-            self._backoff.failed()
-            self.turned_away = False
             why = getattr(error, "verify_message", "") or error.strerror or type(error).__name__
-            self._reason = f"failed to connect to {self._target}: {why}"
+            self._failed(f"failed to connect to {self._target}: {why}", turned_away=False)
             raise RpcError(Code.UNAVAILABLE, self._reason) from None
+        if not protocol.usable:
+            self._failed(_why_lost(protocol), turned_away=True)
+            raise RpcError(Code.UNAVAILABLE, self._reason)
         self.protocol = self._unjudged = protocol
         return protocol
 
@@ -121,6 +133,11 @@ class Link:
         if not protocol.speaks_http2:
             protocol.abort()
             raise OSError(errno.EPROTO, "the server does not agree on HTTP/2 (ALPN h2)")
+        try:
+            await protocol.greeted()
+        except BaseException:
+            protocol.abort()
+            raise
         return protocol
 
     def _protocol(self) -> ClientProtocol:
@@ -141,6 +158,7 @@ class Link:
         """Let running calls end for this long, then end them."""
         if self._connecting is not None:
             self._connecting.cancel()
+            await asyncio.wait((self._connecting,))
         if self.protocol is None:
             return
         self.protocol.drain()

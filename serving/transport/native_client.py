@@ -17,9 +17,13 @@ from serving.transport.status import Code, Metadata, RpcError
 from serving.transport.stub_channel import StubChannel
 from serving.transport.unary import RefusedError, UnaryCall
 
+_TRIES = 3
+"""Of a call that the server did not begin to serve, and of connecting while a server ends connections at once."""
+
 
 class NativeChannel(Channel):
-    """Calls fail at once with UNAVAILABLE while every connection of the pool rests after a failure."""
+    """Calls fail at once with UNAVAILABLE while every connection of the pool rests after a failure; short rests are
+    waited out where there is a server, which may be about to be replaced by another."""
 
     def __init__(self, target: str, options: ChannelOptions) -> None:
         self.options = options
@@ -48,20 +52,12 @@ class NativeChannel(Channel):
         else:
             block += GZIP_FIELD
             framed = await frame_squeezed(request)
-        try:
-            return await self._unary(deadline, block, framed)
-        except RefusedError:
-            await self._rested(deadline)
+        for _ in range(_TRIES):
             try:
                 return await self._unary(deadline, block, framed)
             except RefusedError:
-                raise RpcError(Code.UNAVAILABLE, "the server refused the call twice") from None
-
-    async def _rested(self, deadline: float | None) -> None:
-        """A server that refuses calls unseen is stopping, and another may take its place: it is worth one pause."""
-        rest_s = min(link.rest_s for link in self._links)
-        if rest_s and (deadline is None or self._loop.time() + rest_s < deadline):
-            await asyncio.sleep(rest_s)
+                continue
+        raise RpcError(Code.UNAVAILABLE, "the server refused the call again and again")
 
     async def _unary(self, deadline: float | None, block: bytes, framed: bytes) -> bytes:
         protocol = self._ready() or await self._ready_by(deadline, waits=False)
@@ -118,7 +114,6 @@ class NativeChannel(Channel):
 
     async def _begin_again(self, exchange: Exchange, block: bytes) -> None:
         try:
-            await self._rested(exchange.deadline)
             await self._begin(exchange, block, waits=False)
         except RpcError as error:
             exchange.finish(error)
@@ -131,16 +126,16 @@ class NativeChannel(Channel):
         return min([link for link in links if not link.rest_s] or links, key=lambda link: link.load)
 
     async def _free(self, waits: bool) -> ClientProtocol:
-        """One server that says goodbye at once is one that is replaced: that much is waited for in any case."""
-        patient = True
+        tries = 0
         while not self._closed:
             link = self._least_busy()
             try:
                 return await link.free()
             except RpcError as error:
                 rest_s = min(link.rest_s for link in self._links)
-                if error.code is not Code.UNAVAILABLE or (rest_s and not waits and not (patient and link.turned_away)):
+                tries += 1
+                patient = waits or not rest_s or (link.may_soon_serve and tries < _TRIES)
+                if error.code is not Code.UNAVAILABLE or not patient:
                     raise
-                patient = patient and not rest_s
             await asyncio.sleep(rest_s)
         raise RpcError(Code.CANCELLED, "the channel is closed")

@@ -199,6 +199,18 @@ def test_a_goaway_ends_only_the_streams_the_server_never_saw():
     assert (first.resets, second.resets, made.draining) == ([], [ErrorCode.REFUSED_STREAM], True)
 
 
+def test_calls_that_never_left_are_refused_when_the_connection_is_lost():
+    made, _ = greeted(client=True)
+    left, stayed = Sink(), Sink()
+    made.open(REQUEST, left)
+    made.take_output()
+    made.all_left()
+    made.open(REQUEST, stayed)
+    made.take_output()  # for a socket that was closed meanwhile
+    made.lost("the peer closed the connection")
+    assert (left.resets, stayed.resets) == ([ErrorCode.INTERNAL_ERROR], [ErrorCode.REFUSED_STREAM])
+
+
 def test_a_reset_reaches_the_owner():
     made, sink = greeted()
     made.receive(request(1) + frames.rst_stream(1, ErrorCode.CANCEL))

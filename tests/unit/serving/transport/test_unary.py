@@ -78,7 +78,9 @@ def connected():
 
 def begun(protocol, deadline=None, max_bytes=1 << 20, body=b"hello"):
     call = UnaryCall(protocol, deadline, max_bytes)
-    return call, call.begin(BLOCK, frame_message(body))
+    reply = call.begin(BLOCK, frame_message(body))
+    protocol.flush()
+    return call, reply
 
 
 def response(stream_id, *messages, head=RESPONSE_HEAD, last=OK_TRAILERS, data_flags=0):
