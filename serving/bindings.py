@@ -14,7 +14,7 @@ from serving import buckets
 from serving.app_shelf import AppId
 from serving.control import Binding, Service, State, Variant, WantedApp, WantedModel
 from serving.errors import ConflictError, InvalidRequestError
-from serving.pool import ModelId
+from serving.pool import ModelHandle, ModelId
 from serving.routing import BUCKETS, Routes, ServiceRoute, VariantRoute
 
 MakeApp = Callable[[str, str], App]
@@ -36,6 +36,15 @@ def check_weights(service: str, weights: Sequence[VariantWeight]) -> None:
         raise InvalidRequestError("weights are basis points, each above 0, and sum to 10000")
     if len({weight.model for weight in weights}) != len(weights):
         raise InvalidRequestError("a version stands twice among the variants")
+
+
+def check_widths(handles: Sequence[ModelHandle]) -> None:
+    """Users of one batch may meet any variant, so all must answer with as many values. Raises
+    ConflictError."""
+    widths = {handle.servable.score_width: handle.id for handle in handles}
+    if len(widths) > 1:
+        shown = ", ".join(f"{model} gives {width}" for width, model in sorted(widths.items()))
+        raise ConflictError(f"the versions of one service must give equally many scores: {shown}")
 
 
 def check_shadows(shadows: Sequence[VariantWeight], weights: Sequence[VariantWeight]) -> None:

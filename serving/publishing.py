@@ -331,7 +331,7 @@ class Publishing:
         self, service: str, revision: int, models: Sequence[ModelId], rules: BindingRules
     ) -> Service:
         handles = [self._ready(model) for model in models]
-        _check_widths(handles)
+        bindings.check_widths(handles)
         await self._replicas.require(handles, FOLLOW_S)
         before = self._needed(self._wanted.state.services.get(service))
         try:
@@ -391,11 +391,3 @@ class Publishing:
     def _holders(self, state: State, model: ModelId) -> list[str]:
         held = [f"party {hold.party!r} (service {hold.service!r})" for hold in self.holds.of(model, state)]
         return bindings.users_of_model(state, model) + held
-
-
-def _check_widths(handles: Sequence[ModelHandle]) -> None:
-    """Users of one batch may meet any variant, so all must answer with as many values."""
-    widths = {handle.servable.score_width: handle.id for handle in handles}
-    if len(widths) > 1:
-        shown = ", ".join(f"{model} gives {width}" for width, model in sorted(widths.items()))
-        raise ConflictError(f"the versions of one service must give equally many scores: {shown}")
