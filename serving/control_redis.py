@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -87,6 +88,7 @@ class RedisControlStore(ControlStore):
         self._set = self._redis.register_script(_SET)
         self._tell = self._redis.register_script(_REPORT)
         self._document, self._state = local.document, local.read()
+        self._lock = threading.Lock()
         self.leases = RedisLeases(self._redis, f"{self._key}:lease")
         try:
             self._check()
@@ -111,13 +113,13 @@ class RedisControlStore(ControlStore):
         return changed
 
     def refresh(self) -> None:
-        with _reaching():
-            revision = int(self._redis.hget(self._key, "revision") or 0)
-            if revision <= self._state.revision:
-                return
-            raw = self._redis.hget(self._key, "document")
-        document = msgspec.json.decode(raw or b"{}", type=dict[str, Any])
-        self._follow(document, decode_state("the control store", document))
+        """Raises ControlStoreError when the server has lost changes; `read` shows what was seen before."""
+        seen = self._state.revision
+        revision = self._revision()
+        if revision < seen:
+            raise _lost(revision, seen)
+        if revision > seen:
+            self._follow(*self._stored())
 
     def report(self, report: ReplicaReport) -> None:
         with _reaching():
@@ -156,23 +158,27 @@ class RedisControlStore(ControlStore):
     def _begin(self) -> None:
         """A new server takes over what the node kept by itself; one that knows less than this replica has lost
         state."""
-        with _reaching():
-            revision = int(self._redis.hget(self._key, "revision") or 0)
         seen = self._state.revision
-        if revision == 0 and seen:
+        if seen and not self._revision():
             with _reaching():
                 self._set(keys=(self._key,), args=(0, seen, msgspec.json.encode(self._document)))
-            revision = seen
-        if revision < seen:
-            raise ControlStoreError(
-                errno.EINVAL,
-                f"control.url: the server is at revision {revision}, this node has seen {seen}: it lost changes. "
-                "Restore it, or remove state.json from this node's state folder to accept the loss",
-            )
         self.refresh()
 
+    def _revision(self) -> int:
+        with _reaching():
+            return int(self._redis.hget(self._key, "revision") or 0)
+
+    def _stored(self) -> tuple[dict[str, Any], State]:
+        with _reaching():
+            raw = self._redis.hget(self._key, "document")
+            document = msgspec.json.decode(raw or b"{}", type=dict[str, Any])
+            return document, decode_state("the control store", document)
+
     def _follow(self, document: dict[str, Any], state: State) -> None:
-        self._document, self._state = document, state
+        with self._lock:
+            if state.revision <= self._state.revision:
+                return  # another thread has seen a newer one
+            self._document, self._state = document, state
         try:
             self._local.keep(document, state)
         except OSError as error:
@@ -231,6 +237,18 @@ def _reaching() -> Iterator[None]:
         raise ControlStoreError(
             errno.EINVAL, f"the control store holds what this version cannot read: {error}"
         ) from None
+
+
+def _lost(revision: int, seen: int) -> ControlStoreError:
+    remedy = (
+        "Restore it, or stop this node and remove state.json from its state folder to accept the loss"
+        if revision
+        else "Restore it, or restart the node that has seen the highest revision: it fills an empty server"
+    )
+    return ControlStoreError(
+        errno.EINVAL,
+        f"control.url: the server is at revision {revision}, this node has seen {seen}: it lost changes. {remedy}",
+    )
 
 
 def _plain(text: bytes | str) -> str:

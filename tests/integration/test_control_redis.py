@@ -1,0 +1,80 @@
+"""The shared state on a server that loses what it knew, or turns out to be one to keep nothing in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import redis
+
+from serving.control import FileControlStore, State
+from serving.control_redis import ControlStoreError, RedisControlStore
+from serving.replicas import Replicas
+from serving.wanted import Wanted
+from tests.redis_server import DURABLE, redis_server, url_of
+
+SOME = State(default_service="some")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[redis.Redis]:
+    """A client of a server that keeps everything."""
+    with redis_server(tmp_path, **DURABLE) as url, redis.Redis.from_url(url) as client:
+        yield client
+
+
+def store_on(folder: Path, name: str = "one") -> RedisControlStore:
+    return RedisControlStore(url_of(folder), "bank", FileControlStore(folder / name))
+
+
+def at_revision(store: RedisControlStore, revision: int) -> None:
+    while store.read().revision < revision:
+        store.compare_and_set(store.read().revision, SOME)
+
+
+async def test_a_change_on_a_server_that_has_lost_changes_is_refused(tmp_path: Path, server: redis.Redis) -> None:
+    store = await asyncio.to_thread(store_on, tmp_path)
+    await asyncio.to_thread(at_revision, store, 3)
+    wanted = await asyncio.to_thread(Wanted, store)
+    server.flushall()
+    with pytest.raises(ControlStoreError, match=r"the server is at revision 0, this node has seen 3: it lost changes"):
+        await asyncio.wait_for(wanted.change(lambda state: msgspec.structs.replace(state, default_service="x")), 5)
+    assert wanted.state == msgspec.structs.replace(SOME, revision=3)
+    await asyncio.to_thread(store.close)
+
+
+async def test_a_replica_says_that_the_server_has_lost_changes_and_what_to_do(
+    tmp_path: Path, server: redis.Redis
+) -> None:
+    store = await asyncio.to_thread(store_on, tmp_path)
+    await asyncio.to_thread(at_revision, store, 3)
+    replicas = Replicas("bank", "here", store)
+    await replicas.look()
+    assert not list(replicas.problems())
+    kept = server.hgetall("tessera:control:bank")
+    server.hset("tessera:control:bank", "revision", 2)
+    await replicas.look()
+    [problem] = replicas.problems()
+    assert "the server is at revision 2, this node has seen 3" in problem
+    assert "remove state.json from its state folder to accept the loss" in problem
+    assert "this replica serves the state of revision 3" in problem
+    server.hset("tessera:control:bank", mapping=kept)
+    await replicas.look()
+    assert not list(replicas.problems())
+    await replicas.stop()
+
+
+def test_an_empty_server_is_filled_by_the_node_that_is_restarted(tmp_path: Path, server: redis.Redis) -> None:
+    store = store_on(tmp_path)
+    at_revision(store, 3)
+    server.flushall()
+    with pytest.raises(ControlStoreError, match="restart the node that has seen the highest revision"):
+        store.refresh()
+    again = store_on(tmp_path)
+    store.refresh()
+    assert again.read() == store.read() == msgspec.structs.replace(SOME, revision=3)
+    for one in (store, again):
+        one.close()
