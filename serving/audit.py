@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from enum import Enum
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from serving.errors import ConflictError
+from serving.uninterrupted import to_the_end
 
 logger = logging.getLogger(__name__)
 
@@ -28,15 +29,18 @@ FILE = "audit.log"
 
 
 class Event(Enum):
-    """A change is asked for, then done or refused; one that has no end was cut off by the end of the process."""
+    """A change is asked for, then done or refused. LEFT: its caller went away, and the state says what came of it.
+    One that has no end was cut off by the end of the process."""
 
     ASKED = "asked"
     DONE = "done"
     REFUSED = "refused"
+    LEFT = "left"
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`id` joins the lines of one change. `time_s`: Unix time. `state`: the subject's, before (asked), after (done)."""
+    """`id` joins the lines of one change. `time_s`: Unix time. `state`: the subject's, before (asked), after (done,
+    left)."""
 
     time_s: float
     id: str
@@ -76,12 +80,15 @@ class AuditLog:
         except Exception as error:
             await self._end(note(Event.REFUSED, reason=str(error) or type(error).__name__))
             raise
+        except asyncio.CancelledError:
+            await self._end(note(Event.LEFT, state()))
+            raise
         await self._end(note(Event.DONE, state()))
 
-    async def _end(self, noted: Awaitable[None]) -> None:
+    async def _end(self, noted: Coroutine[Any, Any, None]) -> None:
         """The change has happened or not, whatever becomes of this line."""
         try:
-            await noted
+            await to_the_end(noted)
         except OSError as error:
             logger.error("the end of a change is not in %s: %s", FILE, error.strerror)
 

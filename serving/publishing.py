@@ -25,6 +25,7 @@ from serving.reconciler import Reconciler
 from serving.replicas import FOLLOW_S, Replicas
 from serving.routing import RouteTable
 from serving.settings import LogLevel
+from serving.uninterrupted import to_the_end
 from serving.unmanaged import NOBODY, Acceptance, UnmanagedHosts
 from serving.wanted import Wanted
 
@@ -205,7 +206,7 @@ class Publishing:
 
         async with self._binding:
             self._at_revision(self._wanted.state, service, revision)
-            return await self._hold_and_bind(service, revision, models, rules)
+            return await to_the_end(self._hold_and_bind(service, revision, models, rules))
 
     async def rollback(self, service: str, revision: int) -> Service:
         """Back to the previous binding, one step; the binding left becomes the previous one."""
@@ -219,7 +220,7 @@ class Publishing:
             await self.apps.require(target.app)
             models = [bindings.variant_model(variant) for variant in bindings.bound(target)]
             self._unmanaged.refuse_others(map(self._ready, models), target.unmanaged)
-            return await self._hold_and_bind(service, revision, models, lambda _: target)
+            return await to_the_end(self._hold_and_bind(service, revision, models, lambda _: target))
 
     async def offline(self, service: str, revision: int) -> None:
         """Forget a service and its previous binding; its versions stay loaded."""
@@ -234,10 +235,7 @@ class Publishing:
             current = self._at_revision(self._wanted.state, service, revision)
             if current is None:
                 raise UnknownNameError(f"unknown service {service!r}")
-            held = self._needed(current)
-            await self._wanted.change(without)
-            logger.info("service %s is offline", service)
-            await self._host_holds.release(service, held)
+            await to_the_end(self._unbind(service, without, self._needed(current)))
 
     async def unload(self, model: ModelId, force: bool = False) -> None:
         """Take a version out of memory here; returns when no request uses it. Raises ConflictError with its users."""
@@ -340,6 +338,11 @@ class Publishing:
         finally:
             unneeded = {*before, *handles} - self._needed(self._wanted.state.services.get(service))
             await self._host_holds.release(service, unneeded)
+
+    async def _unbind(self, service: str, without: Callable[[State], State], held: Iterable[ModelHandle]) -> None:
+        await self._wanted.change(without)
+        logger.info("service %s is offline", service)
+        await self._host_holds.release(service, held)
 
     async def _bind(self, service: str, revision: int, models: Iterable[ModelId], rules: BindingRules) -> Service:
         def bound(state: State) -> State:

@@ -11,6 +11,7 @@ from serving.app_shelf import AppShelf
 from serving.control import ControlStore, State
 from serving.errors import ConflictError
 from serving.routing import RouteTable
+from serving.uninterrupted import to_the_end
 
 
 class Wanted:
@@ -30,7 +31,11 @@ class Wanted:
 
     async def change(self, edit: Callable[[State], State]) -> State:
         """Make one edit durable, then let requests see it. `edit` may refuse by raising; it runs again on the newer
-        state when another change came in between. Raises OSError when the disk refuses; then nothing has changed."""
+        state when another change came in between. Raises OSError when the disk refuses; then nothing has changed. A
+        change is made and seen whole, whether or not the caller waits for it."""
+        return await to_the_end(self._change(edit))
+
+    async def _change(self, edit: Callable[[State], State]) -> State:
         while True:
             state = self._store.read()
             edited = edit(state)

@@ -35,19 +35,25 @@ async def test_a_refusal_is_kept_with_its_reason(tmp_path):
     assert (refused.event.value, refused.reason) == ("refused", "m/1 is needed by service 's'")
 
 
-async def test_a_change_that_was_cut_off_was_asked_for(tmp_path):
-    entered, never = asyncio.Event(), asyncio.Event()
+async def test_a_change_whose_caller_goes_away_has_an_end_with_what_came_of_it(tmp_path):
+    entered, never, state = asyncio.Event(), asyncio.Event(), ["before"]
 
     async def change():
-        async with AuditLog(tmp_path).change("bob", "Unload", "m/1"):
+        async with AuditLog(tmp_path).change("bob", "Unload", "m/1", lambda: state[0]):
             entered.set()
-            await never.wait()
+            try:
+                await never.wait()
+            finally:
+                state[0] = "after"
 
     running = asyncio.create_task(change())
     await entered.wait()
     running.cancel()
     await asyncio.wait({running})
-    assert [record.event.value for record in await asyncio.to_thread(records, tmp_path)] == ["asked"]
+    assert running.cancelled()
+    asked, left = await asyncio.to_thread(records, tmp_path)
+    assert (asked.event.value, asked.state) == ("asked", "before")
+    assert (left.event.value, left.state) == ("left", "after")
 
 
 async def test_lines_are_only_added(tmp_path):

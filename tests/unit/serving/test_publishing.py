@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import shutil
 import threading
 from collections.abc import AsyncIterator
@@ -18,12 +17,13 @@ from loaders.artifact import HalfRef
 from loaders.registry import bind, half_path, write_half
 from loaders.tessera import TesseraLoader
 from serving.bindings import VariantWeight
-from serving.control import FileControlStore, Hold, MemoryControlStore, State
+from serving.control import FileControlStore, Hold
 from serving.errors import ConflictError, InvalidRequestError, UnknownNameError
 from serving.holds import hold_model
 from serving.lifecycle import LoadState, ModelState
 from serving.pool import ModelId
 from tests.artifacts import linear_half, npy
+from tests.gated_store import Gated
 from tests.unit.serving.halves import publish
 from tests.unit.serving.parties import Party, running
 
@@ -74,25 +74,6 @@ async def loaded(bank: Party) -> Party:
     for model in (V1, V2, V3):
         await bank.publishing.load(model)
     return bank
-
-
-class Gated(MemoryControlStore):
-    """Writes wait while the gate is closed; the one numbered `fails` meets a full disk."""
-
-    def __init__(self, fails: int = 0) -> None:
-        super().__init__()
-        self.gate = threading.Event()
-        self.gate.set()
-        self.writes = 0
-        self.fails = fails
-
-    def compare_and_set(self, expected_revision: int, state: State) -> State:
-        self.writes += 1
-        number = self.writes
-        assert self.gate.wait(10)
-        if number == self.fails:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return super().compare_and_set(expected_revision, state)
 
 
 def held(party: Party) -> list[tuple[ModelId, str, int]]:
@@ -332,6 +313,26 @@ async def test_a_change_that_fails_takes_no_hold_from_one_under_way(
     await binding
     with pytest.raises(ConflictError, match="is at revision 1"):
         await failing
+    assert held(shop) == [(V1, "s", 1)]
+
+
+async def test_a_binding_whose_caller_went_away_is_held_at_the_hosts(
+    stack: AsyncExitStack, registries: dict[str, Path], shop: Party
+) -> None:
+    store = Gated()
+    bank = await stack.enter_async_context(running("bank", registries["bank"], store, {"shop": shop.address}))
+    await bank.publishing.load(V1)
+    store.gate.clear()
+    before = store.writes
+    binding = asyncio.ensure_future(bank.publishing.online("s", 0, ALL))
+    while store.writes == before:
+        await asyncio.sleep(0)
+    binding.cancel()
+    await asyncio.wait({binding}, timeout=0.2)
+    store.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await binding
+    assert "s" in bank.publishing.state().services
     assert held(shop) == [(V1, "s", 1)]
 
 

@@ -10,6 +10,7 @@ import pytest
 from serving.control import Binding, FileControlStore, MemoryControlStore, Service, State, Variant
 from serving.errors import ConflictError
 from serving.wanted import Wanted
+from tests.gated_store import Gated
 
 BINDING = Binding(variants=(Variant(model="m", version="1", weight=10_000, ranges=((0, 10_000),)),), app="passthrough")
 
@@ -79,3 +80,17 @@ async def test_who_watches_sees_the_state_now_and_after_every_change(wanted: Wan
     await wanted.change(lambda state: with_service(state, "s"))
     await wanted.change(lambda state: with_service(state, "t"))
     assert seen == [0, 1, 2]
+
+
+async def test_requests_see_a_change_whose_caller_went_away() -> None:
+    store = Gated()
+    wanted = Wanted(store)
+    store.gate.clear()
+    changing = asyncio.ensure_future(wanted.change(lambda state: with_service(state, "s")))
+    while not store.writes:
+        await asyncio.sleep(0)
+    changing.cancel()
+    store.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await changing
+    assert "s" in wanted.routes.current.services
