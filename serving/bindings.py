@@ -101,8 +101,13 @@ def variant_model(variant: Variant) -> ModelId:
     return ModelId(variant.model, variant.version)
 
 
+def epochs(state: State) -> dict[ModelId, int]:
+    """Of every wanted version."""
+    return {ModelId(wanted.model, wanted.version): wanted.epoch for wanted in state.models}
+
+
 def wanted_models(state: State) -> set[ModelId]:
-    return {ModelId(wanted.model, wanted.version) for wanted in state.models}
+    return set(epochs(state))
 
 
 def with_model(state: State, model: ModelId) -> State:
@@ -165,11 +170,11 @@ def users_of_model(state: State, model: ModelId) -> list[str]:
 
 
 def routes(state: State, explicit_app: App, make: MakeApp = make_app) -> Routes:
-    loaded_at = {(wanted.model, wanted.version): wanted.epoch for wanted in state.models}
+    loaded_at = epochs(state)
 
     def route(name: str, service: Service) -> ServiceRoute:
         # A version that was unloaded, or loaded again, may answer differently: the epoch rises with it.
-        halves = [loaded_at.get((v.model, v.version), state.revision) for v in service.current.variants]
+        halves = [loaded_at.get(variant_model(v), state.revision) for v in service.current.variants]
 
         def variant(one: Variant) -> VariantRoute:
             return VariantRoute(f"{one.model}:{one.version}", variant_model(one), one.ranges)

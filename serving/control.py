@@ -31,7 +31,8 @@ REPORT_TTL_S = 5.0
 
 
 class WantedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """`epoch`: the state's revision when this version was last loaded."""
+    """`epoch`: the state's revision when this version was last asked for: the first time, or again because it had
+    failed at a replica."""
 
     model: str
     version: str

@@ -150,7 +150,7 @@ class Publishing:
             handle = await asyncio.wait_for(self._reconciler.loaded(model), self._load_timeout_s)
             if binding_digest:
                 handle.check_binding(binding_digest)
-            if model not in bindings.wanted_models(self._wanted.state):
+            if model not in bindings.wanted_models(self._wanted.state) or self._replicas.failed(model):
                 await self._wanted.change(lambda state: bindings.with_model(state, model))
                 logger.info("%s is to be kept loaded", model)
         except TimeoutError:
@@ -314,7 +314,8 @@ class Publishing:
 
     def _reconcile(self, again: Set[ModelId] = frozenset()) -> None:
         """Want what the state wants, and what loads are being asked for right now."""
-        self._reconciler.apply({*bindings.wanted_models(self._wanted.state), *self._asked}, again)
+        wanted, asked_anew = self._wanted.models()
+        self._reconciler.apply({*wanted, *self._asked}, {*again, *asked_anew})
 
     async def _load_at(self, host: str, handle: ModelHandle) -> list[ReplicaOutcome]:
         peer = self._peers.get(host)

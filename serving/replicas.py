@@ -100,6 +100,12 @@ class Replicas:
         """What came of a load at the other replicas; a replica that takes longer has FAILED."""
         return await self._settled(str(model), _model_named(str(model)), revision, within_s)
 
+    def failed(self, model: ModelId) -> bool:
+        """Whether another replica says that it could not load it."""
+        look = _model_named(str(model))
+        states = [found.state for report in self._others if (found := look(report))]
+        return ModelState.FAILED.value in states
+
     async def load_app(self, app: str, revision: int, within_s: float) -> list[ReplicaOutcome]:
         """As `load`, of an app by `name:version`."""
         return await self._settled(f"app {app}", lambda report: report.apps.get(app), revision, within_s)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from apps.catalog import make_app
 from serving import bindings
 from serving.app_shelf import AppShelf
 from serving.control import ControlStore, State
 from serving.errors import ConflictError
+from serving.pool import ModelId
 from serving.routing import RouteTable
 from serving.uninterrupted import to_the_end
 
@@ -22,12 +23,19 @@ class Wanted:
         self._store = store
         self._apps = apps or AppShelf()
         self._watchers: list[Callable[[State], None]] = []
+        self._epochs: Mapping[ModelId, int] = {}
         explicit = make_app("passthrough")
         self.routes = RouteTable(bindings.routes(store.read(), explicit, self._apps.make_or_absent))
 
     @property
     def state(self) -> State:
         return self._store.read()
+
+    def models(self) -> tuple[set[ModelId], set[ModelId]]:
+        """What is wanted, and what of it has been asked for since the last call: where it FAILED before, it is to be
+        tried again."""
+        before, self._epochs = self._epochs, bindings.epochs(self._store.read())
+        return set(self._epochs), {id_ for id_, epoch in self._epochs.items() if epoch != before.get(id_)}
 
     async def change(self, edit: Callable[[State], State]) -> State:
         """Make one edit durable, then let requests see it. `edit` may refuse by raising; it runs again on the newer

@@ -17,7 +17,7 @@ from loaders.artifact import HalfRef
 from loaders.registry import bind, half_path, write_half
 from loaders.tessera import TesseraLoader
 from serving.bindings import VariantWeight
-from serving.control import FileControlStore, Hold
+from serving.control import FileControlStore, Hold, MemoryControlStore
 from serving.errors import ConflictError, InvalidRequestError, UnknownNameError
 from serving.holds import hold_model
 from serving.lifecycle import LoadState, ModelState
@@ -209,6 +209,32 @@ async def test_a_load_that_was_acknowledged_does_not_depend_on_another_one(
     await second
     assert (await bank.reconciler.settled(V1)).state is ModelState.READY
     assert wanted(bank) == ["1"]
+
+
+@pytest.mark.parametrize("wanted_meanwhile", [True, False])
+async def test_a_load_that_failed_at_another_replica_is_tried_again(
+    stack: AsyncExitStack, registries: dict[str, Path], tmp_path: Path, wanted_meanwhile: bool
+) -> None:
+    store, copy = MemoryControlStore(), tmp_path / "copy"
+    await asyncio.to_thread(shutil.copytree, registries["bank"], copy)
+    weights = next(copy.glob("m/1/*/weights.npy"))
+    intact = await asyncio.to_thread(weights.read_bytes)
+    await asyncio.to_thread(weights.write_bytes, b"rubbish")
+    one = await stack.enter_async_context(running("bank", registries["bank"], store, replica="one"))
+    other = await stack.enter_async_context(running("bank", copy, store, replica="other"))
+    while len(await asyncio.to_thread(store.reports)) < 2:
+        await asyncio.sleep(0)
+    states = {outcome.replica: outcome.state for outcome in (await one.publishing.load_here(V1))[0]}
+    assert states == {"one": LoadState.LOADED, "other": LoadState.FAILED}
+    await asyncio.to_thread(weights.write_bytes, intact)
+    if not wanted_meanwhile:
+        await one.publishing.unload(V1)
+    states = {outcome.replica: outcome.state for outcome in (await one.publishing.load_here(V1))[0]}
+    assert states["other"] is LoadState.LOADED
+    assert other.publishing.life(V1).state is ModelState.READY
+    revision = store.read().revision
+    await one.publishing.load_here(V1)
+    assert store.read().revision == revision
 
 
 async def test_many_loads_at_once_load_once_and_all_answer(bank: Party) -> None:
