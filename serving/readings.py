@@ -134,8 +134,10 @@ def pipeline_metrics(stages: Stages, shadows: Shadows) -> Iterable[Metric]:
 
 
 def replica_metrics(replicas: Replicas) -> Iterable[Metric]:
-    reachable, revision = float(not replicas.problem), float(replicas.store.read().revision)
-    yield gauge("tessera_control_store_up", "1 while the state that replicas share is in reach.", [({}, reachable)])
+    reachable, revision = float(not replicas.problem), float(replicas.followed)
+    yield gauge(
+        "tessera_control_store_up", "1 while the state that replicas share is in reach and followed.", [({}, reachable)]
+    )
     yield gauge("tessera_state_revision", "Of the wanted state that this replica follows.", [({}, revision)])
 
 

@@ -42,7 +42,7 @@ class Replicas:
         self.name = name
         self.store = store
         self.problem = ""
-        """Why the shared state is out of reach; this replica goes on with what it has."""
+        """Why the shared state is out of reach, or is not followed; this replica goes on with what it has."""
         self._clock = clock
         self._pause = pause
         self._models: Reported = dict
@@ -67,29 +67,30 @@ class Replicas:
             await asyncio.wait({self._task})
         await asyncio.to_thread(self.store.close)
 
+    @property
+    def followed(self) -> int:
+        """The revision of the state that this replica serves."""
+        return self._followed
+
     def problems(self) -> Iterable[str]:
         if self.problem:
-            yield f"{self.problem}; this replica serves the state of revision {self.store.read().revision}"
+            yield f"{self.problem}; this replica serves the state of revision {self._followed}"
 
     async def look(self) -> None:
         """One pass: follow the state, report, see the others."""
         try:
             await asyncio.to_thread(self.store.refresh)
-            revision = self.store.read().revision
-            if revision != self._followed:
-                self._followed = revision
-                self._follow()
-            await self._report(revision)
+            refusal = self._follow_newest()
+            await self._report()
             reports = await asyncio.to_thread(self.store.reports)
             self._others = [report for report in reports if report.replica != self.name]
         except OSError as error:
-            if not self.problem:
-                logger.error("%s", error.strerror or error)
-            self.problem = str(error.strerror or error)
-        else:
-            if self.problem:
-                logger.info("the control store answers again")
-            self.problem = ""
+            refusal = str(error.strerror or error)
+        if refusal and refusal != self.problem:
+            logger.error("%s", refusal)
+        elif self.problem and not refusal:
+            logger.info("this replica follows the shared state again")
+        self.problem = refusal
         async with self._passed:
             self._passes += 1
             self._passed.notify_all()
@@ -156,8 +157,22 @@ class Replicas:
                 hurried.cancel()
             self._hurry.clear()
 
-    async def _report(self, revision: int) -> None:
-        report = ReplicaReport(replica=self.name, revision=revision, models=self._models(), apps=self._apps())
+    def _follow_newest(self) -> str:
+        """Why that failed; it is tried again at the next look."""
+        revision = self.store.read().revision
+        if revision == self._followed:
+            return ""
+        try:
+            self._follow()
+        except Exception as error:
+            if not self.problem:
+                logger.exception("the state of revision %d cannot be followed", revision)
+            return f"the state of revision {revision} cannot be followed ({type(error).__name__}, see the log)"
+        self._followed = revision
+        return ""
+
+    async def _report(self) -> None:
+        report = ReplicaReport(replica=self.name, revision=self._followed, models=self._models(), apps=self._apps())
         now = self._clock()
         if report != self._told or now - self._told_at >= HEARTBEAT_S:
             await asyncio.to_thread(self.store.report, report)

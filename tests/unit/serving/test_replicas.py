@@ -1,12 +1,14 @@
-"""A replica that begins while the state changes."""
+"""Replicas that begin while the state changes, follow it, and cannot."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from serving.app_shelf import AppShelf
-from serving.control import FileControlStore
+from serving.control import FileControlStore, MemoryControlStore, State
 from serving.pool import ModelId, ModelPool
 from serving.publishing import Publishing
 from serving.reconciler import Reconciler
@@ -35,3 +37,47 @@ async def test_what_was_published_while_it_began_is_there_before_it_is_ready(tmp
         finally:
             await replicas.stop()
             await reconciler.stop()
+
+
+async def for_ever(_: float) -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+@pytest.fixture
+def store() -> MemoryControlStore:
+    return MemoryControlStore()
+
+
+class Follower:
+    """Follows the state, or breaks."""
+
+    def __init__(self) -> None:
+        self.broken = False
+        self.followed = 0
+
+    def __call__(self) -> None:
+        if self.broken:
+            raise ValueError("secret detail")
+        self.followed += 1
+
+
+async def test_a_replica_reports_what_it_follows_and_tries_again_what_it_could_not(
+    store: MemoryControlStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    replicas, follower = Replicas("bank", "here", store, pause=for_ever), Follower()
+    replicas.start(dict, follower)
+    await replicas.look()
+    follower.broken = True
+    store.compare_and_set(0, State())
+    await replicas.look()
+    assert [report.revision for report in store.reports()] == [0]
+    [problem] = replicas.problems()
+    assert "the state of revision 1 cannot be followed (ValueError" in problem
+    assert "this replica serves the state of revision 0" in problem
+    assert "secret detail" in caplog.text
+    follower.broken = False
+    await replicas.look()
+    assert follower.followed == 1
+    assert [report.revision for report in store.reports()] == [1]
+    assert not list(replicas.problems())
+    await replicas.stop()
