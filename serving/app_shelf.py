@@ -213,6 +213,11 @@ class _Absent(App):
         raise AppError(self.parameters)
 
 
+def refusal(app: App) -> str:
+    """Why an app of `make_or_absent` answers nothing; "" for one that does."""
+    return str(app.parameters) if isinstance(app, _Absent) else ""
+
+
 def _absent(app: str, reason: str) -> App:
     kind: type[_Absent] = type("Absent", (_Absent,), {"name": app})
     return kind(reason)

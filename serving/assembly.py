@@ -61,7 +61,7 @@ from serving.pipeline import Answers, Pipeline
 from serving.pool import ModelPool
 from serving.prefetch import Prefetching
 from serving.publishing import Publishing
-from serving.readiness import Readiness, cache_problems, model_problems, report
+from serving.readiness import Readiness, cache_problems, publishing_problems, report
 from serving.readings import (
     budget_metrics,
     cache_metrics,
@@ -121,7 +121,7 @@ async def assemble(settings: Settings) -> Node:
     book = PeerBook(settings.peers, peers, admission, publishing)
     admin.register(operator, AdminNode(publishing, effects, book, audit, access, warming))
     schedule = WarmupSchedule(settings.warmup, replicas, warming, lambda: publishing.state().services)
-    checks = (partial(model_problems, publishing), partial(cache_problems, shared), replicas.problems)
+    checks = (partial(publishing_problems, publishing), partial(cache_problems, shared), replicas.problems)
 
     def readiness() -> Readiness:
         return report(node.state is NodeState.READY, node.state.value, (*checks, schedule.problems))

@@ -11,7 +11,7 @@ from apps.app import App, AppError
 from apps.catalog import AppParametersError, UnknownAppError, make_app, names
 from loaders.signature import Signature
 from serving import buckets
-from serving.app_shelf import AppId
+from serving.app_shelf import AppId, refusal
 from serving.control import Binding, Service, State, Variant, WantedApp, WantedModel
 from serving.errors import ConflictError, InvalidRequestError
 from serving.pool import ModelHandle, ModelId
@@ -179,14 +179,16 @@ def routes(state: State, explicit_app: App, make: MakeApp = make_app) -> Routes:
         def variant(one: Variant) -> VariantRoute:
             return VariantRoute(f"{one.model}:{one.version}", variant_model(one), one.ranges)
 
+        app = make(service.current.app, service.current.app_parameters)
         return ServiceRoute(
             service=name,
             epoch=max(service.epoch, *halves),
             salt=bytes.fromhex(service.salt),
             variants=tuple(map(variant, service.current.variants)),
-            app=make(service.current.app, service.current.app_parameters),
+            app=app,
             revision=service.revision,
             shadows=tuple(map(variant, service.current.shadows)),
+            refusal=refusal(app),
         )
 
     return Routes(

@@ -12,7 +12,7 @@ TesseraError
 ├── PeerError                   another party's fault
 │   ├── PeerUnavailableError    UNAVAILABLE (down, late, refuses)
 │   └── UnknownUserError        FAILED_PRECONDITION (the host does not know the user)
-├── NotReadyError               UNAVAILABLE: this node is starting or draining
+├── NotReadyError               UNAVAILABLE: this node is starting or draining, or lacks what a service needs
 └── InternalError               INTERNAL: our fault; the caller sees a request id and nothing else
 
 The text of every error but InternalError is public: it goes to the caller as it is, so it never carries a secret, a raw

@@ -26,6 +26,11 @@ def report(ready: bool, state: str, checks: Sequence[Check]) -> Readiness:
     return Readiness(ready, state, tuple(problem for check in checks for problem in check()))
 
 
+def publishing_problems(publishing: Publishing) -> Iterable[str]:
+    yield from model_problems(publishing)
+    yield from service_problems(publishing)
+
+
 def model_problems(publishing: Publishing) -> Iterable[str]:
     for status in publishing.models():
         if status.life.state is ModelState.FAILED:
@@ -33,6 +38,12 @@ def model_problems(publishing: Publishing) -> Iterable[str]:
     for app in publishing.apps.statuses():
         if app.life.state is ModelState.FAILED:
             yield f"app {app.life.id} does not load: {app.life.reason}"
+
+
+def service_problems(publishing: Publishing) -> Iterable[str]:
+    for name, route in publishing.routes.current.services.items():
+        if route.refusal:
+            yield f"service {name!r} is not served: {route.refusal}"
 
 
 def cache_problems(shared: RedisTier | None) -> Iterable[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from apps.app import App
-from serving.errors import InvalidRequestError, UnknownNameError
+from serving.errors import InvalidRequestError, NotReadyError, UnknownNameError
 from serving.pool import ModelId
 
 BUCKETS = 10_000
@@ -42,7 +42,7 @@ class Target(msgspec.Struct, frozen=True, cache_hash=True):
 @dataclass(frozen=True, slots=True)
 class ServiceRoute:
     """What a service name leads to. `epoch` rises with any change that could change an answer. `shadows` answer nobody;
-    their ranges say which users they run for."""
+    their ranges say which users they run for. `refusal`: why this replica answers no call of the service, else ""."""
 
     service: str
     epoch: int
@@ -51,6 +51,7 @@ class ServiceRoute:
     app: App
     revision: int = 0
     shadows: tuple[VariantRoute, ...] = ()
+    refusal: str = ""
     _targets: Mapping[str, Target] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -97,7 +98,7 @@ class Routes:
 
     def service(self, name: str, model: str) -> ServiceRoute:
         """The route for a caller who named no version: its service, else the service of the model's name, else the
-        default. Raises InvalidRequestError or UnknownNameError."""
+        default. Raises InvalidRequestError, UnknownNameError, or NotReadyError when it cannot be served here."""
         if name:
             return self._known(name)
         if model:
@@ -105,7 +106,7 @@ class Routes:
                 raise InvalidRequestError(
                     f"model {model!r} without a version needs a service of that name; there is none"
                 )
-            return self.services[model]
+            return self._known(model)
         if not self.default_service:
             raise InvalidRequestError("name a service, or a model and version: this party has no default service")
         return self._known(self.default_service)
@@ -146,7 +147,10 @@ class Routes:
     def _known(self, name: str) -> ServiceRoute:
         if name not in self.services:
             raise UnknownNameError(f"unknown service {name!r}")
-        return self.services[name]
+        found = self.services[name]
+        if found.refusal:
+            raise NotReadyError(f"service {name!r} cannot be served here: {found.refusal}")
+        return found
 
 
 class RouteTable:

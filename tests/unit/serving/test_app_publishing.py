@@ -15,9 +15,9 @@ import pytest_asyncio
 from serving.audit import FILE, Event, Record
 from serving.bindings import VariantWeight
 from serving.control import ControlStore, FileControlStore, MemoryControlStore
-from serving.errors import ConflictError, InvalidRequestError
+from serving.errors import ConflictError, InvalidRequestError, NotReadyError
 from serving.pool import ModelId
-from serving.readiness import model_problems
+from serving.readiness import model_problems, service_problems
 from serving.settings import AppSettings
 from serving.transport import Code, RpcError
 from tessera.v1 import admin_pb2 as wire
@@ -238,10 +238,17 @@ async def test_an_app_that_no_longer_loads_is_reported_and_the_rest_serves(
     again = await started(stack, storage, control, apps=barred)
     [problem] = model_problems(again.publishing)
     assert problem.startswith("app risk:1 does not load: app risk:1 is not allowed here")
+    assert list(service_problems(again.publishing)) == [
+        "service 's' is not served: app risk:1 is not loaded at this party"
+    ]
+    with pytest.raises(NotReadyError, match="service 's' cannot be served here: app risk:1 is not loaded"):
+        again.publishing.routes.current.target(("s", "", ""), "u1")
+    assert again.publishing.routes.current.target(("t", "", ""), "u1").model == V1
     assert set(again.publishing.routes.current.services) == {"s", "t"}
     assert bound(again) == "risk:1"
     await load(again, "2")
     await again.publishing.online("s", 1, ALL, "risk:2")
+    assert list(service_problems(again.publishing)) == []
     with pytest.raises(ConflictError, match=r"app risk:1 is not loaded at this party: .*not allowed"):
         await again.publishing.rollback("s", 2)
 

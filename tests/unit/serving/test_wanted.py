@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from serving.control import Binding, FileControlStore, MemoryControlStore, Service, State, Variant
-from serving.errors import ConflictError
+from serving.errors import ConflictError, NotReadyError
 from serving.wanted import Wanted
 from tests.gated_store import Gated
 
@@ -94,3 +94,18 @@ async def test_requests_see_a_change_whose_caller_went_away() -> None:
     with pytest.raises(asyncio.CancelledError):
         await changing
     assert "s" in wanted.routes.current.services
+
+
+def test_a_service_whose_app_nobody_knows_leaves_the_others_alone() -> None:
+    store = MemoryControlStore()
+    odd = msgspec.structs.replace(BINDING, app="nobody", app_parameters="{}")
+    services = {
+        name: Service(revision=1, epoch=1, salt="00", current=binding)
+        for name, binding in (("odd", odd), ("s", BINDING))
+    }
+    store.compare_and_set(0, State(services=services, default_service="odd"))
+    routes = Wanted(store).routes.current
+    assert routes.target(("s", "", ""), "u").model.version == "1"
+    for address in (("odd", "", ""), ("", "odd", ""), ("", "", "")):
+        with pytest.raises(NotReadyError, match="service 'odd' cannot be served here: unknown app 'nobody'"):
+            routes.target(address, "u")
