@@ -1,8 +1,9 @@
 """The wanted state in a Redis-protocol server that all replicas of a party share.
 
 One hash holds the revision and the document; a script compares and sets it. The server must not evict and must be on
-disk before it answers (append-only file, fsync always): it is asked, and refused otherwise. Every replica keeps the
-state it saw last in its own folder, and starts from that when the server is out of reach.
+disk before it answers (append-only file, fsync always): it is asked whenever a connection is new, and refused
+otherwise. Every replica keeps the state it saw last in its own folder, and starts from that when the server is out of
+reach.
 """
 
 from __future__ import annotations
@@ -81,8 +82,14 @@ class RedisControlStore(ControlStore):
 
     def __init__(self, url: str, party: str, local: FileControlStore) -> None:
         self._redis = redis.Redis.from_url(
-            url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S, driver_info=None
+            url,
+            socket_timeout=_TIMEOUT_S,
+            socket_connect_timeout=_TIMEOUT_S,
+            driver_info=None,
+            redis_connect_func=self._connected,
         )
+        self._connections, self._examined = 0, -1
+        self._met = False
         self._key = f"tessera:control:{party}"
         self._local = local
         self._set = self._redis.register_script(_SET)
@@ -91,8 +98,7 @@ class RedisControlStore(ControlStore):
         self._lock = threading.Lock()
         self.leases = RedisLeases(self._redis, f"{self._key}:lease")
         try:
-            self._check()
-            self._begin()
+            self._examine()
         except _Unreachable as error:
             logger.error("%s; going on with the state of revision %d", error, self._state.revision)
 
@@ -100,6 +106,7 @@ class RedisControlStore(ControlStore):
         return self._state
 
     def compare_and_set(self, expected_revision: int, state: State) -> State:
+        self.refresh()
         changed = successor(self._state, expected_revision, state)
         document = with_unknown_keys(msgspec.to_builtins(changed), self._document, msgspec.to_builtins(self._state))
         with _reaching():
@@ -113,12 +120,15 @@ class RedisControlStore(ControlStore):
         return changed
 
     def refresh(self) -> None:
-        """Raises ControlStoreError when the server has lost changes; `read` shows what was seen before."""
+        """Raises ControlStoreError when the server may lose changes, or has; `read` shows what was seen before."""
         seen = self._state.revision
         revision = self._revision()
-        if revision < seen:
+        if self._examined != self._connections:
+            self._examine()
+        elif revision < seen:
+            self._examined = -1
             raise _lost(revision, seen)
-        if revision > seen:
+        elif revision > seen:
             self._follow(*self._stored())
 
     def report(self, report: ReplicaReport) -> None:
@@ -145,6 +155,16 @@ class RedisControlStore(ControlStore):
     def close(self) -> None:
         self._redis.close()
 
+    def _connected(self, connection: Any) -> None:
+        connection.on_connect()
+        self._connections += 1
+
+    def _examine(self) -> None:
+        """Of a server that was not asked yet, or may have been replaced by another since: follow it, if it may be."""
+        self._check()
+        self._compare()
+        self._examined = self._connections
+
     def _check(self) -> None:
         try:
             with _reaching():
@@ -155,14 +175,18 @@ class RedisControlStore(ControlStore):
         if wrong := may_lose(told):
             raise ControlStoreError(errno.EINVAL, f"control.url: the server may lose state; set {', '.join(wrong)}")
 
-    def _begin(self) -> None:
-        """A new server takes over what the node kept by itself; one that knows less than this replica has lost
-        state."""
-        seen = self._state.revision
-        if seen and not self._revision():
+    def _compare(self) -> None:
+        """A new server takes over what the node kept by itself; one that knows less than this replica, or another state
+        of the same revision, has lost changes."""
+        seen = self._state
+        if seen.revision and not self._met and not self._revision():
             with _reaching():
-                self._set(keys=(self._key,), args=(0, seen, msgspec.json.encode(self._document)))
-        self.refresh()
+                self._set(keys=(self._key,), args=(0, seen.revision, msgspec.json.encode(self._document)))
+        self._met = True
+        document, stored = self._stored()
+        if stored.revision < seen.revision or (stored.revision == seen.revision and stored != _as_stored(seen)):
+            raise _lost(stored.revision, seen.revision)
+        self._follow(document, stored)
 
     def _revision(self) -> int:
         with _reaching():
@@ -247,8 +271,13 @@ def _lost(revision: int, seen: int) -> ControlStoreError:
     )
     return ControlStoreError(
         errno.EINVAL,
-        f"control.url: the server is at revision {revision}, this node has seen {seen}: it lost changes. {remedy}",
+        f"control.url: the server is at {'another ' if revision == seen else ''}revision {revision}, "
+        f"this node has seen {seen}: it lost changes. {remedy}",
     )
+
+
+def _as_stored(state: State) -> State:
+    return msgspec.json.decode(msgspec.json.encode(state), type=State)
 
 
 def _plain(text: bytes | str) -> str:

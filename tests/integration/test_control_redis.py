@@ -78,3 +78,58 @@ def test_an_empty_server_is_filled_by_the_node_that_is_restarted(tmp_path: Path,
     assert again.read() == store.read() == msgspec.structs.replace(SOME, revision=3)
     for one in (store, again):
         one.close()
+
+
+LOSSY = {**DURABLE, "maxmemory-policy": "allkeys-lru", "appendfsync": "everysec"}
+WANTED = "the server may lose state; set maxmemory-policy noeviction, appendfsync always"
+
+
+def test_a_server_that_was_down_at_the_start_is_examined_when_it_comes(tmp_path: Path) -> None:
+    store = store_on(tmp_path)
+    with redis_server(tmp_path, **LOSSY) as url:
+        for ask in (store.refresh, lambda: store.compare_and_set(0, SOME)):
+            with pytest.raises(ControlStoreError, match=WANTED):
+                ask()
+        with redis.Redis.from_url(url) as client:
+            assert not client.keys()
+    with redis_server(tmp_path, **DURABLE):
+        assert store.compare_and_set(0, SOME).revision == 1
+    store.close()
+
+
+def test_a_server_is_examined_again_when_it_comes_back(tmp_path: Path) -> None:
+    with redis_server(tmp_path, **DURABLE):
+        store = store_on(tmp_path)
+        at_revision(store, 2)
+    with redis_server(tmp_path, **LOSSY), pytest.raises(ControlStoreError, match=WANTED):
+        store.refresh()
+    with redis_server(tmp_path, **DURABLE):
+        store.refresh()
+        assert store.compare_and_set(2, SOME).revision == 3
+    store.close()
+
+
+def test_a_server_that_comes_late_and_empty_takes_over_what_the_node_kept(tmp_path: Path) -> None:
+    FileControlStore(tmp_path / "one").compare_and_set(0, SOME)
+    store = store_on(tmp_path)
+    with redis_server(tmp_path, **DURABLE):
+        store.refresh()
+        other = store_on(tmp_path, "other")
+        assert other.read() == store.read() == msgspec.structs.replace(SOME, revision=1)
+        other.close()
+    store.close()
+
+
+def test_a_server_with_another_history_of_the_same_length_is_refused(tmp_path: Path, server: redis.Redis) -> None:
+    store = store_on(tmp_path)
+    at_revision(store, 2)
+    server.flushall()
+    with pytest.raises(ControlStoreError, match="it lost changes"):
+        store.refresh()
+    other = store_on(tmp_path, "other")
+    other.compare_and_set(0, State())
+    other.compare_and_set(1, State())
+    with pytest.raises(ControlStoreError, match="the server is at another revision 2, this node has seen 2"):
+        store.refresh()
+    for one in (store, other):
+        one.close()
