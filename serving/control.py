@@ -329,17 +329,26 @@ def _checksum(document: dict[str, Any]) -> str:
     return hashlib.sha256(rfc8785.dumps(document)).hexdigest()
 
 
+_BINDINGS = ("current", "previous")
+_SERVICE = set(Service.__struct_fields__)
+
+
+def _entry(key: str, new: Any, before: Any, known: Any) -> Any:
+    if key in _BINDINGS and known.keys() >= _SERVICE:
+        places = sorted(_BINDINGS, key=lambda place: place != key)
+        return next((before[place] for place in places if place in before and known[place] == new), new)
+    return with_unknown_keys(new, before[key], known[key]) if key in before else new
+
+
 def with_unknown_keys(new: Any, before: Any, known: Any) -> Any:
     """`new` plus what `before` had and this version does not know, at the same places; `known` is `before` as this
-    version reads it. An entry of a list is at the same place while this version does not change it."""
+    version reads it. An entry of a list is at the same place while this version does not change it; a service's binding
+    is itself wherever it stands, and a new one has nothing unknown."""
     if new == known:
         return before
     if isinstance(new, dict) and isinstance(known, dict):
         unknown = {key: value for key, value in before.items() if key not in known}
-        merged = {
-            key: with_unknown_keys(value, before[key], known[key]) if key in before else value
-            for key, value in new.items()
-        }
+        merged = {key: _entry(key, value, before, known) for key, value in new.items()}
         return unknown | merged
     if isinstance(new, tuple) and isinstance(known, tuple):
         return [next((b for b, k in zip(before, known, strict=True) if k == item), item) for item in new]

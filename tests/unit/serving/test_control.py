@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import rfc8785
 
-from serving.control import FileControlStore, SnapshotError, State, WantedModel
+from serving.control import Binding, FileControlStore, SnapshotError, State, WantedModel
 from serving.errors import ConflictError
 from tests.contract.test_control_store import FULL
 
@@ -131,6 +131,27 @@ def test_what_a_newer_minor_version_wrote_is_kept(tmp_path: Path) -> None:
     assert [model.get("pinned") for model in kept["models"]] == [None, True]
     assert kept["holds"] == []
     assert FileControlStore(tmp_path).read().models == changed.models
+
+
+def test_what_is_unknown_of_a_binding_goes_where_the_binding_goes(tmp_path: Path) -> None:
+    FileControlStore(tmp_path).compare_and_set(0, FULL)
+    edit(tmp_path, lambda state: state["services"]["credit"]["current"].update(quota=5))
+    edit(tmp_path, lambda state: state["services"]["credit"].update(previous=None, owner="anna"))
+    store = FileControlStore(tmp_path)
+
+    def bound(current: Binding, previous: Binding) -> dict[str, Any]:
+        state = store.read()
+        service = msgspec.structs.replace(state.services["credit"], current=current, previous=previous)
+        store.compare_and_set(state.revision, State(services={"credit": service}))
+        return document(tmp_path)["services"]["credit"]
+
+    old = store.read().services["credit"].current
+    new = msgspec.structs.replace(old, app_parameters="")
+    published = bound(new, old)
+    assert ("quota" in published["current"], published["previous"]["quota"]) == (False, 5)
+    back = bound(old, new)
+    assert (back["current"]["quota"], "quota" in back["previous"]) == (5, False)
+    assert back["owner"] == "anna"
 
 
 def test_a_removed_service_takes_its_unknown_keys_along(tmp_path: Path) -> None:
