@@ -16,12 +16,14 @@ import msgspec
 
 from serving.bindings import wanted_models
 from serving.control import Hold, State
-from serving.errors import ConflictError, PeerError
+from serving.errors import ConflictError, LimitError, PeerError
 from serving.pool import ModelHandle, ModelId
 from serving.wanted import Wanted
 
 logger = logging.getLogger(__name__)
 
+MAX_HOLDS = 1_000
+"""Of one party here: more services and versions than it has."""
 HOLD_TTL_S = 600
 """Seconds for which a guest asks; it renews at a third of that."""
 
@@ -44,14 +46,21 @@ class Holds:
         known = [(one.party, one.service, one.revision) for one in self.of(hold_model(hold))]
         return (hold.party, hold.service, hold.revision) in known
 
+    def has(self, hold: Hold) -> bool:
+        """Whether this caller holds the version for this service, of whatever revision."""
+        return (hold.party, hold.service) in [(one.party, one.service) for one in self.of(hold_model(hold))]
+
     async def grant(self, hold: Hold) -> None:
         """Keep or renew a hold; one per (party, service, model, version). Raises ConflictError when the version is not
-        wanted here any more."""
+        wanted here any more, LimitError for a party that holds as much as it may."""
 
         def with_hold(state: State) -> State:
             if hold_model(hold) not in wanted_models(state):
                 raise ConflictError(f"{hold_model(hold)} is not loaded at this party")
-            return msgspec.structs.replace(state, holds=(*_others(state, hold), hold))
+            others = _others(state, hold)
+            if [one.party for one in others].count(hold.party) >= MAX_HOLDS:
+                raise LimitError(f"party {hold.party!r} has {MAX_HOLDS} holds here already; release some")
+            return msgspec.structs.replace(state, holds=(*others, hold))
 
         await self._wanted.change(with_hold)
 

@@ -147,7 +147,7 @@ class FederationServicer(federation_pb2_grpc.FederationServicer):
             expires_s=0,
         )
         model = ModelId(request.model, request.version)
-        if self._publishing.holds.of(model):
+        if self._publishing.holds.has(hold):
             async with self._changing(party, "Federation/Release", model, self._holds):
                 await self._publishing.holds.release(hold)
         return wire.ReleaseReply()

@@ -8,7 +8,7 @@ import pytest
 
 from serving import bindings
 from serving.control import Hold, MemoryControlStore
-from serving.errors import ConflictError, PeerUnavailableError
+from serving.errors import ConflictError, LimitError, PeerUnavailableError
 from serving.holds import HOLD_TTL_S, Holds, HoldUpkeep, HostHolds
 from serving.pool import ModelId
 from serving.wanted import Wanted
@@ -72,6 +72,16 @@ async def test_release_drops_only_that_hold_and_may_be_repeated(holds: Holds, wa
     await holds.release(hold())
     assert [one.party for one in holds.of(V1)] == ["shop"]
     assert wanted.state.revision == revision
+
+
+async def test_a_party_holds_no_more_than_it_may(holds: Holds, wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.holds.MAX_HOLDS", 2)
+    for service in ("s", "t", "s"):
+        await holds.grant(hold(service=service))
+    with pytest.raises(LimitError, match="party 'bank' has 2 holds here already"):
+        await holds.grant(hold(service="u"))
+    await holds.grant(hold(party="shop"))
+    assert [(one.party, one.service) for one in wanted.state.holds] == [("bank", "t"), ("bank", "s"), ("shop", "s")]
 
 
 async def test_expired_holds_are_dropped_with_a_warning(
