@@ -206,5 +206,4 @@ def _packed(request: Request, matrix: npt.NDArray[np.float64], signature: Signat
         raise FeatureError(f"{matrix.shape[0]} rows of numbers for {request.rows} users")
     if matrix.shape[1] != len(signature.numbers):
         raise FeatureError(f"{matrix.shape[1]} numbers in a row, the model takes {len(signature.numbers)}")
-    named = signature.columns(request.rows, {}, request.texts) if request.columnar else signature.row({}, request.texts)
-    return Batch(matrix, named.texts)
+    return signature.packed(matrix, request.texts, request.columnar)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -45,28 +45,30 @@ NO_LEAF = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class PartialSpec:
-    """The partials of one half: `width` numbers, direction bits or leaf ids per row."""
+    """The partials of one half: `width` numbers, direction bits or leaf ids per row. `columns`: of the array that holds
+    them; `blank_row`: the bytes of what stands in for a row that was not answered."""
 
     form: PartialForm
     width: int
+    columns: int = field(init=False, compare=False)
+    row_bytes: int = field(init=False, compare=False)
+    blank_row: bytes = field(init=False, compare=False)
+    _dtype: np.dtype[Any] = field(init=False, compare=False)
 
-    @property
-    def columns(self) -> int:
-        """Of the array that holds them."""
-        return -(-self.width // 8) if self.form is PartialForm.DIRECTIONS else self.width
-
-    @property
-    def row_bytes(self) -> int:
-        return self.columns * np.dtype(self.form.value).itemsize
+    def __post_init__(self) -> None:
+        fill, dtype = object.__setattr__, np.dtype(self.form.value)
+        fill(self, "columns", -(-self.width // 8) if self.form is PartialForm.DIRECTIONS else self.width)
+        fill(self, "row_bytes", self.columns * dtype.itemsize)
+        fill(self, "_dtype", dtype)
+        fill(self, "blank_row", self.blank(1).tobytes())
 
     def blank(self, rows: int) -> Partial:
         """Stands in for what a host did not answer: zeros, and for leaves no leaf at all."""
-        fill = NO_LEAF if self.form is PartialForm.LEAVES else 0
-        return np.full((rows, self.columns), fill, dtype=self.form.value)
+        return np.full((rows, self.columns), NO_LEAF if self.form is PartialForm.LEAVES else 0, dtype=self._dtype)
 
     def unpack(self, raw: bytes, rows: int) -> Partial:
         """Partials from the bytes of all rows; read-only. `raw` must hold `rows` times `row_bytes`."""
-        return np.frombuffer(raw, dtype=self.form.value).reshape(rows, self.columns)
+        return np.frombuffer(raw, self._dtype).reshape(rows, self.columns)
 
 
 class Servable(ABC):

@@ -64,12 +64,13 @@ class Gates:
     def __init__(self, kind: str, limits: Mapping[str, RateLimit], clock: Callable[[], float]) -> None:
         self._kind = kind
         self._limits = limits
+        self.any = bool(limits)
         self._clock = clock
         self._gates: LRUCache[str, Gate] = LRUCache(MAX_NAMES)
 
     def of(self, name: str) -> Gate | None:
         """None when nothing limits this name."""
-        if not self._limits or not name:
+        if not self.any or not name:
             return None
         gate = self._gates.get(name)
         if gate is None:
@@ -87,22 +88,28 @@ class Limiter:
         self._services = Gates("service", limits.services, clock)
         self._models = Gates("model", limits.models, clock)
         self._callers = Gates("caller", limits.callers, clock)
+        self._calls_limited = self._callers.any or self._services.any
 
     def take(self, service: str, caller: str, rows: int) -> None:
         """Count a call before anything is looked up for it; either name may be "". Raises LimitError."""
+        if not self._calls_limited:
+            return
         for gate in (self._callers.of(caller), self._services.of(service)):
             if gate is not None:
                 gate.take(rows)
 
     def enter(self, service: str, caller: str) -> Sequence[Gate]:
         """Where a call now counts as running; whoever enters leaves each. Raises LimitError."""
+        if not self._calls_limited:
+            return ()
         return _entered((self._callers.of(caller), self._services.of(service)))
 
     def enter_model(self, model: str, rows: int) -> Sequence[Gate]:
         """The same around the execution of a model, whose rows are counted too. Raises LimitError."""
         gate = self._models.of(model)
-        if gate is not None:
-            gate.take(rows)
+        if gate is None:
+            return ()
+        gate.take(rows)
         return _entered((gate,))
 
 

@@ -110,13 +110,14 @@ class Pipeline:
             self._seen(service, (hit.user,))
             return hit.reply
         request = codec.decode(raw)
-        service = routes.service_name(request.address)
+        address = request.address
+        service = routes.service_name(address)
         self._limiter.take(service, caller, request.rows)
         self._seen(service, request.user_ids)
         hit = self._results.by_case(codec.name, request, routes.epoch)
         if hit is not MISS:
             return hit.reply
-        finish = partial(self._encoded, codec, raw, request, routes.epoch(request.address))
+        finish = partial(self._encoded, codec, raw, request, routes.epoch(address))
         return self._begin(request, remaining_s, finish, self._limiter.enter(service, caller))
 
     def predict(self, request: Request, remaining_s: float | None) -> asyncio.Future[Response]:
@@ -139,16 +140,16 @@ class Pipeline:
         """`gates` are left when the reply is there, or could not be begun."""
         reply: asyncio.Future[T] | None = None
         try:
-            came = self._clock()
+            came, routes, address = self._clock(), self._routes.current, request.address
             deadline = self._deadline(request, remaining_s, came)
-            shadowed = self._routes.current.shadowed(request.address)
+            shadowed = routes.shadowed(address)
             if shadowed is not None:
                 finish = partial(self._followed, shadowed, request, finish)
             if request.columnar or request.rows != 1:
                 reply = asyncio.ensure_future(self._split(request, (came, deadline), finish))
             else:
                 call = Waiting(request, (came, deadline), finish, self._future())
-                target = self._routes.current.target(request.address, request.user_ids[0] or request.case_id)
+                target = routes.target(address, request.user_ids[0] or request.case_id)
                 self._counted(target, call)
                 self._gathering.add(target, call)
                 reply = call.reply

@@ -32,6 +32,7 @@ class ModelId(msgspec.Struct, frozen=True, order=True, cache_hash=True):
 
 LONG_S = 300e-6
 """What takes longer than this does not run on the event loop."""
+_ANY_ROWS = 1 << 31
 MAX_TOGETHER = 256
 UNMEASURED = Cost()
 _next_use = itertools.count(1).__next__
@@ -45,9 +46,9 @@ class ModelHandle:
     alone. `used`: larger the later it was last acquired."""
 
     __slots__ = (
-        "_cost",
         "_idle",
         "_pins",
+        "_short_rows",
         "artifact",
         "bytes",
         "hosts",
@@ -78,7 +79,7 @@ class ModelHandle:
         self.stand_ins = stand_ins(manifest, servable)
         self.together = cost.most(max(LONG_S, 2 * cost.of(1)), MAX_TOGETHER)
         self.used = _next_use()
-        self._cost = cost
+        self._short_rows = cost.most(LONG_S, _ANY_ROWS) if cost.of(1) <= LONG_S else 0
         self._pins = 0
         self._idle: asyncio.Event | None = None
 
@@ -88,7 +89,7 @@ class ModelHandle:
 
     def is_long(self, rows: int) -> bool:
         """Whether a batch would keep the event loop too long."""
-        return self._cost.of(rows) > LONG_S
+        return rows > self._short_rows
 
     def __enter__(self) -> ModelHandle:
         self._pins += 1

@@ -38,7 +38,7 @@ def scenarios() -> dict[str, Play]:
 @click.option("--seconds", default=4.0, show_default=True, help="length of each measurement")
 @click.option("--quick", is_flag=True, help="as short as can be, to see that everything runs; keeps nothing")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), default=RESULTS, show_default=True)
-@click.option("--page", type=click.Path(dir_okay=False, path_type=Path), default=PAGE, show_default=True,
+@click.option("--page", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=PAGE, show_default=True,
     help="where the table of all kept figures is written")  # fmt: skip
 def main(names: Sequence[str], kinds: Sequence[str], seconds: float, quick: bool, output: Path, page: Path) -> None:
     """Real parties on this machine, as processes, under load. NAMES: some of the scenarios; all without any.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from loaders.loader import Outputs, Servable
 from loaders.servables.preprocess import Steps
-from loaders.signature import Batch, FeatureError, Numbers, Signature
+from loaders.signature import Batch, FeatureError, Numbers, Signature, all_finite
 
 
 class LinearServable(Servable):
@@ -32,10 +30,10 @@ class LinearServable(Servable):
     def predict(self, batch: Batch) -> Outputs:
         with np.errstate(over="ignore", invalid="ignore"):
             partial = self._partial(batch.numbers)
-            # A missing value shows in the sum; looking for it before would cost as much as the sum.
-            if not math.isfinite(np.add.reduce(partial, axis=None)):
+            # A missing value shows in the result; looking for it before would cost as much.
+            if not all_finite(partial):
                 partial = self._partial(np.where(np.isnan(batch.numbers), self._fill, batch.numbers))
-                if not np.isfinite(partial).all():
+                if not all_finite(partial):
                     raise FeatureError("the features give no finite result: one is missing or far too large")
         return {self._output: partial}
 

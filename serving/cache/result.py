@@ -1,9 +1,8 @@
 """L1: the whole answer of a case, as bytes ready to send.
 
-The fast key is the digest of protocol method and raw request bytes (a digest, so that entries are small whatever is
-sent; for 600 bytes it costs 0.5 µs more than the bytes themselves would). The second key serves a retry that
-serialises differently: method, what the caller named, case id, and a digest of the canonical request. Both lead to one
-entry, which counts only while the epoch of its route is the one it was made under.
+The fast key is protocol method and raw request bytes, or their digest when they are long. The second key serves a
+retry that serialises differently: method, what the caller named, case id, and a digest of the canonical request. Both
+lead to one entry, which counts only while the epoch of its route is the one it was made under.
 """
 
 from __future__ import annotations
@@ -21,8 +20,11 @@ from serving.cache.tier import MISS, Miss
 from serving.routing import Address
 
 Epoch = Callable[[Address], int]
+Key = bytes | tuple[str, bytes]
 
 _CANONICAL = msgspec.msgpack.Encoder(order="deterministic")
+SHORT_BYTES = 512
+"""To hash so many costs more than to keep them."""
 MAX_RAW_BYTES = 64 << 10
 """Larger requests are known by their case alone: most are batches, which are not kept, and to hash them costs."""
 _SWEPT = 8
@@ -46,7 +48,7 @@ class ResultCache:
     takes 5.6 µs for each key that is stored, this 0.3. `clock` is monotonic seconds."""
 
     def __init__(self, max_entries: int, ttl_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._answers: OrderedDict[bytes, Answer] = OrderedDict()
+        self._answers: OrderedDict[Key, Answer] = OrderedDict()
         self._max_keys = 2 * max_entries
         self._ttl_s = ttl_s
         self._clock = clock
@@ -85,7 +87,7 @@ class ResultCache:
             self._answers.pop(key, None)
         return len(keys)
 
-    def _get(self, key: bytes, epoch: Epoch) -> Answer | Miss:
+    def _get(self, key: Key, epoch: Epoch) -> Answer | Miss:
         answer = self._answers.get(key)
         if answer is None or answer.until <= self._clock() or epoch(answer.address) != answer.epoch:
             return MISS
@@ -103,7 +105,9 @@ class ResultCache:
             self.counts.evictions += oldest.until > now_s
 
 
-def _raw_key(method: str, raw: bytes) -> bytes:
+def _raw_key(method: str, raw: bytes) -> Key:
+    if len(raw) <= SHORT_BYTES:
+        return (method, raw)
     return hashlib.sha256(method.encode() + b"\0" + raw).digest()
 
 

@@ -21,18 +21,40 @@ Load = Callable[[Sequence[int]], Awaitable[A]]
 """Asks for the entries at these positions of a batch."""
 Unpack = Callable[[A], Sequence[Entry]]
 """From the answer to the entries, in the order asked. Those with `stale_until` in the past are not to be kept."""
+_Landing = asyncio.Future[dict[bytes, Entry]]
 
 
 class _Flight:
-    """A load on its way. `landed` has its entries; `waiting`: callers that have not left."""
+    """A load on its way. `callers` wait for its entries; those that have not left are counted in `waiting`."""
 
-    __slots__ = ("asked", "keys", "landed", "waiting")
+    __slots__ = ("asked", "callers", "keys", "waiting")
 
     def __init__(self, keys: Sequence[bytes], asked: asyncio.Future[Any]) -> None:
         self.keys = keys
         self.asked = asked
-        self.landed: asyncio.Future[dict[bytes, Entry]] = asked.get_loop().create_future()
+        self.callers: list[_Landing] = []
         self.waiting = 0
+
+    def join(self) -> _Landing:
+        """One for each caller, so that each can leave."""
+        self.waiting += 1
+        landing: _Landing = self.asked.get_loop().create_future()
+        self.callers.append(landing)
+        return landing
+
+    def land(self, entries: dict[bytes, Entry]) -> None:
+        for caller in self.callers:
+            if not caller.done():
+                caller.set_result(entries)
+
+    def fail(self, error: Exception | None) -> None:
+        """None: it was cancelled."""
+        for caller in self.callers:
+            if error is None:
+                caller.cancel()
+            elif not caller.done():
+                caller.set_exception(error)
+                caller.exception()  # who gave up waiting does not look at it
 
 
 class TieredCache:
@@ -70,24 +92,20 @@ class TieredCache:
                 found = found | other.result()
         return [found.get(key, MISS) for key in keys]
 
-    async def load(self, keys: Sequence[bytes], load: Load[A], unpack: Unpack[A]) -> list[Entry]:
-        """One entry per key. Raises what `load` raises."""
+    async def load(
+        self, keys: Sequence[bytes], load: Load[A], unpack: Unpack[A], deadline: float | None = None
+    ) -> list[Entry]:
+        """One entry per key. Raises what `load` raises, which must end in time by itself, and TimeoutError when other
+        callers' loads take longer than until `deadline`, in loop time."""
         found = self.look(keys)  # it may have come since the caller looked
         missing: dict[bytes, int] = {}
         for position, key in enumerate(keys):
             if found[position] is MISS and key not in self._flying:
                 missing.setdefault(key, position)
-        if missing:
-            # A future of its own: the first caller may be cancelled while others wait for the same keys.
-            flight = _Flight(list(missing), asyncio.ensure_future(load(list(missing.values()))))
-            self._flying.update(dict.fromkeys(missing, flight))
-            flight.asked.add_done_callback(partial(self._land, flight, unpack))
-        flights = {key: self._flying[key] for key, entry in zip(keys, found, strict=True) if entry is MISS}
-        await self._landed(set(flights.values()))
-        return [
-            flights[key].landed.result()[key] if isinstance(entry, Miss) else entry
-            for key, entry in zip(keys, found, strict=True)
-        ]
+        own = self._begin(missing, load, unpack) if missing else None
+        flights = {self._flying[key] for key, entry in zip(keys, found, strict=True) if entry is MISS}
+        loaded = await self._landed(flights, own, deadline) if flights else {}
+        return [loaded[key] if isinstance(entry, Miss) else entry for key, entry in zip(keys, found, strict=True)]
 
     async def find_stale(self, keys: Sequence[bytes]) -> list[tuple[Found, bool]]:
         """What any level has, fresh or not, and whether it came from the shared one."""
@@ -113,7 +131,7 @@ class TieredCache:
         for flight in flights:
             flight.asked.cancel()
         if flights:
-            await asyncio.wait([flight.landed for flight in flights])
+            await asyncio.wait([flight.asked for flight in flights])
         await self._memory.close()
         if self._shared is not None:
             await self._shared.close()
@@ -133,28 +151,34 @@ class TieredCache:
             answer.set_result(found)
         return found
 
+    def _begin(self, missing: Mapping[bytes, int], load: Load[A], unpack: Unpack[A]) -> _Flight:
+        """In a future of its own: the first caller may be cancelled while others wait for the same keys."""
+        flight = _Flight(list(missing), asyncio.ensure_future(load(list(missing.values()))))
+        self._flying.update(dict.fromkeys(missing, flight))
+        flight.asked.add_done_callback(partial(self._land, flight, unpack))
+        return flight
+
     def _land(self, flight: _Flight, unpack: Unpack[Any], asked: asyncio.Future[Any]) -> None:
         self._forget(flight)
         if asked.cancelled():
-            flight.landed.cancel()
+            flight.fail(None)
             return
         try:
             entries = dict(zip(flight.keys, unpack(asked.result()), strict=True))
         except Exception as error:  # noqa: BLE001 - those who wait are told
-            flight.landed.set_exception(error)
-            flight.landed.exception()  # nobody may wait any more
+            flight.fail(error)
         else:
             self.keep(entries)
-            flight.landed.set_result(entries)
+            flight.land(entries)
 
-    async def _landed(self, flights: set[_Flight]) -> None:
-        for flight in flights:
-            flight.waiting += 1
+    async def _landed(self, flights: set[_Flight], own: _Flight | None, deadline: float | None) -> dict[bytes, Entry]:
+        landings = [flight.join() for flight in flights]
         try:
-            if len(flights) == 1:
-                await asyncio.shield(next(iter(flights)).landed)
-            elif flights:
-                await asyncio.wait([flight.landed for flight in flights])
+            if own is not None and len(flights) == 1:
+                return await landings[0]
+            async with asyncio.timeout_at(deadline):
+                await asyncio.wait(landings)
+            return {key: entry for landing in landings for key, entry in landing.result().items()}
         finally:
             for flight in flights:
                 flight.waiting -= 1

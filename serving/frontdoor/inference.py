@@ -59,12 +59,13 @@ class PredictCodec:
         shared = (response.model, response.version, response.variants, response.complete, response.parties)
         if shared != self._shared:
             self._shared, self._head = shared, self._begin(response)
-        own = wire.PredictReply(
-            score=response.scores[0].tolist(),
-            label=response.labels[0] if response.labels else "",
-            cache=enum_value(level),
-            attribution=response.attributions[0] if response.attributions else b"",
-        )
+        own = wire.PredictReply(score=response.scores[0].tolist())
+        if response.attributions:
+            own.attribution = response.attributions[0]
+        if response.labels:
+            own.label = response.labels[0]
+        if level:
+            own.cache = enum_value(level)
         return self._head + own.SerializeToString()
 
     def _begin(self, response: Response) -> bytes:

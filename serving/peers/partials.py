@@ -108,7 +108,7 @@ class Lookup:
     def partials(self) -> HostPartials:
         """When no row is missing any more."""
         pieces = [piece for piece in self.pieces if piece is not None]
-        blank = self.wanted.blank(1).tobytes()
+        blank = self.wanted.blank_row
         values = self.wanted.unpack(b"".join([entry.payload or blank for entry, _ in pieces]), len(pieces))
         statuses = [entry.status for entry, _ in pieces]
         levels = [level for _, level in pieces]

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError, Message
 
 from apps.app import PartyStatus
 from loaders.loader import Partial, PartialForm, PartialSpec
+from loaders.signature import all_finite
 from serving.errors import PeerUnavailableError
 from serving.lifecycle import LoadState, ReplicaOutcome
 from serving.peers.status import PeerStatus, ask_status
@@ -26,6 +27,7 @@ _SERVICE = "/tessera.v1.Federation"
 
 FIELDS = {PartialForm.NUMBERS: "partials", PartialForm.DIRECTIONS: "directions", PartialForm.LEAVES: "leaves"}
 """Where a reply carries partials of each form."""
+_FORMS = tuple(FIELDS)
 
 HOLD_TIMEOUT_S = 5.0
 LATE = "no answer within the deadline"
@@ -42,6 +44,7 @@ _STATUS = {
     Code.NOT_FOUND: PartyStatus.REJECTED,
 }
 _STATUSES = tuple(PartyStatus)
+_WORST = max(PartyStatus)
 _OWN_TEXT = {PartyStatus.TIMEOUT: LATE, PartyStatus.UNREACHABLE: "unreachable"}
 """Said instead of what the transport says, which names addresses."""
 
@@ -174,21 +177,22 @@ def _answer(reply: wire.InferReply, request: wire.InferRequest, wanted: PartialS
         raise _ReplyError(f"protocol {reply.protocol.major}, ours is {PROTOCOL.major}")
     if reply.binding_digest != request.binding_digest:
         raise _ReplyError(f"binding {reply.binding_digest.hex()}, ours is {request.binding_digest.hex()}")
-    raw: bytes = getattr(reply, FIELDS[wanted.form])
-    if sum(bool(getattr(reply, field)) for field in FIELDS.values()) > 1 or (reply.width and wanted.width and not raw):
+    carried: list[bytes] = [getattr(reply, field) for field in FIELDS.values()]
+    raw, statuses, ages = carried[_FORMS.index(wanted.form)], reply.statuses, reply.max_age_ms[:]
+    if len(raw) != sum(map(len, carried)) or (reply.width and wanted.width and not raw):
         raise _ReplyError(f"it carries no {wanted.form.name.lower()}, or not only these")
-    if reply.width != wanted.width or len(raw) != rows * wanted.row_bytes or len(reply.statuses) != rows:
+    if reply.width != wanted.width or len(raw) != rows * wanted.row_bytes or len(statuses) != rows:
         raise _ReplyError(f"width {reply.width} and {len(raw)} bytes for {rows} rows of width {wanted.width}")
-    if len(reply.max_age_ms) not in {0, rows} or max(reply.statuses, default=0) > max(PartyStatus):
+    if len(ages) not in {0, rows} or max(statuses, default=0) > _WORST:
         raise _ReplyError("ages or statuses that cannot be")
     values = wanted.unpack(raw, rows)
-    if wanted.form is PartialForm.NUMBERS and not np.isfinite(values).all():
+    if wanted.form is PartialForm.NUMBERS and not all_finite(values):
         raise _ReplyError("numbers that are not finite")
-    statuses = np.frombuffer(reply.statuses, dtype=np.uint8)
-    if statuses.any():
-        values = np.where(statuses[:, None] == PartyStatus.OK, values, wanted.blank(1))
-    known = [PartyStatus.OK] * rows if not statuses.any() else [_STATUSES[status] for status in reply.statuses]
-    return PeerAnswer(values, known, list(reply.max_age_ms) or None)
+    if not any(statuses):
+        return PeerAnswer(values, [PartyStatus.OK] * rows, ages or None)
+    answered = np.frombuffer(statuses, np.uint8) == PartyStatus.OK
+    known = [_STATUSES[status] for status in statuses]
+    return PeerAnswer(np.where(answered[:, None], values, wanted.blank(1)), known, ages or None)
 
 
 def failed_call(error: RpcError, rows: int, wanted: PartialSpec) -> PeerAnswer:

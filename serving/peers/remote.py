@@ -76,13 +76,11 @@ class RemotePartials:
         if peer is None:
             lookup.fail(PartyStatus.UNREACHABLE, _NO_ADDRESS)
             return
-        loop = asyncio.get_running_loop()
         try:
             # Another caller's call may be the one that is waited for, and its deadline may be later, or sooner.
-            async with asyncio.timeout_at(deadline):
-                late = await self._ask(peer, lookup, lookup.missing(), deadline)
-                if late and deadline - loop.time() > _AGAIN_S:
-                    await self._ask(peer, lookup, late, deadline)
+            late = await self._ask(peer, lookup, lookup.missing(), deadline)
+            if late and deadline - asyncio.get_running_loop().time() > _AGAIN_S:
+                await self._ask(peer, lookup, late, deadline)
         except TimeoutError:
             self._take_late(lookup)
 
@@ -102,7 +100,7 @@ class RemotePartials:
                 refused.append(answer)
             return self._entries(answer)
 
-        entries = await self._cache.load([lookup.keys[row] for row in rows], load, unpack)
+        entries = await self._cache.load([lookup.keys[row] for row in rows], load, unpack, deadline)
         for row, entry in zip(rows, entries, strict=True):
             lookup.pieces[row] = (entry, CacheLevel.NONE)
             if entry.status is PartyStatus.TIMEOUT:

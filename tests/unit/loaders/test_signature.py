@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loaders.signature import Batch, FeatureError, Missing, Signature, TensorSpec
+from loaders.signature import Batch, FeatureError, Missing, Signature, TensorSpec, all_finite
 
 OUTPUT = (TensorSpec(name="score", dtype="float64", shape=(-1, 1)),)
 
@@ -126,3 +126,8 @@ def test_take_keeps_the_rows_asked_for() -> None:
     some = batch.take(np.array([2, 0]))
     assert some.numbers.tolist() == [[4.0, 5.0], [0.0, 1.0]]
     assert some.texts.tolist() == [["c"], ["a"]]
+
+
+@given(st.lists(st.floats(), max_size=40))
+def test_all_finite_is_what_looking_at_each_says(values: list[float]) -> None:
+    assert all_finite(np.array(values)) is all(map(math.isfinite, values))

@@ -52,6 +52,13 @@ def test_both_keys_lead_to_the_reply(cache, epochs):
     assert (cache.counts.fills, cache.counts.hits, cache.counts.misses) == (1, 2, 0)
 
 
+def test_long_requests_are_told_apart_too(cache, epochs):
+    long, other = b"x" * 600 + b"a", b"x" * 600 + b"b"
+    cache.store("predict", long, CASE, epochs(CASE.address), b"of the long one")
+    assert cache.by_raw("predict", long, epochs).reply == b"of the long one"
+    assert cache.by_raw("predict", other, epochs) is MISS
+
+
 def test_the_order_of_names_does_not_matter(cache, epochs):
     assert cache.by_case("predict", replace(CASE, numbers={"b": 2.0, "a": 1.0}), epochs).reply == b"reply"
 

@@ -187,6 +187,18 @@ async def test_a_question_whose_asker_left_is_no_answer_for_the_others(near, clo
     assert await second == [MISS]
 
 
+async def test_who_waits_for_anothers_load_does_so_until_its_own_deadline(cache, host, clock):
+    first = asyncio.create_task(fetch(cache, [b"a"], host.load))
+    await turns()
+    with pytest.raises(TimeoutError):
+        await cache.load(
+            [b"a", b"b"], host.load, lambda loaded: list(loaded.values()), asyncio.get_running_loop().time()
+        )
+    host.release.set()
+    assert await first == [(partial(clock, 1), NONE)]
+    assert host.cancelled == 1  # of the load that was only for the late one
+
+
 async def test_a_failed_load_reaches_all_and_is_not_kept(cache, host):
     host.error = ConnectionError("down")
     waiters = [asyncio.create_task(fetch(cache, [b"a", b"b"], host.load)) for _ in range(10)]
