@@ -182,6 +182,8 @@ class Batcher:
     def _next_lane(self) -> Lane | None:
         """Calls that answer come first. The others, which nobody waits for, never have all the calls there may be,
         unless there may be but one."""
+        if not self._lanes:
+            return None
         for lane in self._lanes:
             if lane.purpose is Purpose.INFER:
                 return lane

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
@@ -107,21 +108,14 @@ class Peer:
 
     async def attempt(self, ask: Ask, deadline: float) -> PeerAnswer:
         """The same, for who says which attempt it is."""
-        request = wire.InferRequest(
-            protocol=PROTOCOL,
-            model=ask.model.model,
-            version=ask.model.version,
-            binding_digest=bytes.fromhex(ask.binding_digest),
-            purpose=f"PURPOSE_{ask.purpose.name}",
-            attempt_id=ask.attempt_id,
-            user_ids=ask.user_ids,
-        )
         rows, wanted, left_s = len(ask.user_ids), ask.wanted, deadline - self._clock()
         if left_s <= 0:
             return failed(PartyStatus.TIMEOUT, rows, wanted, LATE)
+        own = wire.InferRequest(attempt_id=ask.attempt_id, user_ids=ask.user_ids)
+        request = _shared(ask.model, ask.binding_digest, ask.purpose) + own.SerializeToString()
         try:
-            raw = await self._channel.unary(f"{_SERVICE}/Infer", request.SerializeToString(), left_s)
-            return _answer(wire.InferReply.FromString(raw), request, wanted)
+            raw = await self._channel.unary(f"{_SERVICE}/Infer", request, left_s)
+            return _answer(wire.InferReply.FromString(raw), rows, ask.binding_digest, wanted)
         except RpcError as error:
             return failed_call(error, rows, wanted)
         except (DecodeError, _ReplyError) as error:
@@ -171,12 +165,24 @@ class _ReplyError(Exception):
     """A reply that does not keep to the protocol."""
 
 
-def _answer(reply: wire.InferReply, request: wire.InferRequest, wanted: PartialSpec) -> PeerAnswer:
-    rows = len(request.user_ids)
+@lru_cache(maxsize=256)
+def _shared(model: ModelId, binding_digest: str, purpose: Purpose) -> bytes:
+    """What requests for one half have in common. The parts of a message, one after the other, are the message."""
+    message = wire.InferRequest(
+        protocol=PROTOCOL,
+        model=model.model,
+        version=model.version,
+        binding_digest=bytes.fromhex(binding_digest),
+        purpose=f"PURPOSE_{purpose.name}",
+    )
+    return message.SerializeToString()
+
+
+def _answer(reply: wire.InferReply, rows: int, binding_digest: str, wanted: PartialSpec) -> PeerAnswer:
     if reply.protocol.major != PROTOCOL.major:
         raise _ReplyError(f"protocol {reply.protocol.major}, ours is {PROTOCOL.major}")
-    if reply.binding_digest != request.binding_digest:
-        raise _ReplyError(f"binding {reply.binding_digest.hex()}, ours is {request.binding_digest.hex()}")
+    if reply.binding_digest.hex() != binding_digest:
+        raise _ReplyError(f"binding {reply.binding_digest.hex()}, ours is {binding_digest}")
     carried: list[bytes] = [getattr(reply, field) for field in FIELDS.values()]
     raw, statuses, ages = carried[_FORMS.index(wanted.form)], reply.statuses, reply.max_age_ms[:]
     if len(raw) != sum(map(len, carried)) or (reply.width and wanted.width and not raw):
