@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import aclosing
+from threading import Lock
 from typing import Any
 
 from serving.transport.call import Head, frame_message, response_head, too_large
@@ -22,6 +23,10 @@ from serving.transport.streams import Stream
 
 def one_request_needed() -> RpcError:
     return RpcError(Code.INTERNAL, "a unary request needs exactly one message")
+
+
+def _ended_early() -> RpcError:
+    return RpcError(Code.CANCELLED, "the call has ended")
 
 
 class ServicerCall(ServerCall):
@@ -73,7 +78,11 @@ class ServicerCall(ServerCall):
         if not self.done:
             self.status = Code.CANCELLED
         super().closed(code)
-        self._wake()
+
+    def _finish(self) -> None:
+        super()._finish()
+        if self._wakers:  # a thread that waits is not cancelled with the task
+            self._wake()
 
     def _give_back(self) -> None:
         count, self._held_bytes = self._held_bytes, 0
@@ -93,8 +102,10 @@ class ServicerCall(ServerCall):
 
     async def _next_message(self) -> bytes | None:
         while not self._requests:
-            if self._ended or self.done:
+            if self._ended:
                 return None
+            if self.done:
+                raise _ended_early()
             await self._progress()
         message = self._requests.popleft()
         if not self._requests:
@@ -102,7 +113,7 @@ class ServicerCall(ServerCall):
         return message
 
     async def next_request(self) -> Any:
-        """The next message; None at the end of the stream."""
+        """The next message; None at the end of the stream. Raises RpcError when the call ended before it."""
         message = await self._next_message()
         return None if message is None else self._method.deserialize(message)
 
@@ -137,7 +148,7 @@ class ServicerCall(ServerCall):
         self.send_head()
         framed = await self._framed(payload)
         if self.done:
-            raise RpcError(Code.CANCELLED, "the call has ended")
+            raise _ended_early()
         self.host.connection.send_data(self.stream, framed)
         while self.stream.pending is not None and not self.done:
             await self._progress()
@@ -182,7 +193,7 @@ class ServicerCall(ServerCall):
         if method.threaded:
             threaded = ThreadedContext(context, self.host.loop)
             argument = threaded.requests() if request is None else method.deserialize(request)
-            return await self.host.loop.run_in_executor(None, method.behaviour, argument, threaded)
+            return await self.host.loop.run_in_executor(self.host.threads, method.behaviour, argument, threaded)
         result = method.behaviour(self.requests() if request is None else method.deserialize(request), context)
         return result if method.response_streaming else await result
 
@@ -204,11 +215,13 @@ class ServicerCall(ServerCall):
                 await self.send(message)
 
     async def _from_iterator(self, messages: Iterator[Any]) -> None:
-        while True:
-            batch = await self.host.loop.run_in_executor(None, _next, messages)
-            if not batch:
-                return
-            await self.send(batch[0])
+        steps, threads = _Steps(messages), self.host.threads
+        try:
+            while batch := await self.host.loop.run_in_executor(threads, steps.next):
+                await self.send(batch[0])
+        except BaseException:
+            threads.submit(steps.close)
+            raise
 
 
 class InterceptedCall(ServicerCall):
@@ -243,11 +256,24 @@ class InterceptedCall(ServicerCall):
         return message
 
 
-def _next(messages: Iterator[Any]) -> tuple[Any, ...]:
-    """The next message alone, or nothing: StopIteration cannot cross a future."""
-    for message in messages:
-        return (message,)
-    return ()
+class _Steps:
+    """A generator that runs step by step, each in any thread, and is closed in one when its call ends early."""
+
+    def __init__(self, messages: Iterator[Any]) -> None:
+        self._messages = messages
+        self._running = Lock()
+
+    def next(self) -> tuple[Any, ...]:
+        """The next message alone, or nothing: StopIteration cannot cross a future."""
+        with self._running:
+            for message in self._messages:
+                return (message,)
+            return ()
+
+    def close(self) -> None:
+        with self._running:
+            if isinstance(self._messages, Generator):
+                self._messages.close()
 
 
 async def _undecided(requests: Any, context: Any) -> None:

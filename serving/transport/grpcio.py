@@ -8,6 +8,7 @@ import errno
 import functools
 import socket
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -92,7 +93,9 @@ class GrpcioServer(Server):
     def __init__(self, options: ServerOptions, interceptors: Sequence[Interceptor] = ()) -> None:
         _keep_engine()
         chain: list[Any] = [GuardedChain(interceptors)] if interceptors else []
+        self._threads = ThreadPoolExecutor(options.max_threads, "servicer")
         self._server = grpc.aio.server(
+            self._threads,
             interceptors=chain,
             options=_server_options(options),
             maximum_concurrent_rpcs=options.max_concurrent_calls,
@@ -131,6 +134,7 @@ class GrpcioServer(Server):
 
     async def stop(self, grace_s: float) -> None:
         await self._server.stop(grace_s)
+        self._threads.shutdown(wait=False)
         self._stopped.set()
 
     async def wait_for_termination(self, timeout_s: float | None = None) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from serving.transport.acceptor import Acceptor, Arriving
@@ -31,6 +32,7 @@ class NativeServer(Server):
 
     def __init__(self, options: ServerOptions, interceptors: Sequence[Interceptor] = ()) -> None:
         self.options = options
+        self.threads = ThreadPoolExecutor(options.max_threads, "servicer")
         self.methods = Registry(self, interceptors)
         self.calls: set[ServerCall] = set()
         self.closed_for: dict[str, int] = {}
@@ -83,6 +85,7 @@ class NativeServer(Server):
             call.cancel(_STOPPING)
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
+        self.threads.shutdown(wait=False)
         await self._close_connections()
         self._stopped.set()
 

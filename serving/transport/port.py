@@ -65,12 +65,14 @@ class Interceptor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """Limits of one server. Sizes in bytes. `compression` is for replies to callers that accept it."""
+    """Limits of one server. Sizes in bytes. Servicers' plain functions run on up to `max_threads` of its own, and wait
+    for one; `compression` is for replies to callers that accept it."""
 
     max_receive_bytes: int = 4 << 20
     max_send_bytes: int = 64 << 20
     max_concurrent_calls: int | None = None
     max_connections: int = 10_000
+    max_threads: int = 32
     keepalive_s: float = 20.0
     compression: Compression = Compression.IDENTITY
 

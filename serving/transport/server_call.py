@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Executor
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -35,6 +36,7 @@ class Host(Protocol):
     connection: Connection
     loop: asyncio.AbstractEventLoop
     options: ServerOptions
+    threads: Executor
     peer: str
     identity: PeerIdentity
 

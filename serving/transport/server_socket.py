@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Executor
 from typing import Protocol, cast
 
 from serving.transport.aio import InterceptedCall, ServicerCall
@@ -28,6 +29,7 @@ class Owner(Protocol):
     """The server that a connection belongs to."""
 
     options: ServerOptions
+    threads: Executor
     methods: Registry
     calls: set[ServerCall]
 
@@ -50,6 +52,7 @@ class ServerProtocol(asyncio.Protocol):
     def __init__(self, server: Owner) -> None:
         self.server = server
         self.options = server.options
+        self.threads = server.threads
         self.loop = asyncio.get_running_loop()
         self.peer = ""
         self.identity = NOBODY
