@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from contextlib import aclosing
 from threading import Lock
 from typing import Any
 
-from serving.transport.call import Head, frame_message, response_head, too_large
+from serving.transport.call import Head, Message, frame_message, response_head
 from serving.transport.compression import GZIP_FIELD, accepts_gzip, frame_squeezed
 from serving.transport.frames import ErrorCode
+from serving.transport.inflation import Squeezed
 from serving.transport.interception import CallDetails, metadata_of
 from serving.transport.methods import Method, Registry, method_of
 from serving.transport.port import Compression
 from serving.transport.server_call import Host, ServerCall, unknown_method, verdict
 from serving.transport.servicer_context import Context, ThreadedContext, code_of
-from serving.transport.status import Code, Metadata, RpcError
+from serving.transport.status import Code, Metadata, RpcError, too_large
 from serving.transport.streams import Stream
 
 
@@ -32,8 +33,8 @@ def _ended_early() -> RpcError:
 class ServicerCall(ServerCall):
     """A call of a servicer's method. Requests wait in `_requests` with their bytes unacknowledged: back-pressure."""
 
-    __slots__ = ("_ended", "_held_bytes", "_method", "_requests", "_wakers", "compress_next", "compression", "details",
-        "status")  # fmt: skip
+    __slots__ = ("_ended", "_held_bytes", "_inflated_bytes", "_method", "_requests", "_wakers", "compress_next",
+        "compression", "details", "status")  # fmt: skip
 
     def __init__(self, host: Host, stream: Stream, head: Head, method: Method) -> None:
         super().__init__(host, stream, head)
@@ -42,8 +43,8 @@ class ServicerCall(ServerCall):
         self.compression = host.options.compression
         self.compress_next = True
         self._method = method
-        self._requests: deque[bytes] = deque()
-        self._held_bytes = 0
+        self._requests: deque[Message] = deque()
+        self._held_bytes = self._inflated_bytes = 0
         self._ended = False
         self._wakers: list[asyncio.Future[None]] = []
         if method.request_streaming:
@@ -55,21 +56,31 @@ class ServicerCall(ServerCall):
         else:
             self.start(self._serve(message))
 
-    def received_messages(self, messages: list[bytes], count: int, end: bool) -> None:
-        self._queue(messages, count, end)
+    def received_messages(self, messages: Sequence[Message], count: int, end: bool) -> None:
+        self._requests.extend(messages)
+        self._ended = end
         if self._method.request_streaming:
+            self._queued(count)
             self._wake()
         elif len(self._requests) > 1 or (end and not self._requests):
-            self.fail(one_request_needed())
-        elif end and not self.done:
+            raise one_request_needed()
+        elif end:
+            self.release()
             self.start(self._serve(self._requests.popleft()))
+        else:
+            self._await_rest(count)
 
-    def _queue(self, messages: list[bytes], count: int, end: bool) -> None:
-        self._requests.extend(messages)
+    def _queued(self, count: int) -> None:
+        """Of a stream: whole messages keep their bytes unacknowledged; what else there is, is kept beside them."""
         self._held_bytes += count
-        self._ended = end
-        if not self._requests or not self._method.request_streaming:
+        if self.keeps or (self.reader is not None and self.reader.unfinished):
+            self._recount()
+        if not self._requests:
             self._give_back()
+
+    def _recount(self) -> None:
+        """The beginning of a message, and the inflated one that the servicer took last."""
+        self.keep(self._inflated_bytes + (0 if self.reader is None else self.reader.unfinished))
 
     def writable(self) -> None:
         self._wake()
@@ -86,8 +97,10 @@ class ServicerCall(ServerCall):
 
     def _give_back(self) -> None:
         count, self._held_bytes = self._held_bytes, 0
-        if count:
-            self.host.connection.consumed(self.stream, count)
+        if count and self.keeps:
+            self.host.intake.give_back(self, count)
+        elif count:
+            self.returns(count)
 
     def _wake(self) -> None:
         wakers, self._wakers = self._wakers, []
@@ -110,7 +123,11 @@ class ServicerCall(ServerCall):
         message = self._requests.popleft()
         if not self._requests:
             self._give_back()
-        return message
+        if not isinstance(message, Squeezed):
+            return message
+        self._inflated_bytes = message.size
+        self._recount()
+        return await self.host.inflation.inflated(message)
 
     async def next_request(self) -> Any:
         """The next message; None at the end of the stream. Raises RpcError when the call ended before it."""
@@ -153,7 +170,7 @@ class ServicerCall(ServerCall):
         while self.stream.pending is not None and not self.done:
             await self._progress()
 
-    async def _serve(self, request: bytes | None) -> None:
+    async def _serve(self, request: Message | None) -> None:
         try:
             await self._answer(request)
         except asyncio.CancelledError:
@@ -163,8 +180,10 @@ class ServicerCall(ServerCall):
             left_out = self._method.threaded and isinstance(error, NotImplementedError)  # what generated servicers do
             self.fail(RpcError(Code.UNIMPLEMENTED, "method not implemented") if left_out else verdict(error))
 
-    async def _answer(self, request: bytes | None) -> None:
+    async def _answer(self, request: Message | None) -> None:
         method, context = self._method, Context(self)
+        if isinstance(request, Squeezed):
+            request = await self.inflated(request)
         if request is None or method.response_streaming or method.threaded:
             await self._respond(context, request)
         else:  # most calls: no more layers than they need
@@ -237,11 +256,13 @@ class InterceptedCall(ServicerCall):
         """By now the method may be known, where interceptors decided at once; it waits for its request all the same."""
         self.received_messages([message], 0, end=True)
 
-    def received_messages(self, messages: list[bytes], count: int, end: bool) -> None:
-        self._queue(messages, count, end)
+    def received_messages(self, messages: Sequence[Message], count: int, end: bool) -> None:
+        self._requests.extend(messages)
+        self._ended = end
+        self._queued(count)
         self._wake()
 
-    async def _answer(self, request: bytes | None) -> None:
+    async def _answer(self, request: Message | None) -> None:
         details = CallDetails(self.head.shape.path, metadata_of(self.metadata()))
         handler = await self._registry.intercepted(details)
         if handler is None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import binascii
 import math
 import re
-import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from serving.transport.hpack import Field, encode
-from serving.transport.status import Code, Metadata, RpcError
+from serving.transport.inflation import Squeezed
+from serving.transport.status import Code, Metadata, RpcError, too_large
 
 _UNITS_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _TIMEOUT_NAME = b"\x00\x0cgrpc-timeout"
@@ -215,35 +215,42 @@ def frame_message(message: bytes) -> bytes:
     return len(message).to_bytes(5, "big") + message  # a first byte of 0: not compressed
 
 
-class MessageReader:
-    """Cuts received data into messages; holds at most one unfinished message of `max_bytes`."""
+Message = bytes | Squeezed
 
-    __slots__ = ("_buffer", "_encoding", "_max_bytes")
+
+class MessageReader:
+    """Cuts received data into messages; holds at most one unfinished message of `max_bytes`. Compressed ones stay as
+    they are, and claim no more than that. `taken` counts the bytes fed."""
+
+    __slots__ = ("_buffer", "_encoding", "_max_bytes", "taken")
 
     def __init__(self, max_bytes: int, encoding: bytes) -> None:
+        self.taken = 0
         self._buffer = bytearray()
         self._max_bytes = max_bytes
         self._encoding = encoding
 
-    def feed(self, payload: bytes) -> list[bytes]:
+    def feed(self, payload: bytes) -> list[Message]:
         """Messages that are complete now. Raises RpcError."""
         buffer = self._buffer
         buffer += payload
-        messages: list[bytes] = []
+        self.taken += len(payload)
+        messages: list[Message] = []
         start = 0
         while len(buffer) - start >= 5:
             end = start + 5 + self._length(start)
             if len(buffer) < end:
                 break
             message = bytes(memoryview(buffer)[start + 5 : end])
-            messages.append(self._inflated(message) if buffer[start] else message)
+            messages.append(self._squeezed(message) if buffer[start] else message)
             start = end
         del buffer[:start]
         return messages
 
     @property
-    def unfinished(self) -> bool:
-        return bool(self._buffer)
+    def unfinished(self) -> int:
+        """Bytes of a message that has not come to its end."""
+        return len(self._buffer)
 
     def _length(self, start: int) -> int:
         length = int.from_bytes(self._buffer[start + 1 : start + 5], "big")
@@ -253,20 +260,7 @@ class MessageReader:
             raise RpcError(Code.INTERNAL, "malformed message prefix")
         return length
 
-    def _inflated(self, message: bytes) -> bytes:
+    def _squeezed(self, message: bytes) -> Squeezed:
         if self._encoding != b"gzip":
             raise RpcError(Code.INTERNAL, "a compressed message without grpc-encoding")
-        inflater = zlib.decompressobj(31)
-        try:
-            inflated = inflater.decompress(message, self._max_bytes + 1)
-        except zlib.error:
-            raise RpcError(Code.INTERNAL, "a message that is not gzip") from None
-        if len(inflated) > self._max_bytes:
-            raise too_large(len(inflated), self._max_bytes)
-        if not inflater.eof:
-            raise RpcError(Code.INTERNAL, "a compressed message cut short")
-        return inflated
-
-
-def too_large(size: int, limit: int) -> RpcError:
-    return RpcError(Code.RESOURCE_EXHAUSTED, f"message of {size} bytes is larger than the limit of {limit}")
+        return Squeezed.of(message, self._max_bytes)

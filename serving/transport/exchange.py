@@ -6,12 +6,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from serving.transport.call import Head, MessageReader, frame_message, too_large
+from serving.transport.call import Head, Message, MessageReader, frame_message
 from serving.transport.connection import Connection
 from serving.transport.frames import ErrorCode
+from serving.transport.inflation import Squeezed, inflated
 from serving.transport.outcome import broken, is_informational, not_grpc
 from serving.transport.port import ChannelOptions
-from serving.transport.status import Code, Metadata, RpcError
+from serving.transport.status import Code, Metadata, RpcError, too_large
 from serving.transport.streams import Stream
 
 _MAX_REPLAY_BYTES = 4 << 20
@@ -46,7 +47,7 @@ class Exchange:
         self._replay: list[tuple[bytes, bool]] = []
         self._replay_bytes = 0
         self._refusals = 0
-        self._messages: deque[bytes] = deque()
+        self._messages: deque[Message] = deque()
         self._held_bytes = 0
         self._reader: MessageReader | None = None
         self._wakers: list[asyncio.Future[None]] = []
@@ -109,7 +110,16 @@ class Exchange:
         message = self._messages.popleft()
         if not self._messages:
             self._give_back()
-        return message
+        return await self._plain(message)
+
+    async def _plain(self, message: Message) -> bytes:
+        if not isinstance(message, Squeezed):
+            return message
+        try:
+            return await inflated(message)
+        except RpcError as error:
+            self.abandon(error)
+            raise
 
     async def only(self) -> bytes:
         """The single reply of a unary call. Raises the call's error."""
@@ -118,7 +128,7 @@ class Exchange:
             raise self.error
         if len(self._messages) != 1:
             raise RpcError(Code.INTERNAL, f"{len(self._messages)} replies to a unary call")
-        return self._messages[0]
+        return await self._plain(self._messages[0])
 
     async def ended(self) -> None:
         while not self.done:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from serving.transport.call import encode_metadata, frame_message, request_prefix, timeout_field, too_large
+from serving.transport.call import encode_metadata, frame_message, request_prefix, timeout_field
 from serving.transport.client_socket import ClientProtocol
 from serving.transport.compression import GZIP_FIELD, frame_squeezed
 from serving.transport.exchange import Exchange
@@ -13,7 +13,7 @@ from serving.transport.hpack import encode
 from serving.transport.link import Link
 from serving.transport.listening import UNIX
 from serving.transport.port import Channel, ChannelOptions, Compression
-from serving.transport.status import Code, Metadata, RpcError
+from serving.transport.status import Code, Metadata, RpcError, too_large
 from serving.transport.stub_channel import StubChannel
 from serving.transport.unary import RefusedError, UnaryCall
 

@@ -13,6 +13,8 @@ from serving.transport.acceptor import Acceptor, Arriving
 from serving.transport.aio_server import happened
 from serving.transport.connection import Connection
 from serving.transport.credentials import ServerCredentials
+from serving.transport.inflation import Turn
+from serving.transport.intake import Store
 from serving.transport.listening import bound_port, listen, remove_path
 from serving.transport.methods import Registry
 from serving.transport.port import BytesHandler, Interceptor, Server, ServerOptions
@@ -21,6 +23,7 @@ from serving.transport.server_socket import ServerProtocol
 from serving.transport.status import Code, RpcError
 
 _TICK_S = 1.0
+_INFLATERS = 2
 _ROUND_TRIP_S = 1.0
 _MAX_PENDING_BYTES = 16 << 20
 _BUSY = RpcError(Code.RESOURCE_EXHAUSTED, "too many calls at once", (("grpc-retry-pushback-ms", "50"),))
@@ -33,6 +36,9 @@ class NativeServer(Server):
     def __init__(self, options: ServerOptions, interceptors: Sequence[Interceptor] = ()) -> None:
         self.options = options
         self.threads = ThreadPoolExecutor(options.max_threads, "servicer")
+        self.inflaters = ThreadPoolExecutor(_INFLATERS, "inflate")
+        self.turn = Turn()
+        self.store = Store(options.max_kept_bytes)
         self.methods = Registry(self, interceptors)
         self.calls: set[ServerCall] = set()
         self.closed_for: dict[str, int] = {}
@@ -86,6 +92,7 @@ class NativeServer(Server):
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
         self.threads.shutdown(wait=False)
+        self.inflaters.shutdown(wait=False)
         await self._close_connections()
         self._stopped.set()
 

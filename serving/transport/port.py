@@ -66,13 +66,15 @@ class Interceptor(Protocol):
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
     """Limits of one server. Sizes in bytes. Servicers' plain functions run on up to `max_threads` of its own, and wait
-    for one; `compression` is for replies to callers that accept it."""
+    for one; `max_kept_bytes` is for requests that have not come to their end and for inflated ones, of all connections;
+    `compression` is for replies to callers that accept it."""
 
     max_receive_bytes: int = 4 << 20
     max_send_bytes: int = 64 << 20
     max_concurrent_calls: int | None = None
     max_connections: int = 10_000
     max_threads: int = 32
+    max_kept_bytes: int = 256 << 20
     keepalive_s: float = 20.0
     compression: Compression = Compression.IDENTITY
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import Executor
 from functools import lru_cache
 from typing import Any, Protocol
@@ -14,17 +14,19 @@ from serving.transport.call import (
     OK_TRAILERS,
     RESPONSE_HEAD,
     Head,
+    Message,
     MessageReader,
     frame_message,
     response_head,
-    too_large,
     trailers,
 )
 from serving.transport.connection import Connection
 from serving.transport.credentials import PeerIdentity
 from serving.transport.frames import ErrorCode, StreamFault
+from serving.transport.inflation import Inflation, Squeezed
+from serving.transport.intake import Intake
 from serving.transport.port import BytesHandler, ServerOptions
-from serving.transport.status import Code, Metadata, RpcError
+from serving.transport.status import Code, Metadata, RpcError, too_large
 from serving.transport.streams import Stream
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ class Host(Protocol):
     loop: asyncio.AbstractEventLoop
     options: ServerOptions
     threads: Executor
+    intake: Intake[ServerCall]
+    inflation: Inflation
     peer: str
     identity: PeerIdentity
 
@@ -67,8 +71,8 @@ else:
 class ServerCall:
     """One call: its deadline, its task if it has one, and its answer. `done` once the last byte was handed over."""
 
-    __slots__ = ("callbacks", "deadline", "done", "head", "head_sent", "host", "outlives", "reader", "stream",
-        "task", "trailing")  # fmt: skip
+    __slots__ = ("callbacks", "deadline", "done", "head", "head_sent", "host", "keeps", "outlives", "reader",
+        "stream", "task", "trailing")  # fmt: skip
 
     def __init__(self, host: Host, stream: Stream, head: Head) -> None:
         self.host = host
@@ -80,6 +84,8 @@ class ServerCall:
         self.trailing: Metadata = ()
         self.head_sent = False
         self.done = False
+        self.keeps = False
+        """Something in the connection's intake."""
         self.outlives = False
         """The turn of the loop that brought the request: the server knows of it."""
         self.callbacks: list[Callable[[], None]] | None = None
@@ -155,8 +161,33 @@ class ServerCall:
     def start(self, running: Coroutine[Any, Any, None]) -> None:
         self.task = started(running, self.host.loop, self.head.shape.path)
 
+    def keep(self, size: int) -> None:
+        """What is kept for the call from now on. Raises RpcError when that is too much."""
+        if not self.done:
+            self.keeps = True
+            self.host.intake.keep(self, size)
+
+    def release(self) -> None:
+        self.keeps = False
+        self.host.intake.release(self)
+
+    def _await_rest(self, count: int) -> None:
+        """Of a request that has one message: `count` bytes more have come. Raises RpcError."""
+        self.keep(0 if self.reader is None else self.reader.taken)
+        self.host.intake.give_back(self, count)
+
+    def returns(self, count: int) -> None:
+        self.host.connection.consumed(self.stream, count)
+
+    async def inflated(self, message: Squeezed) -> bytes:
+        """Kept until the call ends, or takes its next message. Raises RpcError."""
+        self.keep(message.size)
+        return await self.host.inflation.inflated(message)
+
     def _finish(self) -> None:
         self.done = True
+        if self.keeps:
+            self.release()
         if self.outlives:
             self.host.finished(self)
         for callback in self.callbacks or ():
@@ -188,17 +219,16 @@ class ServerCall:
             messages = self.reader.feed(payload)
             if end and self.reader.unfinished:
                 raise RpcError(Code.INTERNAL, "the request ended inside a message")
+            self.received_messages(messages, len(payload), end)
         except RpcError as error:
             self.cancel(error)
-            return
-        self.received_messages(messages, len(payload), end)
 
     def received_whole(self, message: bytes) -> None:
         """The only message, which came with the end of the request."""
         self.received_messages([message], 0, end=True)
 
-    def received_messages(self, messages: list[bytes], count: int, end: bool) -> None:
-        """`count` bytes arrived and completed these messages; their window is to be given back."""
+    def received_messages(self, messages: Sequence[Message], count: int, end: bool) -> None:
+        """`count` bytes arrived and completed these messages; their window is to be given back. Raises RpcError."""
 
     def writable(self) -> None:
         pass
@@ -221,23 +251,39 @@ class BytesCall(ServerCall):
     def __init__(self, host: Host, stream: Stream, head: Head, handler: BytesHandler) -> None:
         super().__init__(host, stream, head)
         self._handler = handler
-        self._request: bytes | None = None
+        self._request: Message | None = None
         self._reply: Awaitable[bytes] | None = None
 
     def received_whole(self, message: bytes) -> None:
         self._run(message)
 
-    def received_messages(self, messages: list[bytes], count: int, end: bool) -> None:
-        self.host.connection.consumed(self.stream, count)
+    def received_messages(self, messages: Sequence[Message], count: int, end: bool) -> None:
         if len(messages) + (self._request is not None) > 1:
-            self.fail(RpcError(Code.INTERNAL, "more than one message in a unary request"))
-            return
+            raise RpcError(Code.INTERNAL, "more than one message in a unary request")
         if messages:
             self._request = messages[0]
-        if end and self._request is None:
-            self.fail(RpcError(Code.INTERNAL, "no message in a unary request"))
-        elif end and not self.done:
-            self._run(self._request or b"")
+        if not end:
+            self._await_rest(count)
+        elif self._request is None:
+            raise RpcError(Code.INTERNAL, "no message in a unary request")
+        else:
+            self.release()
+            request, self._request = self._request, None
+            if isinstance(request, Squeezed):
+                self.start(self._run_inflated(request))
+            else:
+                self._run(request)
+
+    async def _run_inflated(self, request: Squeezed) -> None:
+        try:
+            message = await self.inflated(request)
+        except asyncio.CancelledError:
+            self.fail(RpcError(Code.CANCELLED, "cancelled"))
+            raise
+        except RpcError as error:
+            self.fail(error)
+        else:
+            self._run(message)
 
     def _run(self, request: bytes) -> None:
         try:

@@ -13,6 +13,8 @@ from serving.transport.credentials import HTTP2, NOBODY, identity_of
 from serving.transport.deadlines import Deadlines
 from serving.transport.frames import ErrorCode, StreamFault
 from serving.transport.hpack import encode
+from serving.transport.inflation import Inflation, Turn
+from serving.transport.intake import Intake, Store
 from serving.transport.methods import Registry
 from serving.transport.port import Compression, ServerOptions
 from serving.transport.server_call import BytesCall, ServerCall, unknown_method, unserved
@@ -30,6 +32,9 @@ class Owner(Protocol):
 
     options: ServerOptions
     threads: Executor
+    inflaters: Executor
+    turn: Turn
+    store: Store
     methods: Registry
     calls: set[ServerCall]
 
@@ -53,6 +58,8 @@ class ServerProtocol(asyncio.Protocol):
         self.server = server
         self.options = server.options
         self.threads = server.threads
+        self.intake: Intake[ServerCall] = Intake(server.store)
+        self.inflation = Inflation(server.turn, server.inflaters)
         self.loop = asyncio.get_running_loop()
         self.peer = ""
         self.identity = NOBODY

@@ -39,3 +39,7 @@ class RpcError(Exception):
         self.code = code
         self.details = details
         self.trailing_metadata = trailing_metadata
+
+
+def too_large(size: int, limit: int) -> RpcError:
+    return RpcError(Code.RESOURCE_EXHAUSTED, f"message of {size} bytes is larger than the limit of {limit}")

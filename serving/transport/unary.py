@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from serving.transport.call import Head, MessageReader
+from serving.transport.call import Head, Message, MessageReader
 from serving.transport.client_socket import ClientProtocol
 from serving.transport.frames import ErrorCode
+from serving.transport.inflation import AT_ONCE_BYTES, Squeezed, inflated
 from serving.transport.outcome import broken, is_informational, not_grpc
 from serving.transport.status import Code, RpcError
 from serving.transport.streams import Stream
@@ -19,7 +20,8 @@ class RefusedError(Exception):
 class UnaryCall:
     """On its stream from the beginning. `reply` has the outcome: the message, an RpcError or a RefusedError."""
 
-    __slots__ = ("_head", "_max_receive_bytes", "_messages", "_protocol", "_reader", "_stream", "deadline", "reply")
+    __slots__ = ("_head", "_inflating", "_max_receive_bytes", "_messages", "_protocol", "_reader", "_stream",
+        "deadline", "reply")  # fmt: skip
 
     def __init__(self, protocol: ClientProtocol, deadline: float | None, max_receive_bytes: int) -> None:
         self.deadline = deadline
@@ -28,8 +30,9 @@ class UnaryCall:
         self._max_receive_bytes = max_receive_bytes
         self._head: Head | None = None
         self._reader: MessageReader | None = None
-        self._messages: list[bytes] | None = None
+        self._messages: list[Message] | None = None
         self._stream: Stream | None = None
+        self._inflating: asyncio.Task[bytes] | None = None
 
     def begin(self, block: bytes, framed: bytes) -> asyncio.Future[bytes]:
         self._stream = self._protocol.connection.request(block, framed, self)
@@ -89,7 +92,31 @@ class UnaryCall:
         if error is not None:
             self._fail(error)
         elif self._ended():
-            self.reply.set_result(messages[0])
+            self._reply(messages[0])
+
+    def _reply(self, message: Message) -> None:
+        """Inflated in a thread if that takes long; the call itself is over."""
+        if not isinstance(message, Squeezed):
+            self.reply.set_result(message)
+            return
+        if message.size > AT_ONCE_BYTES:
+            self._inflating = asyncio.ensure_future(inflated(message))
+            self._inflating.add_done_callback(self._inflated)
+            return
+        try:
+            self.reply.set_result(message.inflated())
+        except RpcError as error:
+            self.reply.set_exception(error)
+
+    def _inflated(self, inflating: asyncio.Task[bytes]) -> None:
+        self._inflating = None
+        if self.reply.done():
+            return
+        error = inflating.exception()
+        if error is None:
+            self.reply.set_result(inflating.result())
+        else:
+            self.reply.set_exception(error)
 
     def received_data(self, payload: bytes, end: bool) -> None:
         if self._stream is None:

@@ -29,8 +29,7 @@ class Handlers:
     def stream_stream(self, requests, context):
         with self._watched():
             yield b"begun"
-            for request in requests:
-                yield request
+            yield from requests
 
     def unary_stream(self, request, context):
         with self._watched():

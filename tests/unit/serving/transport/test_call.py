@@ -56,12 +56,13 @@ def test_messages_are_read_however_they_are_cut(messages, step):
     stream = b"".join(map(frame_message, messages))
     reader = MessageReader(1000, b"identity")
     read = [item for start in range(0, len(stream), step) for item in reader.feed(stream[start : start + step])]
-    assert (read, reader.unfinished) == (messages, False)
+    assert (read, reader.unfinished) == (messages, 0)
 
 
-def test_gzip_is_undone():
+def test_gzip_is_left_as_it_is():
     packed = gzip.compress(b"hello" * 100)
-    assert MessageReader(1000, b"gzip").feed(b"\x01" + len(packed).to_bytes(4, "big") + packed) == [b"hello" * 100]
+    (read,) = MessageReader(1000, b"gzip").feed(b"\x01" + len(packed).to_bytes(4, "big") + packed)
+    assert (read.message, read.size, read.inflated()) == (packed, 500, b"hello" * 100)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_bad_messages_have_a_status(payload, encoding, code):
     assert caught.value.code is code
 
 
-def test_a_gzip_bomb_is_inflated_no_further_than_the_limit():
+def test_a_gzip_bomb_is_not_inflated():
     bomb = gzip.compress(b"\0" * 5_000_000)
     with pytest.raises(RpcError) as caught:
         MessageReader(10_000, b"gzip").feed(b"\x01" + len(bomb).to_bytes(4, "big") + bomb)
