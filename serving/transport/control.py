@@ -14,6 +14,8 @@ _LAST_CALL = b"lastcall"
 _REMEMBERED_GAPS = 64
 _FEW_SETTINGS = 16
 """Of more in one frame only the last value of each counts: every new window is work for all streams."""
+_STREAMS_FOR_ONE_FRAME = 8
+"""Another window for so many streams takes as long as any frame."""
 _DEFAULT_TABLE_BYTES = 4096
 _EMPTY_TABLE = b"\x20"
 """A table size update to nothing (RFC 7541, section 6.3)."""
@@ -117,6 +119,9 @@ class Control(Sender):
         if value > frames.MAX_WINDOW:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "an initial window beyond 2^31 - 1")
         change = value - self._peer_initial_window
+        if not change:
+            return
+        self._patience.spend(len(self.streams) // _STREAMS_FOR_ONE_FRAME)
         self._peer_initial_window = value
         for stream in list(self.streams.values()):
             stream.send_window += change

@@ -106,6 +106,25 @@ async def test_a_block_without_end_is_cut(attack, caplog):
     assert reason == "a header block without end"
 
 
+async def test_new_windows_for_many_streams_wear_patience_out_soon():
+    """Each is work for every stream: two thousand of them would take a second."""
+    windows = b"".join(frames.settings({Setting.INITIAL_WINDOW_SIZE: size % 2}) for size in range(1000))
+    async with serving() as (_, port), raw(port) as peer:
+        peer.send(HELLO, *(opening(number) for number in range(1, 2001, 2)))
+        await peer.alive()
+        peer.send(windows)
+        assert await peer.goaway() is CALM
+        acknowledged = [item for item in peer.frames_received if item.kind == frames.SETTINGS and item.flags]
+        assert len(acknowledged) < 30
+
+
+async def test_new_windows_for_few_streams_are_nobodys_burden():
+    windows = b"".join(frames.settings({Setting.INITIAL_WINDOW_SIZE: size % 2}) for size in range(1000))
+    async with serving() as (_, port), raw(port) as peer:
+        peer.send(HELLO, opening(1), windows)
+        await peer.alive()
+
+
 async def test_the_last_word_says_why():
     async with serving() as (_, port), raw(port) as peer:
         peer.send(HELLO, opening(1, NEVER), frame(frames.PING, 0, 0, b"12345678") * 3000)
