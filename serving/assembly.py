@@ -65,6 +65,7 @@ from serving.readiness import Readiness, cache_problems, publishing_problems, re
 from serving.readings import (
     budget_metrics,
     cache_metrics,
+    connection_metrics,
     figure_metrics,
     lag_metrics,
     model_metrics,
@@ -131,7 +132,7 @@ async def assemble(settings: Settings) -> Node:
     readings: tuple[Reading, ...] = (
         *(partial(request_metrics, figures), partial(lag_metrics, lag), partial(figure_metrics, effects)),
         *(partial(model_metrics, publishing, pool), partial(replica_metrics, replicas)),
-        *_cache_readings(results, memory, shared),
+        *(*_cache_readings(results, memory, shared), *_port_readings(servers)),
         *(partial(budget_metrics, admission), partial(pipeline_metrics, pipeline.stages, pipeline.shadows)),
         *(partial(peer_metrics, batchers, breaking), partial(warmup_metrics, schedule), partial(row_metrics, effects)),
     )
@@ -257,6 +258,10 @@ def _servers(settings: Settings) -> tuple[Server, Server, Server]:
     callers = ServerOptions(max_receive_bytes=limits.max_request_bytes, max_concurrent_calls=limits.concurrent_calls)
     others = ServerOptions(max_receive_bytes=limits.max_request_bytes)
     return server(settings.transport, callers), server(settings.transport, others), server(settings.transport, others)
+
+
+def _port_readings(servers: tuple[Server, Server, Server]) -> tuple[Reading, ...]:
+    return (partial(connection_metrics, dict(zip(("service", "party", "admin"), servers, strict=True))),)
 
 
 def _ports(settings: Settings, servers: tuple[Server, Server, Server], http: HttpDoor) -> tuple[Port, ...]:

@@ -18,6 +18,7 @@ from serving.shadows import Shadows
 from serving.telemetry.exposition import Labels, counter, gauge, histogram
 from serving.telemetry.lag import LoopLag
 from serving.telemetry.stages import Stages, stage_metrics
+from serving.transport import Server
 from serving.warmup_schedule import WarmupSchedule
 
 
@@ -125,6 +126,16 @@ def budget_metrics(admission: Admission) -> Iterable[Metric]:
     yield gauge("tessera_query_budget_limit", "peers.ID.budget.", limits)
     refused = [(who, float(budget.refused)) for who, budget in budgets]
     yield counter("tessera_query_budget_rejected_rows", "Rows over the budget.", refused)
+
+
+def connection_metrics(servers: Mapping[str, Server]) -> Iterable[Metric]:
+    """`servers` by the names of their ports."""
+    closed = [
+        ({"port": port, "reason": reason}, float(count))
+        for port, server in servers.items()
+        for reason, count in server.closings().items()
+    ]
+    yield counter("tessera_connections_closed", "Connections that this side closed, and why.", closed)
 
 
 def pipeline_metrics(stages: Stages, shadows: Shadows) -> Iterable[Metric]:

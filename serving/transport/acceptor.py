@@ -9,6 +9,7 @@ import ssl
 from functools import partial
 from typing import Any, Protocol
 
+from serving.transport.closing import Closing
 from serving.transport.server_socket import ServerProtocol
 from serving.transport.watch import HANDSHAKE_S
 
@@ -16,7 +17,6 @@ _ACCEPTED_AT_ONCE = 2
 """In one turn of the loop: a flood of new connections must not hold up those that are served."""
 _REST_S = 1.0
 """When no more connections can be accepted, as without free descriptors."""
-_FAILED = "TLS handshake failed or slow"
 
 Arriving = dict[ServerProtocol, asyncio.Task[None] | None]
 """What was accepted, with the handshake that may be cancelled. Without TLS it takes two turns of the loop, and uvloop
@@ -33,7 +33,7 @@ class Owner(Protocol):
     def takes_more(self) -> bool:
         """Whether there is room for one more connection."""
 
-    def count(self, reason: str) -> None: ...
+    def count(self, closing: Closing) -> None: ...
 
     def progressed(self) -> None: ...
 
@@ -91,5 +91,5 @@ class Acceptor:
         if task.cancelled():
             accepted.close()  # of a task that never began
         elif waited:
-            self._owner.count(_FAILED)
+            self._owner.count(Closing.NO_TLS)
         self._owner.progressed()

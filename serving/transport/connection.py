@@ -29,6 +29,7 @@ class Connection(Control):
     ) -> None:
         super().__init__(endpoint, limits, clock, client)
         self.closed_reason: str | None = None
+        self.closed_code = ErrorCode.NO_ERROR
         self._reader = FrameReader()
         self._decoder: Decoder[Any] = Decoder(parse_head, limits.max_header_list_bytes)
         self._preface_left = b"" if client else frames.PREFACE
@@ -94,6 +95,7 @@ class Connection(Control):
         """Say why, and end every stream. Idempotent."""
         if self.closed_reason is None:
             self.emit(frames.goaway(self._last_peer_stream, code, reason))
+            self.closed_code = code
             self.lost(reason)
 
     def lost(self, reason: str) -> None:

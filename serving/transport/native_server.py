@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from serving.transport.acceptor import Acceptor, Arriving
 from serving.transport.aio_server import happened
+from serving.transport.closing import Closing, closing_of
 from serving.transport.connection import Connection
 from serving.transport.credentials import ServerCredentials
 from serving.transport.inflation import Turn
@@ -31,7 +32,7 @@ _STOPPING = RpcError(Code.UNAVAILABLE, "the server is stopping")
 
 
 class NativeServer(Server):
-    """HTTP/2 and gRPC on this event loop. `closed_for` counts why connections were closed from this side."""
+    """HTTP/2 and gRPC on this event loop. `closed_for` counts connections closed from this side, by `Closing`."""
 
     def __init__(self, options: ServerOptions, interceptors: Sequence[Interceptor] = ()) -> None:
         self.options = options
@@ -175,17 +176,21 @@ class NativeServer(Server):
     def takes_more(self) -> bool:
         room = len(self._connections) + len(self.arriving) < self.options.max_connections
         if not room:
-            self.count("too many connections")
+            self.count(Closing.TOO_MANY)
         return room
 
     def lost(self, protocol: ServerProtocol) -> None:
         self._connections.discard(protocol)
         self.progressed()
-        if protocol.connection.closed_reason is not None:
-            self.count(protocol.connection.closed_reason)
+        connection = protocol.connection
+        if connection.closed_reason is not None:
+            self.count(closing_of(connection.closed_reason, connection.closed_code))
 
-    def count(self, reason: str) -> None:
-        self.closed_for[reason] = self.closed_for.get(reason, 0) + 1
+    def count(self, closing: Closing) -> None:
+        self.closed_for[closing.value] = self.closed_for.get(closing.value, 0) + 1
+
+    def closings(self) -> Mapping[str, int]:
+        return self.closed_for
 
     def refusal(self, protocol: ServerProtocol) -> RpcError | None:
         """Why no further call is taken now."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
@@ -115,6 +115,10 @@ class Server(ABC):
     def add_socket(self, listening: socket.socket, credentials: ServerCredentials | None = None) -> None:
         """Take calls from a socket that listens already, and own it. Raises OSError where the
         implementation binds only by itself."""
+
+    def closings(self) -> Mapping[str, int]:
+        """How many connections this side closed, by reason; there are few reasons. Empty where nobody counts."""
+        return {}
 
     @abstractmethod
     async def start(self) -> None: ...

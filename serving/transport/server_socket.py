@@ -8,6 +8,7 @@ from typing import Protocol, cast
 
 from serving.transport.aio import InterceptedCall, ServicerCall
 from serving.transport.call import Head
+from serving.transport.closing import Closing
 from serving.transport.connection import Connection
 from serving.transport.credentials import HTTP2, NOBODY, identity_of
 from serving.transport.deadlines import Deadlines
@@ -42,7 +43,7 @@ class Owner(Protocol):
 
     def lost(self, protocol: ServerProtocol) -> None: ...
 
-    def count(self, reason: str) -> None: ...
+    def count(self, closing: Closing) -> None: ...
 
     def refusal(self, protocol: ServerProtocol) -> RpcError | None: ...
 
@@ -77,7 +78,7 @@ class ServerProtocol(asyncio.Protocol):
         secured = transport.get_extra_info("ssl_object")
         self.server.admit(self)
         if secured is not None and secured.selected_alpn_protocol() != HTTP2:
-            self.server.count("TLS without ALPN h2")
+            self.server.count(Closing.NO_ALPN)
             self._transport.abort()
         else:
             if secured is not None:

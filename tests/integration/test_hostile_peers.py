@@ -20,6 +20,18 @@ BOMB = encode(((b"k", b"v" * 4000),))[1:]
 """A field of 4 kB as a literal, without its first byte."""
 
 
+MADE_UP = {
+    "frame size error": [frames.header(16_385 + size, frames.DATA, 0, 1) for size in range(20)],
+    "protocol error": [
+        *(frame(frames.RST_STREAM, 0, number, bytes(4)) for number in range(101, 141, 2)),
+        *(frames.settings({Setting.ENABLE_PUSH: 2 + number}) for number in range(5)),
+        *(opening(2 * number) for number in range(1, 5)),
+    ],
+    "header compression error": [frame(frames.HEADERS, 5, 1, bytes((0xC0 + index,))) for index in range(20)],
+}
+"""Faults whose descriptions quote what the peer sent."""
+
+
 def each(*parts):
     """The parts for one stream after another."""
     return b"".join(part(number) for number in ODD for part in parts)
@@ -152,7 +164,7 @@ async def test_an_oversized_frame_is_refused_by_its_header():
     async with serving() as (made, port), raw(port) as peer:
         peer.send(HELLO, opening(1, ECHO), frames.header(16_385, frames.DATA, 0, 1))
         assert await peer.goaway() is ErrorCode.FRAME_SIZE_ERROR
-        assert made.closed_for == {"a frame of 16385 bytes": 1}
+        assert made.closed_for == {"frame size error": 1}
 
 
 @pytest.mark.parametrize(
@@ -181,6 +193,18 @@ async def test_a_header_bomb_costs_its_call_alone():
         assert encode(((b"grpc-status", b"8"),)) in (await peer.until_ended(3))[0].payload
         peer.send(request(5))
         assert (await peer.until_ended(5))[1].payload == frame_message(b"")
+
+
+async def test_what_peers_make_up_is_counted_under_few_names():
+    async with serving() as (made, port):
+        for number, (name, attacks) in enumerate(MADE_UP.items(), 1):
+            for attack in attacks:
+                async with raw(port) as peer:
+                    peer.send(HELLO, attack)
+                    await peer.goaway()
+            await gone(made)
+            assert made.closed_for[name] == len(attacks)
+            assert len(made.closed_for) == number
 
 
 SLOW = {

@@ -15,12 +15,22 @@ from serving.errors import LimitError
 from serving.figures.effects import Effects
 from serving.figures.store import MemoryFigureStore
 from serving.pool import ModelId
-from serving.readings import budget_metrics, figure_metrics, pipeline_metrics, row_metrics, size_metrics
+from serving.readings import (
+    budget_metrics,
+    connection_metrics,
+    figure_metrics,
+    pipeline_metrics,
+    row_metrics,
+    size_metrics,
+)
 from serving.routing import Target
 from serving.settings import PeerSettings, Settings
 from serving.shadows import Shadows
 from serving.telemetry.exposition import Exposition, Reading
 from serving.telemetry.stages import Stages
+from serving.transport import Transport, server
+from serving.transport.closing import Closing
+from serving.transport.native_server import NativeServer
 
 M, APP = ModelId("m", "1"), make_app("passthrough")
 
@@ -86,3 +96,14 @@ def test_shadows() -> None:
     shadows = Shadows(lambda target, request: None, effects, time.monotonic)  # type: ignore[arg-type, return-value]
     shadows.left_out = 3
     assert shown(partial(pipeline_metrics, Stages(), shadows))[-1] == "tessera_shadows_left_out_total 3.0"
+
+
+async def test_closed_connections() -> None:
+    made, other = server(Transport.NATIVE), server(Transport.GRPCIO)
+    assert isinstance(made, NativeServer)
+    made.count(Closing.SILENT)
+    made.count(Closing.SILENT)
+    assert shown(partial(connection_metrics, {"service": made, "party": other})) == [
+        'tessera_connections_closed_total{port="service",reason="silent"} 2.0'
+    ]
+    await other.stop(0)
