@@ -99,10 +99,12 @@ class ServerProtocol(asyncio.Protocol):
     def pause_writing(self) -> None:
         """A peer that does not read is not read either."""
         self.connection.hold()
+        self.watch.unread = True
         if self._transport is not None:
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self.watch.read_again(self.loop.time())
         if self._transport is not None:
             self._transport.resume_reading()
         self.connection.resume()
@@ -139,12 +141,16 @@ class ServerProtocol(asyncio.Protocol):
             if now - self.watch.heard_at > _GOODBYE_S:
                 self.abort()
             return
-        reason = self.watch.verdict(now)
+        reason = self.watch.verdict(now, self._unsent)
         if reason is not None:
             self.connection.lost(reason)
             self.abort()
         elif self.watch.should_ask(now):
             self.connection.ping()
+
+    @property
+    def _unsent(self) -> int:
+        return self._transport.get_write_buffer_size() if self.watch.unread and self._transport is not None else 0
 
     # --- streams.Endpoint ---
 

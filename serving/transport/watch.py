@@ -27,33 +27,51 @@ class _Unfinished:
 
 
 class Watch:
-    """Looks at one connection from time to time. Bytes that come one by one, however regularly, are no progress."""
+    """Looks at one connection from time to time. Bytes that come one by one, however regularly, are no progress.
 
-    __slots__ = ("_block", "_connection", "_frame", "_keepalive_s", "_opened_at", "_replies", "heard_at")
+    While the socket takes no output, the peer is not read either, and cannot be heard: then it is `unread`, and what
+    counts is how much of the output it takes."""
+
+    __slots__ = ("_block", "_connection", "_frame", "_keepalive_s", "_opened_at", "_output", "_replies", "_unsent",
+        "heard_at", "unread")  # fmt: skip
 
     def __init__(self, connection: Connection, keepalive_s: float, now: float) -> None:
         self.heard_at = self._opened_at = now
+        self.unread = False
         self._connection = connection
         self._keepalive_s = keepalive_s
         self._block = _Unfinished("slow headers", _BLOCK_S, now)
         self._frame = _Unfinished("slow frame", _STALL_S, now)
         self._replies = _Unfinished("stalled", _STALL_S, now)
+        self._output = _Unfinished("stalled", _STALL_S, now)
+        self._unsent = 0
 
-    def verdict(self, now: float) -> str | None:
-        """Why to give the peer up; None to go on."""
+    def verdict(self, now: float, unsent: int = 0) -> str | None:
+        """Why to give the peer up; None to go on. `unsent` bytes wait in the socket."""
         connection = self._connection
         if not connection.settled:
             return "handshake timeout" if now - self._opened_at > HANDSHAKE_S else None
         late = (
-            self._block.overdue(connection.inside_block, connection.blocks_begun, now),
-            self._frame.overdue(connection.inside_frame, connection.bytes_taken, now),
-            self._replies.overdue(connection.pending_bytes > 0, connection.bytes_pumped, now),
+            self._block.overdue(connection.inside_block and not self.unread, connection.blocks_begun, now),
+            self._frame.overdue(connection.inside_frame and not self.unread, connection.bytes_taken, now),
+            self._replies.overdue(connection.pending_bytes > 0 and not self.unread, connection.bytes_pumped, now),
+            self._output.overdue(self.unread and not self._takes(unsent), 0, now),
         )
-        for stage, overdue in zip((self._block, self._frame, self._replies), late, strict=True):
+        for stage, overdue in zip((self._block, self._frame, self._replies, self._output), late, strict=True):
             if overdue:
                 return stage.reason
-        return "silent" if now - self.heard_at > 2 * self._keepalive_s else None
+        return "silent" if not self.unread and now - self.heard_at > 2 * self._keepalive_s else None
+
+    def _takes(self, unsent: int) -> bool:
+        """The peer took some of the output since the last look; what was added meanwhile is no merit of its."""
+        before, self._unsent = self._unsent, unsent
+        return unsent < before
 
     def should_ask(self, now: float) -> bool:
         """The peer has been silent, and was not asked yet whether it is there."""
-        return now - self.heard_at > self._keepalive_s and not self._connection.pings_unanswered
+        silent = now - self.heard_at > self._keepalive_s and not self.unread
+        return silent and not self._connection.pings_unanswered
+
+    def read_again(self, now: float) -> None:
+        self.unread = False
+        self.heard_at = now

@@ -8,10 +8,11 @@ import time
 
 import pytest
 
-from serving.transport import Code, RpcError, Transport, channel, frames
+from serving.transport import Code, RpcError, ServerOptions, Transport, channel, frames
 from serving.transport.call import Head
+from serving.transport.frames import Setting
 from serving.transport.hpack import Decoder, encode
-from tests.integration.http2_peer import ECHO, HELLO, LATER, opening, raw, serving
+from tests.integration.http2_peer import BIG, ECHO, HELLO, LATER, opening, raw, request, serving
 
 
 async def test_a_request_that_never_ends_is_given_up_at_its_deadline():
@@ -105,3 +106,33 @@ async def test_what_is_accepted_while_the_server_stops_is_closed(turns):
             with contextlib.suppress(ConnectionResetError):
                 while peer.recv(65_536):
                     pass
+
+
+async def test_a_slow_reader_that_talks_is_not_closed_as_silent():
+    """Its pings are not read while it takes no output; it is heard again once it does."""
+    async with serving(ServerOptions(keepalive_s=5)) as (made, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 12)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        wide = frames.settings({Setting.INITIAL_WINDOW_SIZE: frames.MAX_WINDOW}) + frames.window_update(0, 1 << 30)
+        writer.write(HELLO + wide + b"".join(request(number, BIG) for number in range(1, 41, 2)))
+        async with asyncio.timeout(10):
+            while not (made._connections and next(iter(made._connections)).watch.unread):
+                await asyncio.sleep(0)
+        (protocol,) = made._connections
+        begun, taken = asyncio.get_running_loop().time(), 0
+        for second in range(1, 41):
+            before = protocol._transport.get_write_buffer_size()
+            while protocol.watch.unread and protocol._transport.get_write_buffer_size() >= before:
+                taken += len(await reader.read(1 << 16))
+            made.tick(begun + second)
+            writer.write(frames.frame(frames.PING, 0, 0, b"talkative"[:8]))
+        assert made._connections == {protocol}
+        assert not made.closed_for
+        for second in range(41, 110):
+            made.tick(begun + second)
+        async with asyncio.timeout(5):
+            while not made.closed_for:
+                await asyncio.sleep(0)
+        assert made.closed_for == {"stalled": 1}
+        assert taken
+        writer.close()

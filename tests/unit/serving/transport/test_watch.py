@@ -94,3 +94,31 @@ def test_a_silent_peer_is_asked_once_and_may_answer():
     scene.hear(frames.frame(frames.PING, frames.ACK, 0, b"tessera\0"))
     assert scene.watch.verdict(60) is None
     assert scene.watch.should_ask(42.5)
+
+
+def test_a_peer_that_is_not_read_is_not_silent_while_it_takes_output():
+    scene = Scene(HELLO, request(1))
+    scene.watch.unread = True
+    for step in range(20):
+        scene.now += 30
+        assert scene.watch.verdict(scene.now, 100_000 - step) is None
+        assert not scene.watch.should_ask(scene.now)
+    scene.watch.read_again(scene.now)
+    assert scene.watch.verdict(scene.now + 39) is None
+    assert scene.watch.should_ask(scene.now + 21)
+    assert scene.watch.verdict(scene.now + 41) == "silent"
+
+
+@pytest.mark.parametrize("unsent", [lambda second: 100_000, lambda second: 100_000 + second])
+def test_a_peer_that_takes_nothing_is_given_up(unsent):
+    """However much is added meanwhile."""
+    scene = Scene(HELLO, request(1))
+    scene.watch.unread = True
+    reasons = [scene.watch.verdict(float(second), unsent(second)) for second in range(1, 70)]
+    assert reasons.index("stalled") in {60, 61}
+
+
+def test_what_began_is_not_slow_while_nobody_reads_it():
+    scene = Scene(HELLO, frames.frame(frames.HEADERS, 0, 1, REQUEST), LONG[:20])
+    scene.watch.unread = True
+    assert [scene.watch.verdict(float(second), 1000 - second) for second in range(1, 200)] == [None] * 199
