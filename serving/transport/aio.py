@@ -82,6 +82,12 @@ class ServicerCall(ServerCall):
         """The beginning of a message, and the inflated one that the servicer took last."""
         self.keep(self._inflated_bytes + (0 if self.reader is None else self.reader.unfinished))
 
+    @property
+    def awaits_request(self) -> bool:
+        """Between the messages of a stream there may be any time."""
+        between = self._method.request_streaming and (self.reader is None or not self.reader.unfinished)
+        return not between and super().awaits_request
+
     def writable(self) -> None:
         self._wake()
 

@@ -8,7 +8,7 @@ from serving.transport.status import Code, RpcError
 
 _SHARE = 4
 """A connection may take this part of what its server may keep; beyond the same part of that, its calls take turns."""
-_FULL = RpcError(Code.RESOURCE_EXHAUSTED, "too many requests kept at once", (("grpc-retry-pushback-ms", "50"),))
+_PUSHBACK = (("grpc-retry-pushback-ms", "50"),)
 
 
 class Keeper(Protocol):
@@ -49,7 +49,7 @@ class Intake(Generic[K]):
         """All that is kept for the call now. Raises RpcError when that is too much."""
         more = size - self._kept.get(call, 0)
         if more > 0 and self._full(size, more):
-            raise _FULL
+            raise RpcError(Code.RESOURCE_EXHAUSTED, "too many requests kept at once", _PUSHBACK)
         self._kept[call] = size
         self._store.kept_bytes += more
         self.kept_bytes += more
@@ -67,6 +67,10 @@ class Intake(Generic[K]):
             call.returns(count)
         else:
             self._owed[call] = self._owed.get(call, 0) + count
+
+    def owes(self, call: K) -> bool:
+        """The peer waits for windows."""
+        return call in self._owed
 
     def release(self, call: K) -> None:
         """Nothing is kept for it any more."""

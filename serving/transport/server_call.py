@@ -173,11 +173,19 @@ class ServerCall:
 
     def _await_rest(self, count: int) -> None:
         """Of a request that has one message: `count` bytes more have come. Raises RpcError."""
-        self.keep(0 if self.reader is None else self.reader.taken)
+        self.keep(self.arrived)
         self.host.intake.give_back(self, count)
 
     def returns(self, count: int) -> None:
         self.host.connection.consumed(self.stream, count)
+
+    @property
+    def arrived(self) -> int:
+        return 0 if self.reader is None else self.reader.taken
+
+    @property
+    def awaits_request(self) -> bool:
+        return self.stream.receiving and self.stream.receive_window > 0 and not self.host.intake.owes(self)
 
     async def inflated(self, message: Squeezed) -> bytes:
         """Kept until the call ends, or takes its next message. Raises RpcError."""

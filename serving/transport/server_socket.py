@@ -21,10 +21,11 @@ from serving.transport.port import Compression, ServerOptions
 from serving.transport.server_call import BytesCall, ServerCall, unknown_method, unserved
 from serving.transport.status import Code, RpcError
 from serving.transport.streams import ConnectionLimits, Stream
-from serving.transport.watch import Watch
+from serving.transport.watch import Uploads, Watch
 
 _GOODBYE_S = 5.0
 _NOT_GRPC = encode(((b":status", b"415"),))
+_STALLED = RpcError(Code.DEADLINE_EXCEEDED, "the request did not go on")
 _HEAD_TOO_LARGE = RpcError(Code.RESOURCE_EXHAUSTED, "request headers too large")
 
 
@@ -67,6 +68,7 @@ class ServerProtocol(asyncio.Protocol):
         self.connection = Connection(self, Head, ConnectionLimits(), self.loop.time, client=False)
         self.deadlines = Deadlines(self.loop, self._calls)
         self._transport: asyncio.Transport | None = None
+        self._uploads: Uploads[ServerCall] = Uploads()
         self.watch = Watch(self.connection, self.options.keepalive_s, self.loop.time())
 
     # --- asyncio.Protocol ---
@@ -145,8 +147,11 @@ class ServerProtocol(asyncio.Protocol):
         if reason is not None:
             self.connection.lost(reason)
             self.abort()
-        elif self.watch.should_ask(now):
+            return
+        if self.watch.should_ask(now):
             self.connection.ping()
+        for call in self._uploads.overdue([] if self.watch.unread else self._calls(), now):
+            call.cancel(_STALLED)
 
     @property
     def _unsent(self) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Generic, Protocol, TypeVar
+
 from serving.transport.connection import Connection
 
 HANDSHAKE_S = 10.0
@@ -32,8 +35,8 @@ class Watch:
     While the socket takes no output, the peer is not read either, and cannot be heard: then it is `unread`, and what
     counts is how much of the output it takes."""
 
-    __slots__ = ("_block", "_connection", "_frame", "_keepalive_s", "_opened_at", "_output", "_replies", "_unsent",
-        "heard_at", "unread")  # fmt: skip
+    __slots__ = ("_block", "_connection", "_frame", "_keepalive_s", "_opened_at", "_output", "_pauses", "_replies",
+        "_unsent", "heard_at", "unread")  # fmt: skip
 
     def __init__(self, connection: Connection, keepalive_s: float, now: float) -> None:
         self.heard_at = self._opened_at = now
@@ -44,7 +47,7 @@ class Watch:
         self._frame = _Unfinished("slow frame", _STALL_S, now)
         self._replies = _Unfinished("stalled", _STALL_S, now)
         self._output = _Unfinished("stalled", _STALL_S, now)
-        self._unsent = 0
+        self._unsent = self._pauses = 0
 
     def verdict(self, now: float, unsent: int = 0) -> str | None:
         """Why to give the peer up; None to go on. `unsent` bytes wait in the socket."""
@@ -55,7 +58,7 @@ class Watch:
             self._block.overdue(connection.inside_block and not self.unread, connection.blocks_begun, now),
             self._frame.overdue(connection.inside_frame and not self.unread, connection.bytes_taken, now),
             self._replies.overdue(connection.pending_bytes > 0 and not self.unread, connection.bytes_pumped, now),
-            self._output.overdue(self.unread and not self._takes(unsent), 0, now),
+            self._output.overdue(self.unread and not self._takes(unsent), self._pauses, now),
         )
         for stage, overdue in zip((self._block, self._frame, self._replies, self._output), late, strict=True):
             if overdue:
@@ -75,3 +78,39 @@ class Watch:
     def read_again(self, now: float) -> None:
         self.unread = False
         self.heard_at = now
+        self._pauses += 1
+
+
+class Upload(Protocol):
+    """A call whose request may still be on its way. `arrived` counts its bytes."""
+
+    deadline: float | None
+
+    @property
+    def arrived(self) -> int: ...
+
+    @property
+    def awaits_request(self) -> bool:
+        """More must come before anything can be done, and the peer may send it."""
+
+
+U = TypeVar("U", bound=Upload)
+
+
+class Uploads(Generic[U]):
+    """Requests that do not go on, of callers who set no deadline: nothing else would end them."""
+
+    __slots__ = ("_seen",)
+
+    def __init__(self) -> None:
+        self._seen: dict[U, _Unfinished] = {}
+
+    def overdue(self, calls: Iterable[U], now: float) -> list[U]:
+        seen, self._seen = self._seen, {}
+        late = []
+        for call in calls:
+            if call.deadline is None and call.awaits_request:
+                self._seen[call] = stage = seen.get(call) or _Unfinished("stalled", _STALL_S, now)
+                if stage.overdue(True, call.arrived, now):
+                    late.append(call)
+        return late

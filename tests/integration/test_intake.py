@@ -12,12 +12,13 @@ from serving.transport.call import Head, frame_message
 from serving.transport.frames import frame
 from serving.transport.hpack import Decoder, encode
 from tests.contract.services import registers
-from tests.integration.http2_peer import ECHO, HELLO, LATER, NEVER, opening, raw, serving
+from tests.integration.http2_peer import ECHO, HELLO, LATER, NEVER, opening, polite, raw, serving
 
 MIB = 1 << 20
 GZIP = encode(((b"grpc-encoding", b"gzip"),))
 BOMB = gzip.compress(bytes(4 * MIB - 100))
 PIECE = 16_384
+SIZE = "/test.Service/Size"
 
 
 def squeezed(message):
@@ -37,17 +38,24 @@ async def status(peer, number):
 
 
 async def test_gzip_bombs_delay_nobody_else():
-    async with serving() as (made, port), raw(port) as peer:
-        polite = channel(Transport.NATIVE, f"127.0.0.1:{port}")
-        assert await polite.unary(ECHO, b"x", 5) == b"x"
-        peer.send(HELLO, frames.window_update(0, 1 << 30), bombs(range(1, 401, 2), NEVER))
-        slowest, until = 0.0, time.perf_counter() + 1.0
-        while (begun := time.perf_counter()) < until:
-            await polite.unary(ECHO, b"x", 30)
+    taken = []
+
+    async def take(payload, call):
+        taken.append(len(payload))
+        return b""
+
+    async with serving(ServerOptions(max_kept_bytes=16 << 30)) as (made, port), raw(port) as peer:
+        made.add_bytes_handler(SIZE, take)
+        client = polite(port)
+        assert await client.unary(ECHO, b"x", 5) == b"x"
+        peer.send(HELLO, bombs(range(1, 801, 2), SIZE))
+        slowest = 0.0
+        while len(taken) < 400:
+            begun = time.perf_counter()
+            await client.unary(ECHO, b"x", 30)
             slowest = max(slowest, time.perf_counter() - begun)
-        assert made.store.kept_bytes <= made.store.limit_bytes // 4
-        await polite.close()
-    assert slowest < 0.5  # two hundred bombs take more than a second
+        await client.close()
+    assert slowest < 0.5  # all of them take more than a second
 
 
 async def test_bombs_that_wait_for_their_handlers_are_bounded():
@@ -109,7 +117,7 @@ async def test_compressed_requests_of_our_own_client_are_served(size, path):
 # --- requests that have not come to their end ---
 
 
-async def upload(peer, number, size, path=ECHO):
+async def upload(peer, number, size, path=SIZE):
     """All but the last bytes of a request."""
     peer.send(opening(number, path), frame(frames.DATA, 0, number, b"\0" + size.to_bytes(4, "big")))
     sent, window = 0, 65_535 - 5
@@ -126,11 +134,12 @@ async def upload(peer, number, size, path=ECHO):
 async def test_uploads_that_do_not_end_take_turns_and_are_bounded():
     """Sixty of a megabyte: with windows that always open, all of them would be kept."""
     async with serving(ServerOptions(max_kept_bytes=32 * MIB)) as (made, port), raw(port) as peer:
-        polite = channel(Transport.NATIVE, f"127.0.0.1:{port}")
+        made.add_bytes_handler(SIZE, lambda payload, call: b"%d" % len(payload))
+        client = polite(port)
         peer.send(HELLO)
         numbers = range(1, 121, 2)
         await upload(peer, 1, MIB)
-        peer.send(*[opening(number, ECHO) for number in numbers[1:]])
+        peer.send(*[opening(number, SIZE) for number in numbers[1:]])
         head = b"\0" + MIB.to_bytes(4, "big")
         for number in numbers[1:]:
             peer.send(frame(frames.DATA, 0, number, head + bytes(16_000)))
@@ -140,16 +149,17 @@ async def test_uploads_that_do_not_end_take_turns_and_are_bounded():
         updated = {item.stream_id for item in peer.frames_received if item.kind == frames.WINDOW_UPDATE}
         assert {1, 3} <= updated
         assert numbers[-1] not in updated
-        assert await polite.unary(ECHO, b"x", 5) == b"x"
+        assert await client.unary(ECHO, b"x", 5) == b"x"
         peer.send(frame(frames.DATA, frames.END_STREAM, 1, bytes(10)))
-        assert (await peer.until_ended(1))[0].kind == frames.HEADERS
-        await polite.close()
+        await peer.until(frames.HEADERS, stream_id=1)
+        await client.close()
     assert made.store.kept_bytes == 0
 
 
 async def test_uploads_over_many_connections_are_bounded():
     async with serving(ServerOptions(max_kept_bytes=2 * MIB)) as (made, port):
-        polite = channel(Transport.NATIVE, f"127.0.0.1:{port}")
+        made.add_bytes_handler(SIZE, lambda payload, call: b"%d" % len(payload))
+        client = polite(port)
         async with raw(port) as one, raw(port) as two, raw(port) as three:
             for peer in (one, two):
                 peer.send(HELLO)
@@ -157,11 +167,33 @@ async def test_uploads_over_many_connections_are_bounded():
                 await peer.alive()
             three.send(HELLO, opening(1, ECHO), frame(frames.DATA, 0, 1, b"\0" + MIB.to_bytes(4, "big") + bytes(40)))
             assert (await status(three, 1)).code is Code.RESOURCE_EXHAUSTED
-            assert await polite.unary(ECHO, b"x", 5) == b"x"
+            assert await client.unary(ECHO, b"x", 5) == b"x"
             one.send(frame(frames.DATA, frames.END_STREAM, 1, bytes(10)))
             await one.until_ended(1)
             await upload(three, 3, MIB)
         with pytest.raises(RpcError):
-            await polite.unary(NEVER, b"x", 0.01)
-        await polite.close()
+            await client.unary(NEVER, b"x", 0.01)
+        await client.close()
         assert made.store.kept_bytes == 0
+
+
+async def test_a_request_that_does_not_go_on_is_given_up_after_a_minute():
+    async def joined(requests, context):
+        return b"".join([request async for request in requests])
+
+    streaming = "/test.Service/stream_unary"
+    timeout = encode(((b"grpc-timeout", b"1H"),))
+    async with serving(ServerOptions(keepalive_s=1000)) as (made, port), raw(port) as peer:
+        registers(made, {"stream_unary": joined})
+        peer.send(HELLO, opening(1), opening(3, ECHO, timeout), opening(5, streaming), opening(7, streaming))
+        peer.send(frame(frames.DATA, 0, 5, b"\0\0\0\0\x0aabc"), frame(frames.DATA, 0, 7, frame_message(b"abc")))
+        await peer.alive()
+        begun = asyncio.get_running_loop().time()
+        for second in range(63):
+            made.tick(begun + second)
+        for number in (1, 5):
+            assert (await status(peer, number)).code is Code.DEADLINE_EXCEEDED
+        assert {call.stream.id for call in made.calls} == {3, 7}
+        peer.send(frame(frames.DATA, frames.END_STREAM, 3, frame_message(b"x")), frame(frames.DATA, 1, 7, b""))
+        assert await status(peer, 3) is None
+        assert await status(peer, 7) is None

@@ -6,7 +6,7 @@ from serving.transport import frames
 from serving.transport.connection import Connection
 from serving.transport.frames import Setting
 from serving.transport.streams import ConnectionLimits
-from serving.transport.watch import Watch
+from serving.transport.watch import Uploads, Watch
 from tests.unit.serving.transport.test_connection import HELLO, REQUEST, Sink, request
 
 KEEPALIVE_S = 20.0
@@ -118,7 +118,34 @@ def test_a_peer_that_takes_nothing_is_given_up(unsent):
     assert reasons.index("stalled") in {60, 61}
 
 
+def test_every_pause_has_its_own_time():
+    scene = Scene(HELLO, request(1))
+    for step in range(10):
+        scene.now += 30
+        scene.watch.read_again(scene.now)
+        scene.watch.unread = True
+        assert scene.watch.verdict(scene.now, 1000 + step) is None
+
+
 def test_what_began_is_not_slow_while_nobody_reads_it():
     scene = Scene(HELLO, frames.frame(frames.HEADERS, 0, 1, REQUEST), LONG[:20])
     scene.watch.unread = True
     assert [scene.watch.verdict(float(second), 1000 - second) for second in range(1, 200)] == [None] * 199
+
+
+class Upload:
+    def __init__(self, deadline=None):
+        self.deadline, self.arrived, self.awaits_request = deadline, 0, True
+
+
+def test_requests_that_do_not_go_on_are_named_unless_a_deadline_ends_them():
+    uploads, stuck, slow, timed, whole = Uploads(), Upload(), Upload(), Upload(500.0), Upload()
+    whole.awaits_request = False
+    found = {}
+    for second in range(1, 200):
+        slow.arrived += second % 50 == 0
+        for call in uploads.overdue((stuck, slow, timed, whole), float(second)):
+            found.setdefault(call, second)
+    assert found == {stuck: 62}
+    assert not uploads.overdue((), 200.0)
+    assert not uploads.overdue((stuck,), 300.0)  # seen anew
