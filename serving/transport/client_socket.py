@@ -75,6 +75,8 @@ class ClientProtocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._heard_at = self.loop.time()
         self.connection.receive(data)
+        if self.waiting:  # the peer may take more than before
+            self._admit_waiting(self.connection.peer_max_streams - len(self.connection.streams))
         self.flush()
         if self._greeting is not None:
             self._greet()
@@ -153,7 +155,14 @@ class ClientProtocol(asyncio.Protocol):
         """Wait until a call has ended, or none can be taken any more."""
         waiter = self.loop.create_future()
         self.waiting.append(waiter)
-        await waiter
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.cancelled():
+                self.waiting.remove(waiter)
+            else:  # woken, and gone before it ran: the room is another's
+                self._admit_waiting(1)
+            raise
 
     def call_ended(self) -> None:
         if self.waiting:
@@ -166,7 +175,7 @@ class ClientProtocol(asyncio.Protocol):
         return [cast(ClientCall, owner) for owner in owners if owner is not None]
 
     def _admit_waiting(self, count: int) -> None:
-        while self.waiting and count:
+        while self.waiting and count > 0:
             waiter = self.waiting.popleft()
             if not waiter.done():
                 waiter.set_result(None)

@@ -87,6 +87,9 @@ class NativeChannel(Channel):
 
     async def _begin(self, exchange: Exchange, block: bytes, waits: bool) -> None:
         protocol = self._ready() or await self._ready_by(exchange.deadline, waits)
+        if exchange.done:  # the room that it waited for is another's
+            protocol.call_ended()
+            return
         exchange.on_done.append(protocol.call_ended)
         exchange.begin(protocol.connection, block)
         if exchange.deadline is not None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 from serving.transport.acceptor import Acceptor, Arriving
@@ -36,8 +36,8 @@ class NativeServer(Server):
 
     def __init__(self, options: ServerOptions, interceptors: Sequence[Interceptor] = ()) -> None:
         self.options = options
-        self.threads = ThreadPoolExecutor(options.max_threads, "servicer")
-        self.inflaters = ThreadPoolExecutor(_INFLATERS, "inflate")
+        self.threads: Executor = ThreadPoolExecutor(options.max_threads, "servicer")
+        self.inflaters: Executor = ThreadPoolExecutor(_INFLATERS, "inflate")
         self.turn = Turn()
         self.store = Store(options.max_kept_bytes)
         self.methods = Registry(self, interceptors)

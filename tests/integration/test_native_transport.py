@@ -12,7 +12,7 @@ from serving.transport import Code, RpcError, ServerOptions, Transport, channel,
 from serving.transport.call import Head
 from serving.transport.frames import Setting
 from serving.transport.hpack import Decoder, encode
-from tests.integration.http2_peer import BIG, ECHO, HELLO, LATER, opening, raw, request, serving
+from tests.integration.http2_peer import BIG, ECHO, HELLO, LATER, NEVER, opening, raw, request, serving
 
 
 async def test_a_request_that_never_ends_is_given_up_at_its_deadline():
@@ -112,18 +112,21 @@ async def test_a_slow_reader_that_talks_is_not_closed_as_silent():
     """Its pings are not read while it takes no output; it is heard again once it does."""
     async with serving(ServerOptions(keepalive_s=5)) as (made, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 12)
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         wide = frames.settings({Setting.INITIAL_WINDOW_SIZE: frames.MAX_WINDOW}) + frames.window_update(0, 1 << 30)
-        writer.write(HELLO + wide + b"".join(request(number, BIG) for number in range(1, 41, 2)))
+        writer.write(HELLO + wide + b"".join(request(number, BIG) for number in range(1, 91, 2)))
         async with asyncio.timeout(10):
             while not (made._connections and next(iter(made._connections)).watch.unread):
                 await asyncio.sleep(0)
         (protocol,) = made._connections
         begun, taken = asyncio.get_running_loop().time(), 0
-        for second in range(1, 41):
+        for second in range(8, 40, 8):
             before = protocol._transport.get_write_buffer_size()
             while protocol.watch.unread and protocol._transport.get_write_buffer_size() >= before:
-                taken += len(await reader.read(1 << 16))
+                read = await reader.read(1 << 16)
+                assert read
+                taken += len(read)
+            while not protocol.watch.unread:
+                await asyncio.sleep(0)
             made.tick(begun + second)
             writer.write(frames.frame(frames.PING, 0, 0, b"talkative"[:8]))
         assert made._connections == {protocol}
@@ -136,3 +139,62 @@ async def test_a_slow_reader_that_talks_is_not_closed_as_silent():
         assert made.closed_for == {"stalled": 1}
         assert taken
         writer.close()
+
+
+# --- calls that wait for room on a full connection ---
+
+
+@contextlib.asynccontextmanager
+async def full():
+    """A channel whose one connection takes one call, which runs and can be ended."""
+    async with serving() as (_, port):
+        client = channel(Transport.NATIVE, f"127.0.0.1:{port}")
+        await client.unary(ECHO, b"", 5)
+        protocol = client._links[0].protocol
+        protocol.connection.peer_max_streams = 1
+        running = asyncio.ensure_future(client.unary(NEVER, b"", 30))
+        while not protocol.full:
+            await asyncio.sleep(0)
+        yield client, protocol, running
+        await client.close()
+
+
+async def waiting(client, protocol, count):
+    calls = [asyncio.ensure_future(client.unary(ECHO, b"%d" % number, 30)) for number in range(count)]
+    while len(protocol.waiting) < count:
+        await asyncio.sleep(0)
+    return calls
+
+
+async def ends(call):
+    call.cancel()
+    await asyncio.wait((call,))
+
+
+async def test_the_room_of_a_waiter_that_was_woken_and_cancelled_is_the_next_ones():
+    async with full() as (client, protocol, running):
+        first, second = await waiting(client, protocol, 2)
+        (stream,) = protocol.connection.streams.values()
+        protocol.data_received(frames.rst_stream(stream.id, frames.ErrorCode.CANCEL))
+        assert len(protocol.waiting) == 1  # the first is woken, but has not run
+        first.cancel()
+        assert await asyncio.wait_for(second, 5) == b"1"
+        await asyncio.gather(first, running, return_exceptions=True)
+
+
+async def test_a_waiter_that_was_cancelled_waits_no_more():
+    async with full() as (client, protocol, running):
+        first, second = await waiting(client, protocol, 2)
+        await ends(first)
+        assert len(protocol.waiting) == 1
+        await ends(running)
+        assert await asyncio.wait_for(second, 5) == b"1"
+
+
+async def test_a_server_that_allows_more_streams_wakes_those_that_wait():
+    async with full() as (client, protocol, running):
+        calls = await waiting(client, protocol, 3)
+        protocol.data_received(frames.settings({Setting.MAX_CONCURRENT_STREAMS: 3}))
+        assert await asyncio.wait_for(asyncio.gather(*calls), 5) == [b"0", b"1", b"2"]
+        assert not running.done()
+        running.cancel()
