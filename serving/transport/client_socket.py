@@ -26,13 +26,14 @@ class ClientCall(StreamOwner, Timed, Protocol):
 class ClientProtocol(asyncio.Protocol):
     """One connection to the target; all calls of one turn of the loop leave in one write. `lost` once it is gone."""
 
-    def __init__(self, keepalive_s: float) -> None:
+    def __init__(self, keepalive_s: float, keepalive_without_calls: bool = False) -> None:
         self.loop = asyncio.get_running_loop()
         self.connection = Connection(self, Head, ConnectionLimits(), self.loop.time, client=True)
         self.waiting: deque[asyncio.Future[None]] = deque()
         self.lost = asyncio.Event()
         self._greeting: asyncio.Future[None] | None = self.loop.create_future()
         self._keepalive_s = keepalive_s
+        self._keepalive_without_calls = keepalive_without_calls
         self._transport: asyncio.Transport | None = None
         self._opened_at = self._heard_at = self.loop.time()
         self._lost_at: float | None = None
@@ -74,9 +75,10 @@ class ClientProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self.loop.time()
+        before = self.connection.peer_max_streams
         self.connection.receive(data)
-        if self.waiting:  # the peer may take more than before
-            self._admit_waiting(self.connection.peer_max_streams - len(self.connection.streams))
+        if self.waiting and self.connection.peer_max_streams > before:
+            self._admit_waiting(self.connection.peer_max_streams - before)
         self.flush()
         if self._greeting is not None:
             self._greet()
@@ -187,7 +189,8 @@ class ClientProtocol(asyncio.Protocol):
 
     def tick(self, now: float) -> None:
         """Ask a silent peer whether it is there; give up one that does not answer."""
-        if now - self._heard_at < self._keepalive_s:
+        nobody_asks = not (self.connection.streams or self._keepalive_without_calls)
+        if nobody_asks or now - self._heard_at < self._keepalive_s:
             return
         if self.connection.pings_unanswered:
             self.connection.lost("the peer does not answer")

@@ -62,7 +62,7 @@ def _channel_options(options: ChannelOptions) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", options.max_send_bytes),
         ("grpc.keepalive_time_ms", keepalive_ms),
         ("grpc.keepalive_timeout_ms", keepalive_ms),
-        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.keepalive_permit_without_calls", int(options.keepalive_without_calls)),
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.initial_reconnect_backoff_ms", min(100, backoff_max_ms)),
         ("grpc.min_reconnect_backoff_ms", min(1000, backoff_max_ms)),

@@ -29,7 +29,7 @@ class Link:
     def __init__(self, target: str, options: ChannelOptions) -> None:
         self.protocol: ClientProtocol | None = None
         self._target = target
-        self._keepalive_s = options.keepalive_s
+        self._keepalive = options.keepalive_s, options.keepalive_without_calls
         self._credentials = options.credentials
         self._backoff = Backoff(options.backoff_max_s, asyncio.get_running_loop().time)
         self._unjudged: ClientProtocol | None = None
@@ -141,7 +141,7 @@ class Link:
         return protocol
 
     def _protocol(self) -> ClientProtocol:
-        return ClientProtocol(self._keepalive_s)
+        return ClientProtocol(*self._keepalive)
 
     async def _tls(self, host: str) -> dict[str, Any]:
         credentials = self._credentials

@@ -81,12 +81,14 @@ class ServerOptions:
 
 @dataclass(frozen=True, slots=True)
 class ChannelOptions:
-    """Limits of one channel. `backoff_max_s` bounds the pause between attempts to reconnect; calls go to the least busy
-    of up to `connections`; `compression` is for requests; without `credentials` there is no TLS."""
+    """Limits of one channel. A server that is silent for `keepalive_s` is asked whether it is there while a call runs,
+    and otherwise if `keepalive_without_calls`; `backoff_max_s` bounds the pause between attempts to reconnect; calls go
+    to the least busy of up to `connections`; `compression` is for requests; without `credentials` there is no TLS."""
 
     max_receive_bytes: int = 64 << 20
     max_send_bytes: int = 64 << 20
     keepalive_s: float = 20.0
+    keepalive_without_calls: bool = False
     backoff_max_s: float = 2.0
     connections: int = 1
     compression: Compression = Compression.IDENTITY

@@ -34,6 +34,8 @@ class Wire(asyncio.Transport):
     def close(self):
         pass
 
+    abort = close
+
 
 class TickedLoop:
     """Timers of which the test says when they go off; nothing else is asked of a loop here."""
@@ -67,8 +69,8 @@ class Cancellation:
             self._timers.remove(self._timer)
 
 
-def connected():
-    protocol, wire = ClientProtocol(1e6), Wire()
+def connected(keepalive_s=1e6, **options):
+    protocol, wire = ClientProtocol(keepalive_s, **options), Wire()
     protocol.loop = TickedLoop()
     protocol.deadlines = Deadlines(protocol.loop, protocol._calls)
     protocol.connection_made(wire)
@@ -213,3 +215,34 @@ async def test_a_reply_to_a_caller_who_just_left_ends_the_call():
     call.abandon(RpcError(Code.CANCELLED, "cancelled"))
     assert not [item for item in written(protocol, wire) if item[0] == frames.RST_STREAM]
     assert not protocol.connection.streams
+
+
+async def pings_in_a_minute(protocol, wire):
+    for _ in range(6):
+        protocol.loop.tick(10.0)
+    return len([item for item in written(protocol, wire) if item[0] == frames.PING])
+
+
+async def test_a_silent_server_is_asked_while_a_call_runs_and_then_given_up():
+    protocol, wire = connected(keepalive_s=20.0)
+    assert await pings_in_a_minute(protocol, wire) == 0
+    _, reply = begun(protocol)
+    assert await pings_in_a_minute(protocol, wire) == 1
+    with pytest.raises(RpcError, match="the peer does not answer"):
+        reply.result()
+
+
+async def test_a_server_that_answered_before_a_pause_is_asked_anew():
+    protocol, wire = connected(keepalive_s=20.0)
+    begun(protocol)
+    protocol.loop.tick(20.0)
+    protocol.data_received(response(1, frame_message(b"x")) + frames.frame(frames.PING, frames.ACK, 0, b"tessera\0"))
+    assert await pings_in_a_minute(protocol, wire) == 1  # the one from before
+    _, reply = begun(protocol)
+    protocol.loop.tick(20.0)
+    assert not reply.done()
+
+
+async def test_a_channel_may_ask_without_calls():
+    protocol, wire = connected(keepalive_s=20.0, keepalive_without_calls=True)
+    assert await pings_in_a_minute(protocol, wire) == 1
