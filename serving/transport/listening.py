@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 UNIX = "unix:"
 _BACKLOG = 1024
@@ -32,6 +33,14 @@ def listen(address: str, shared: bool = False) -> socket.socket:
 def bound_port(listening: socket.socket) -> int:
     """0 for a path."""
     return 0 if listening.family == socket.AF_UNIX else int(listening.getsockname()[1])
+
+
+def peer_of(address: Any) -> str:
+    """The peer's address as grpc writes it, from what the socket says."""
+    if not isinstance(address, tuple):
+        return UNIX
+    host, port = address[:2]
+    return f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
 
 def remove_path(listening: socket.socket) -> None:

@@ -16,6 +16,7 @@ from serving.transport.frames import ErrorCode, StreamFault
 from serving.transport.hpack import encode
 from serving.transport.inflation import Inflation, Turn
 from serving.transport.intake import Intake, Store
+from serving.transport.listening import peer_of
 from serving.transport.methods import Registry
 from serving.transport.port import Compression, ServerOptions
 from serving.transport.server_call import BytesCall, ServerCall, unknown_method, unserved
@@ -75,8 +76,7 @@ class ServerProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        address = transport.get_extra_info("peername")
-        self.peer = f"ipv4:{address[0]}:{address[1]}" if isinstance(address, tuple) else "unix:"
+        self.peer = peer_of(transport.get_extra_info("peername"))
         secured = transport.get_extra_info("ssl_object")
         self.server.admit(self)
         if secured is not None and secured.selected_alpn_protocol() != HTTP2:

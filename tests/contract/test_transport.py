@@ -443,6 +443,16 @@ async def test_a_channel_reconnects_after_the_server_came_back(kind):
     await client.close()
 
 
+@pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "ipv4:127.0.0.1"), ("[::1]", "ipv6:%5B::1%5D")])
+async def test_handlers_see_the_callers_address(kind, host, shown):
+    async with running(kind, serves(lambda payload, call: call.peer().encode()), address=f"{host}:0") as (_, address):
+        client = channel(kind.client, address.replace("127.0.0.1", host))
+        seen, _, port = (await client.unary(ECHO, b"", 5)).decode().rpartition(":")
+        assert seen == shown
+        assert int(port)
+        await client.close()
+
+
 @pytest.mark.soak
 async def test_a_server_bears_clients_that_ping_often(kind):
     async def handler(payload, call):
