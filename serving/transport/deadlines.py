@@ -8,6 +8,13 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 _SOONEST_S = 0.001
+_FOREVER_S = 3.0e9
+"""About a century."""
+
+
+def bounded(timeout_s: float | None) -> float | None:
+    """None, no deadline, for what nobody lives to see: neither timers nor the wire have numbers for it."""
+    return None if timeout_s is None or timeout_s > _FOREVER_S else timeout_s
 
 
 class Timed(Protocol):

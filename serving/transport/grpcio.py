@@ -17,6 +17,7 @@ import grpc.aio
 from serving.transport.aio_server import AioServer, happened
 from serving.transport.context import bytes_behaviour
 from serving.transport.credentials import ClientCertificates, CredentialsError, ServerCredentials
+from serving.transport.deadlines import bounded
 from serving.transport.grpcio_guard import GuardedChain, GuardedHandlers
 from serving.transport.listening import UNIX, check_free, listen
 from serving.transport.port import (
@@ -231,20 +232,24 @@ class _StubChannel:
     def _maker(make: Any) -> Any:
         def multicallable(*args: Any, **options: Any) -> Any:
             invoke = make(*args, **options)
-            return lambda *args, **options: _ClientCall(invoke(*args, **options))
+
+            def call(request: Any = None, timeout: float | None = None, **how: Any) -> _ClientCall:
+                return _ClientCall(invoke(request, timeout=bounded(timeout), **how))
+
+            return call
 
         return multicallable
 
 
 def _channel(target: str, options: ChannelOptions) -> grpc.aio.Channel:
-    secure = options.credentials
+    secure, compression = options.credentials, _COMPRESSIONS[options.compression]
     if secure is None:
-        return grpc.aio.insecure_channel(target, options=_channel_options(options))
+        return grpc.aio.insecure_channel(target, _channel_options(options), compression)
     expected = secure.server_name or ("localhost" if target.startswith(UNIX) else "")
     name = [("grpc.ssl_target_name_override", expected)] if expected else []
     loaded = secure.loaded
     credentials = grpc.ssl_channel_credentials(loaded.authority or None, loaded.key or None, loaded.certificate or None)
-    return grpc.aio.secure_channel(target, credentials, options=[*_channel_options(options), *name])
+    return grpc.aio.secure_channel(target, credentials, [*_channel_options(options), *name], compression)
 
 
 class GrpcioChannel(Channel):
@@ -263,7 +268,7 @@ class GrpcioChannel(Channel):
         if invoke is None:
             invoke = self._unary[path] = self._channel.unary_unary(path)
         with rpc_errors():
-            reply: bytes = await invoke(request, timeout=timeout_s, metadata=tuple(metadata))
+            reply: bytes = await invoke(request, timeout=bounded(timeout_s), metadata=tuple(metadata))
         return reply
 
     async def close(self, grace_s: float = 0.0) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from serving.transport.call import encode_metadata, frame_message, request_prefix, timeout_field
 from serving.transport.client_socket import ClientProtocol
 from serving.transport.compression import GZIP_FIELD, frame_squeezed
+from serving.transport.deadlines import bounded
 from serving.transport.exchange import Exchange
 from serving.transport.hpack import encode
 from serving.transport.link import Link
@@ -42,7 +43,7 @@ class NativeChannel(Channel):
         return self._stub_channel
 
     async def unary(self, path: str, request: bytes, timeout_s: float | None, metadata: Metadata = ()) -> bytes:
-        options = self.options
+        options, timeout_s = self.options, bounded(timeout_s)
         deadline = None if timeout_s is None else self._loop.time() + timeout_s
         block = self.request_block(path, timeout_s, metadata)
         if len(request) > options.max_send_bytes:

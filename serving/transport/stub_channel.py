@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from serving.transport.call import frame_message
 from serving.transport.compression import GZIP_FIELD, compression_of, frame_squeezed
+from serving.transport.deadlines import bounded
 from serving.transport.exchange import Exchange
 from serving.transport.port import ChannelOptions, Compression
 from serving.transport.status import Code, Metadata, RpcError
@@ -42,7 +43,7 @@ class CallOptions:
         chosen = how.get("compression")
         compression = options.compression if chosen is None else compression_of(chosen)
         return cls(
-            how.get("timeout"),
+            bounded(how.get("timeout")),
             tuple(how.get("metadata") or ()),
             bool(how.get("wait_for_ready")),
             compression is Compression.GZIP,

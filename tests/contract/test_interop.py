@@ -1,19 +1,25 @@
 """The public gRPC interoperability cases, each implementation serving each other's client
 (grpc/doc/interop-test-descriptions.md).
 
-Messages are plain bytes: the cases are about the transport. `unimplemented_*`, `timeout_on_sleeping_server` and
-`special_status_message` of unary calls are in test_transport.py.
+Messages are plain bytes: the cases are about the transport. `unimplemented_*` and `timeout_on_sleeping_server` of unary
+calls are in test_transport.py.
 """
 
+import asyncio
 import itertools
 from contextlib import asynccontextmanager
 
 import grpc
 import pytest
 
-from serving.transport import ChannelOptions, Code, RpcError, ServerOptions, Transport, channel, server
+from serving.transport import ChannelOptions, Code, Compression, RpcError, ServerOptions, Transport, channel, server
 
 LARGE = 64 << 20
+STATUSES = {
+    b"status_code_and_message": "test status message",
+    b"special_status_message": "\t\ntest with whitespace\r\nand Unicode BMP ☺ and non-BMP 😈\t\n",
+}
+"""Requests that fail, and how."""
 PAIRS = list(itertools.product(Transport, Transport))
 
 
@@ -30,9 +36,9 @@ class Service:
             context.set_trailing_metadata(
                 (("x-grpc-test-echo-trailing-bin", metadata["x-grpc-test-echo-trailing-bin"]),)
             )
-        if request == b"fail":
+        if request in STATUSES:
             context.set_code(grpc.StatusCode.UNKNOWN)
-            context.set_details("test status message ☺")
+            context.set_details(STATUSES[request])
         return request
 
     async def streaming_input_call(self, requests, context):
@@ -44,8 +50,8 @@ class Service:
 
     async def full_duplex_call(self, requests, context):
         async for request in requests:
-            if request == b"fail":
-                await context.abort(grpc.StatusCode.UNKNOWN, "test status message ☺")
+            if request in STATUSES:
+                await context.abort(grpc.StatusCode.UNKNOWN, STATUSES[request])
             yield request
 
 
@@ -156,11 +162,12 @@ async def test_custom_metadata(stub):
     assert dict(await call.trailing_metadata())["x-grpc-test-echo-trailing-bin"] == b"\xab\xab\xab"
 
 
-async def test_status_code_and_message(stub):
-    for reply in (stub.unary(b"fail", timeout=10), stub.duplex(iter([b"fail"]), timeout=10).read()):
+@pytest.mark.parametrize("request_", STATUSES, ids=lambda request: request.decode())
+async def test_status_code_and_message_also_with_special_letters(stub, request_):
+    for reply in (stub.unary(request_, timeout=10), stub.duplex(iter([request_]), timeout=10).read()):
         with pytest.raises(RpcError) as caught:
             await reply
-        assert (caught.value.code, caught.value.details) == (Code.UNKNOWN, "test status message ☺")
+        assert (caught.value.code, caught.value.details) == (Code.UNKNOWN, STATUSES[request_])
 
 
 @pytest.mark.parametrize("server_kind", list(Transport), ids=lambda kind: kind.value)
@@ -173,3 +180,73 @@ async def test_compressed_unary_from_grpcios_client(server_kind):
         call = client.unary_unary("/test.Service/UnaryCall")
         assert await call(b"x" * 271_828, compression=grpc.Compression.Gzip, timeout=10) == b"x" * 271_828
     await made.stop(0)
+
+
+WITHOUT_END = [None, float("inf"), 1e300, 1e12]
+
+
+@pytest.mark.parametrize("timeout_s", WITHOUT_END)
+async def test_a_timeout_that_nobody_lives_to_see_is_none(stub, timeout_s):
+    assert await stub.unary(b"x", timeout=timeout_s) == b"x"
+    assert [len(reply) async for reply in stub.outputs(b"3 4", timeout=timeout_s)] == [3, 4]
+    assert await stub.inputs(iter([b"x"]), timeout=timeout_s) == b"1"
+
+
+@pytest.mark.parametrize("kind", list(Transport), ids=lambda kind: kind.value)
+@pytest.mark.parametrize("timeout_s", WITHOUT_END)
+async def test_a_channels_own_calls_take_any_timeout(kind, timeout_s):
+    made = server(Transport.NATIVE)
+    made.add_bytes_handler("/test.Echo/Left", lambda payload, call: repr(call.time_remaining()).encode())
+    client = channel(kind, f"127.0.0.1:{made.add_port('127.0.0.1:0')}")
+    await made.start()
+    assert await client.unary("/test.Echo/Left", b"", timeout_s) == b"None"
+    await client.close()
+    await made.stop(0)
+
+
+# --- client_compressed_unary and client_compressed_streaming: looked at on the wire ---
+
+
+class Tap:
+    """Passes bytes on to a server, and counts those that its client sent."""
+
+    def __init__(self, port):
+        self.port, self.sent, self.over = port, 0, asyncio.Event()
+
+    async def __call__(self, reader, writer):
+        there, back = await asyncio.open_connection("127.0.0.1", self.port)
+        await asyncio.gather(self._pipe(reader, back, counts=True), self._pipe(there, writer))
+        self.over.set()
+
+    async def _pipe(self, source, sink, counts=False):
+        while data := await source.read(65_536):
+            self.sent += len(data) if counts else 0
+            sink.write(data)
+        sink.close()
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: f"{pair[0].value}-serves-{pair[1].value}")
+async def test_a_channel_that_compresses_sends_less(pair):
+    made = server(pair[0])
+    register(made)
+    made.add_bytes_handler("/test.Echo/Size", lambda payload, call: b"%d" % len(payload))
+    tap = Tap(made.add_port("127.0.0.1:0"))
+    await made.start()
+    between = await asyncio.start_server(tap, "127.0.0.1", 0)
+    client = channel(
+        pair[1], f"127.0.0.1:{between.sockets[0].getsockname()[1]}", ChannelOptions(compression=Compression.GZIP)
+    )
+    stub, large = Stub(client.stub_channel), b"again and again " * 20_000
+    assert await client.unary("/test.Echo/Size", large, 10) == b"320000"
+    assert await stub.inputs(iter([large, large]), timeout=10) == b"640000"
+    assert await stub.unary(b"x", timeout=10) == b"x"
+    assert tap.sent < 30_000
+    if pair[1] is Transport.NATIVE:  # grpcio takes none for no choice
+        plain = stub.inputs(iter([large]), timeout=10, compression=grpc.Compression.NoCompression)
+        assert await plain == b"320000"
+        assert tap.sent > 320_000
+    await client.close()
+    await made.stop(0)
+    await asyncio.wait_for(tap.over.wait(), 5)
+    between.close()
+    await between.wait_closed()
