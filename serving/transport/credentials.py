@@ -78,11 +78,16 @@ class Credentials(ABC):
     def _context(self) -> ssl.SSLContext:
         """Without certificates."""
 
-    def _load(self) -> Loaded:
+    def _hardened(self) -> ssl.SSLContext:
+        """Without certificates, and without what HTTP/2 forbids (RFC 9113, section 9.2 and appendix A)."""
         context = self._context()
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_ciphers(_CIPHERS)
         context.options |= ssl.OP_NO_RENEGOTIATION
+        return context
+
+    def _load(self) -> Loaded:
+        context = self._hardened()
         if self._authority is not None:
             try:
                 context.load_verify_locations(self._authority)
@@ -134,8 +139,8 @@ class ServerCredentials(Credentials):
         self.clients = clients
         self.protocol = protocol
         super().__init__(certificate, key, authority)
-        self.context = self._context()
-        """For listeners: hands every handshake to the certificates read last."""
+        self.context = self._hardened()
+        """For listeners: hands every handshake to the certificates read last. Ciphers and options stay its own."""
         self.context.sni_callback = self._newest
         self.context.verify_mode = _VERIFY[clients]
 

@@ -232,6 +232,34 @@ async def test_old_tls_versions_are_refused(folder):
             await asyncio.open_connection("127.0.0.1", int(address.rpartition(":")[2]), ssl=context)
 
 
+FORBIDDEN = "ECDHE+AES+SHA256:ECDHE+AES+SHA384:ECDHE+AES+SHA1:@SECLEVEL=0"
+"""Some of those of RFC 9113, appendix A."""
+
+
+async def test_ciphers_that_http2_forbids_are_refused(folder):
+    async with serving(Transport.NATIVE, await of_server(folder)) as address:
+        for ciphers, refused in ((FORBIDDEN, True), (FORBIDDEN + ":ECDHE+AESGCM", False)):
+            context = ssl.create_default_context(cafile=folder / "ca.pem")
+            context.set_alpn_protocols(["h2"])
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.set_ciphers(ciphers)
+            connecting = asyncio.open_connection("127.0.0.1", int(address.rpartition(":")[2]), ssl=context)
+            if refused:
+                with pytest.raises((ssl.SSLError, ConnectionError)):
+                    await connecting
+            else:
+                _, writer = await connecting
+                assert "GCM" in writer.get_extra_info("cipher")[0]
+                writer.close()
+
+
+async def test_listeners_do_not_renegotiate(folder):
+    credentials = await of_server(folder)
+    for context in (credentials.context, credentials.loaded.context):
+        assert context.options & ssl.OP_NO_RENEGOTIATION
+        assert context.minimum_version is ssl.TLSVersion.TLSv1_2
+
+
 async def test_handshakes_that_come_to_nothing_are_counted_and_forgotten(folder):
     made = server(Transport.NATIVE)
     port = made.add_port("127.0.0.1:0", await of_server(folder))
