@@ -21,8 +21,11 @@ _STATIC: list[Field] = [(b"", b""), *STATIC_TABLE]  # indices count from one
 _LARGEST_STATIC = max(len(name) + len(value) + 32 for name, value in STATIC_TABLE)
 _TIMEOUT_FOLLOWS = b"\x00\x0cgrpc-timeout"
 """A literal that is not indexed."""
-_CACHED_BLOCKS = 64
 _CACHED_BLOCK_BYTES = 1024
+_CACHED_BYTES = 16_000
+_FIELD_BYTES = 160
+"""What a field costs in memory besides its text, and with its place in what is made of the block."""
+_ENTRY_BYTES = 400
 _NAME_INDEX = {name: index for index, (name, _) in reversed(list(enumerate(STATIC_TABLE, 1)))}
 _FIELD_INDEX = {field: index for index, field in enumerate(STATIC_TABLE, 1)}
 
@@ -33,6 +36,27 @@ class HeaderListTooLargeError(Exception):
 
 def _fault(reason: str) -> ConnectionFault:
     return ConnectionFault(ErrorCode.COMPRESSION_ERROR, reason)
+
+
+class _Remembered(dict[bytes, Head]):
+    """What was made of blocks, by block. Whoever never repeats itself costs a bounded number of bytes."""
+
+    __slots__ = ("_bytes",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bytes = 0
+
+    def remember(self, block: bytes, made: Head, fields: int) -> None:
+        cost = 2 * len(block) + _FIELD_BYTES * fields + _ENTRY_BYTES
+        if self._bytes + cost > _CACHED_BYTES:
+            self.forget()
+        self._bytes += cost
+        self[block] = made
+
+    def forget(self) -> None:
+        self.clear()
+        self._bytes = 0
 
 
 class Decoder(Generic[Head]):
@@ -48,8 +72,8 @@ class Decoder(Generic[Head]):
         self._used_bytes = 0
         self._largest_bytes = _LARGEST_STATIC
         self._changed = False
-        self._blocks: dict[bytes, Head] = {}
-        self._starts: dict[bytes, tuple[Field, ...]] = {}
+        self._blocks: _Remembered[Head] = _Remembered()
+        self._starts: _Remembered[tuple[Field, ...]] = _Remembered()
 
     def decode(self, block: bytes) -> Head:
         """Raises ConnectionFault for a malformed block, HeaderListTooLargeError, and what `parse` raises."""
@@ -61,14 +85,15 @@ class Decoder(Generic[Head]):
             fields = self._fields(block)
         finally:
             if self._changed:
-                self._blocks.clear()
-                self._starts.clear()
+                self._forget()
         head = self._parse(fields)
         if not self._changed and len(block) <= _CACHED_BLOCK_BYTES:
-            if len(self._blocks) >= _CACHED_BLOCKS:
-                self._blocks.clear()
-            self._blocks[block] = head
+            self._blocks.remember(block, head, len(fields))
         return head
+
+    def _forget(self) -> None:
+        self._blocks.forget()
+        self._starts.forget()
 
     def _fields(self, block: bytes) -> tuple[Field, ...]:
         start = block.partition(_TIMEOUT_FOLLOWS)[0]
@@ -101,9 +126,7 @@ class Decoder(Generic[Head]):
     def _remember_start(self, start: bytes, fields: list[Field]) -> None:
         """Callers that index nothing send the same fields up to their timeout."""
         if not self._changed and len(start) <= _CACHED_BLOCK_BYTES:
-            if len(self._starts) >= _CACHED_BLOCKS:
-                self._starts.clear()
-            self._starts[start] = tuple(fields)
+            self._starts.remember(start, tuple(fields), len(fields))
 
     def _measure(self, fields: list[Field]) -> None:
         size = sum(len(name) + len(value) + 32 for name, value in fields)

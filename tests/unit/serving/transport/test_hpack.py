@@ -1,10 +1,14 @@
 """Header compression against python-hyper's, and against bytes that mean harm."""
 
+import gc
+import tracemalloc
+
 import hpack as oracle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.transport.call import Head, request_prefix
 from serving.transport.frames import ConnectionFault, ErrorCode
 from serving.transport.hpack import Decoder, HeaderListTooLargeError, encode
 from serving.transport.hpack_tables import STATIC_TABLE
@@ -94,3 +98,41 @@ def test_malformed_blocks_are_compression_errors(block):
     with pytest.raises(ConnectionFault) as caught:
         Decoder(tuple).decode(block)
     assert caught.value.code is ErrorCode.COMPRESSION_ERROR
+
+
+LITERALS = b"".join(b"\x00\x01" + bytes((97 + n % 26,)) + b"\x01" + bytes((n,)) for n in range(100))
+LONG_VALUE = encode(((b"k", b"v" * 1000),))
+MANY = {
+    "long values": lambda number: LONG_VALUE[:-3] + b"%03d" % number,
+    "many literals": lambda number: LITERALS + b"\x00\x01a\x03%03d" % number,
+    "indexed fields": lambda number: b"\x82" * 900 + b"\x00\x01a\x03%03d" % number,
+    "before timeouts": lambda number: encode(((b"k", b"%03d" % number * 300), (b"grpc-timeout", b"%d" % number))),
+    "short": lambda number: b"\x00\x01a\x03%03d" % number,
+}
+
+
+@pytest.mark.parametrize("block", MANY.values(), ids=MANY.keys())
+def test_blocks_that_never_repeat_cost_a_bounded_number_of_bytes(block):
+    decoder = Decoder(Head, max_list_bytes=100_000)
+    decoder.decode(block(999))
+    gc.collect()
+    tracemalloc.start()
+    try:
+        most = 0
+        for number in range(300):
+            decoder.decode(block(number))
+            most = max(most, tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert most < 40_000
+
+
+def test_some_methods_of_a_connection_are_remembered():
+    """Their blocks have as many fields as those of a gRPC client, each another path."""
+    parsed = []
+    decoder = Decoder(lambda fields: parsed.append(fields) or fields)
+    blocks = [request_prefix(f"/tessera.v1.Inference/Method{number}", "127.0.0.1:50051") for number in range(6)]
+    for _ in range(3):
+        for block in blocks:
+            decoder.decode(block)
+    assert len(parsed) == len(blocks)
