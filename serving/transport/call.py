@@ -36,8 +36,8 @@ _BAD_TIMEOUT = RpcError(Code.INTERNAL, "malformed grpc-timeout")
 class Shape:
     """What blocks with the same fields in the same order say alike, whatever the values of those that vary."""
 
-    __slots__ = ("begins_response", "encoding", "ends_well", "http_status", "is_grpc", "length_at",
-        "malformed_request", "malformed_trailers", "path", "problem", "timeout_at")  # fmt: skip
+    __slots__ = ("begins_response", "encoding", "ends_well", "http_status", "is_grpc", "length_at", "malformed_request",
+        "malformed_response", "malformed_trailers", "path", "problem", "says_status", "timeout_at")  # fmt: skip
 
     def __init__(self, key: tuple[Field | bytes, ...]) -> None:
         """`key` has the fields whose values matter here, and the names of the others."""
@@ -47,16 +47,19 @@ class Shape:
         malformed = _malformed(names, len(pseudo)) or values.get(b"te", b"trailers") != b"trailers"
         complete = _REQUIRED <= pseudo.keys() <= _ALLOWED and pseudo[b":path"]
         self.malformed_request = malformed or not complete
+        self.malformed_response = malformed or pseudo.keys() != {b":status"}
         self.malformed_trailers = malformed or bool(pseudo)
         self.path = pseudo.get(b":path", b"").decode("latin-1")
-        self.http_status = pseudo.get(b":status", b"200")
+        self.http_status = pseudo.get(b":status", b"")
         self.is_grpc = is_grpc_content(values.get(b"content-type", b""))
-        self.begins_response = self.is_grpc and self.http_status == b"200"
+        self.says_status = b"grpc-status" in values
         self.ends_well = values.get(b"grpc-status") == b"0"
         self.encoding = values.get(b"grpc-encoding", b"identity")
         self.timeout_at = names.index(b"grpc-timeout") if b"grpc-timeout" in names else None
         self.length_at = names.index(b"content-length") if b"content-length" in names else None
         self.problem = None if self.encoding in _ENCODINGS else _UNKNOWN_ENCODING
+        good = not (self.malformed_response or self.problem)
+        self.begins_response = good and self.is_grpc and self.http_status == b"200"
 
 
 @lru_cache(maxsize=256)
@@ -103,9 +106,10 @@ class Head:
             return None
         values = dict(self.fields)
         number = values.get(b"grpc-status", b"")
-        known = number.isdigit() and len(number) <= 2 and int(number) <= max(Code)
+        known = number.isdigit() and len(number) <= 2 and 0 < int(number) <= max(Code)
         code = Code(int(number)) if known else Code.UNKNOWN
-        details = unquote_to_bytes(values.get(b"grpc-message", b"")).decode(errors="replace")
+        without = b"" if known else b"the response has no known grpc-status"
+        details = unquote_to_bytes(values.get(b"grpc-message", without)).decode(errors="replace")
         return RpcError(code, details, self.metadata())
 
 

@@ -10,13 +10,17 @@ from serving.transport.call import Head, Message, MessageReader, frame_message
 from serving.transport.connection import Connection
 from serving.transport.frames import ErrorCode
 from serving.transport.inflation import Squeezed, inflated
-from serving.transport.outcome import broken, is_informational, not_grpc
+from serving.transport.outcome import broken, ending, headless, is_informational, wrong_head, wrong_trailers
 from serving.transport.port import ChannelOptions
 from serving.transport.status import Code, Metadata, RpcError, too_large
 from serving.transport.streams import Stream
 
 _MAX_REPLAY_BYTES = 4 << 20
 _MAX_REFUSALS = 2
+
+
+def _not_one(found: str) -> RpcError:
+    return RpcError(Code.INTERNAL, f"{found} to a unary call")
 
 
 class Exchange:
@@ -123,11 +127,16 @@ class Exchange:
 
     async def only(self) -> bytes:
         """The single reply of a unary call. Raises the call's error."""
-        await self.ended()
+        while not self.done and len(self._messages) < 2:
+            if self._messages:
+                self._give_back()
+            await self._progress()
+        if len(self._messages) > 1:
+            self.abandon(_not_one("more than one reply"))
         if self.error is not None:
             raise self.error
         if len(self._messages) != 1:
-            raise RpcError(Code.INTERNAL, f"{len(self._messages)} replies to a unary call")
+            raise _not_one(f"{len(self._messages)} replies")
         return await self._plain(self._messages[0])
 
     async def ended(self) -> None:
@@ -185,16 +194,15 @@ class Exchange:
     def received_head(self, head: Head, end: bool) -> None:
         if is_informational(head, end):
             return
+        error = wrong_head(head, end) if self.head is None else wrong_trailers(head, end)
         if self.head is None:
             self.head = head
             self._settle()
-            error = not_grpc(head)
-            if error is not None:
-                self.abandon(error)
-                return
-        if end:
+        if error is not None:
+            self.abandon(error)
+        elif end:
             self.trailing = head.metadata()
-            self.finish(head.status())
+            self.finish(ending(head, self._reader))
         else:
             self._wake()
 
@@ -204,10 +212,11 @@ class Exchange:
         self.received_head(last, end=True)
 
     def received_data(self, payload: bytes, end: bool) -> None:
-        if self._reader is None:
-            encoding = b"identity" if self.head is None else self.head.shape.encoding
-            self._reader = MessageReader(self.options.max_receive_bytes, encoding)
         try:
+            if self.head is None:
+                raise headless()
+            if self._reader is None:
+                self._reader = MessageReader(self.options.max_receive_bytes, self.head.shape.encoding)
             messages = self._reader.feed(payload)
             if end:
                 raise RpcError(Code.INTERNAL, "the response ended without a status")

@@ -1,8 +1,11 @@
-"""What a client makes of responses that are not gRPC's, of resets and of lost connections."""
+"""What a client makes of responses that are not gRPC's, of resets and of lost connections.
+
+Statuses of HTTP stand in for those of gRPC only where a response has none (grpc/doc/http-grpc-status-mapping.md).
+"""
 
 from __future__ import annotations
 
-from serving.transport.call import Head
+from serving.transport.call import Head, MessageReader
 from serving.transport.connection import Connection
 from serving.transport.frames import ErrorCode
 from serving.transport.status import Code, RpcError
@@ -26,18 +29,46 @@ _BY_RESET = {
 }
 
 
+def headless() -> RpcError:
+    return RpcError(Code.INTERNAL, "data before the head of the response")
+
+
 def is_informational(head: Head, end: bool) -> bool:
     """The response proper is still to come (RFC 9110, section 15.2)."""
     return not end and head.shape.http_status[:1] == b"1"
 
 
-def not_grpc(head: Head) -> RpcError | None:
-    """Why this cannot be the head of a gRPC response; None if it can."""
-    status = head.shape.http_status
-    if head.shape.begins_response:
+def wrong_head(head: Head, end: bool) -> RpcError | None:
+    """Why this cannot be the head of a gRPC response, or all of it if it is the end; None if it can."""
+    shape = head.shape
+    if head.malformed or shape.malformed_response:
+        return RpcError(Code.INTERNAL, "a malformed response")
+    if shape.begins_response or (end and shape.says_status):
         return None
-    code = _BY_HTTP_STATUS.get(status, Code.UNKNOWN)
-    return RpcError(code, f"not a gRPC response: HTTP status {status.decode('latin-1')}")
+    status = shape.http_status.decode("latin-1")
+    if status != "200":
+        code = _BY_HTTP_STATUS.get(shape.http_status, Code.UNKNOWN)
+        return RpcError(code, f"not a gRPC response: HTTP status {status}")
+    if not shape.is_grpc:
+        return RpcError(Code.UNKNOWN, "not a gRPC response: HTTP status 200 with another content-type")
+    return RpcError(Code.INTERNAL, "a response with an unknown grpc-encoding")
+
+
+def wrong_trailers(head: Head, end: bool) -> RpcError | None:
+    """Why this cannot follow the head of a response; None if it can."""
+    if not end:
+        return RpcError(Code.INTERNAL, "trailers that do not end the response")
+    if head.malformed or head.shape.malformed_trailers:
+        return RpcError(Code.INTERNAL, "malformed trailers")
+    return None
+
+
+def ending(last: Head, reader: MessageReader | None) -> RpcError | None:
+    """The status of a response that came to its end; None for OK."""
+    error = last.status()
+    if error is None and reader is not None and reader.unfinished:
+        return RpcError(Code.INTERNAL, "the response ended inside a message")
+    return error
 
 
 def broken(connection: Connection, code: ErrorCode) -> RpcError:

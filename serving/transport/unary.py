@@ -8,7 +8,7 @@ from serving.transport.call import Head, Message, MessageReader
 from serving.transport.client_socket import ClientProtocol
 from serving.transport.frames import ErrorCode
 from serving.transport.inflation import AT_ONCE_BYTES, Squeezed, inflated
-from serving.transport.outcome import broken, is_informational, not_grpc
+from serving.transport.outcome import broken, ending, headless, is_informational, wrong_head, wrong_trailers
 from serving.transport.status import Code, RpcError
 from serving.transport.streams import Stream
 
@@ -64,7 +64,8 @@ class UnaryCall:
 
     def received_whole(self, head: Head, payload: bytes, last: Head) -> None:
         size = len(payload) - 5
-        expected = head.shape.begins_response and last.shape.ends_well and self._head is None
+        good = head.shape.begins_response and last.shape.ends_well and not last.shape.malformed_trailers
+        expected = good and self._head is None and not (head.malformed or last.malformed)
         if expected and int.from_bytes(payload[:5], "big") == size and size <= self._max_receive_bytes:
             if self._ended():
                 self.reply.set_result(payload[5:])
@@ -76,17 +77,16 @@ class UnaryCall:
     def received_head(self, head: Head, end: bool) -> None:
         if self._stream is None or is_informational(head, end):
             return
-        if self._head is None:
-            self._head = head
-            error = not_grpc(head)
-            if error is not None:
-                self.abandon(error)
-                return
-        if end:
+        error = wrong_head(head, end) if self._head is None else wrong_trailers(head, end)
+        if error is not None:
+            self.abandon(error)
+        elif end:
             self._finish(head)
+        else:
+            self._head = head
 
     def _finish(self, last: Head) -> None:
-        error, messages = last.status(), self._messages or []
+        error, messages = ending(last, self._reader), self._messages or []
         if error is None and len(messages) != 1:
             error = RpcError(Code.INTERNAL, f"{len(messages)} replies to a unary call")
         if error is not None:
@@ -121,17 +121,21 @@ class UnaryCall:
     def received_data(self, payload: bytes, end: bool) -> None:
         if self._stream is None:
             return
-        if self._reader is None:
-            encoding = b"identity" if self._head is None else self._head.shape.encoding
-            self._reader, self._messages = MessageReader(self._max_receive_bytes, encoding), []
         try:
+            if self._head is None:
+                raise headless()
+            if self._reader is None:
+                encoding = self._head.shape.encoding
+                self._reader, self._messages = MessageReader(self._max_receive_bytes, encoding), []
             messages = self._reader.feed(payload)
             if end:
                 raise RpcError(Code.INTERNAL, "the response ended without a status")
+            self._messages = [*(self._messages or ()), *messages]
+            if len(self._messages) > 1:
+                raise RpcError(Code.INTERNAL, "more than one reply to a unary call")
         except RpcError as error:
             self.abandon(error)
             return
-        self._messages = [*(self._messages or ()), *messages][:2]  # two are as wrong as many
         self._protocol.connection.consumed(self._stream, len(payload))
 
     def writable(self) -> None:
