@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
+from serving.transport.arguments import Arguments, server_options
 from serving.transport.context import call_of
 from serving.transport.credentials import ChannelCredentials, ClientCertificates, CredentialsError, ServerCredentials
 from serving.transport.port import (
@@ -45,17 +47,25 @@ __all__ = [
 ]
 
 
-def server(kind: Transport, options: ServerOptions | None = None, interceptors: Sequence[Interceptor] = ()) -> Server:
-    """A server of this implementation. Call it on the running event loop."""
+def server(
+    kind: Transport,
+    options: ServerOptions | Arguments | None = None,
+    interceptors: Sequence[Interceptor] = (),
+    maximum_concurrent_rpcs: int | None = None,
+    compression: Any = None,
+) -> Server:
+    """A server of this implementation. Call it on the running event loop. What comes after `kind` may be what
+    `grpc.aio.server()` takes."""
+    chosen = server_options(options, maximum_concurrent_rpcs, compression)
     match kind:
         case Transport.GRPCIO:
             from serving.transport.grpcio import GrpcioServer  # noqa: PLC0415 - grpc loads only where it is used
 
-            return GrpcioServer(options or ServerOptions(), interceptors)
+            return GrpcioServer(chosen, interceptors)
         case Transport.NATIVE:
             from serving.transport.native_server import NativeServer  # noqa: PLC0415 - loads only where it is used
 
-            return NativeServer(options or ServerOptions(), interceptors)
+            return NativeServer(chosen, interceptors)
 
 
 def channel(kind: Transport, target: str, options: ChannelOptions | None = None) -> Channel:

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc.aio
 
+from serving.transport.credentials import ServerCredentials
 from serving.transport.port import Server
 
 
@@ -29,7 +30,10 @@ class AioServer(grpc.aio.Server):
         return self._server.add_port(address)
 
     def add_secure_port(self, address: str, server_credentials: Any) -> int:
-        raise ValueError(f"cannot serve TLS on {address}")
+        """Raises ValueError for grpc's credentials, which do not say what they hold."""
+        if not isinstance(server_credentials, ServerCredentials):
+            raise ValueError(f"TLS on {address} takes credentials of serving.transport, not {server_credentials!r}")
+        return self._server.add_port(address, server_credentials)
 
     async def start(self) -> None:
         await self._server.start()

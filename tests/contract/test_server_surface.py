@@ -8,16 +8,21 @@ import grpc.aio
 import pytest
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
+from serving.certificates import make_authority, make_certificate
 from serving.transport import (
+    ChannelCredentials,
+    ChannelOptions,
     Code,
     Compression,
     RpcError,
+    ServerCredentials,
     ServerOptions,
     Transport,
     channel,
     frames,
     server,
 )
+from serving.transport.arguments import server_options
 from serving.transport.call import frame_message, request_prefix
 from serving.transport.frames import FrameReader
 from serving.transport.hpack import encode
@@ -218,6 +223,63 @@ async def test_the_registry_is_a_server_of_grpc_aio(kind):
     assert await made.wait_for_termination(0.01) is False
     await made.registry.stop(None)
     assert await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_server_takes_what_grpcs_takes(kind):
+    """Options, interceptors, maximum_concurrent_rpcs and compression, by grpc's names."""
+    seen, go_on = [], asyncio.Event()
+
+    async def wait(request, context):
+        await go_on.wait()
+        return request
+
+    made = server(
+        kind,
+        options=[("grpc.max_receive_message_length", 1000), ("grpc.max_send_message_length", -1), ("grpc.other", 1)],
+        interceptors=(Tracer("tracer", seen),),
+        maximum_concurrent_rpcs=1,
+        compression=grpc.Compression.Gzip,
+    )
+    registers(made, {"unary_unary": wait})
+    client = channel(Transport.NATIVE, f"127.0.0.1:{made.add_port('127.0.0.1:0')}")
+    await made.start()
+    method = client.stub_channel.unary_unary("/test.Service/unary_unary")
+    assert (await failure(method(b"x" * 1001, timeout=5))).code is Code.RESOURCE_EXHAUSTED
+    running = asyncio.ensure_future(client.unary("/test.Service/unary_unary", b"x" * 900, 5))
+    async with asyncio.timeout(5):
+        while len(seen) < 1:
+            await asyncio.sleep(0.001)
+        assert (await failure(method(b"x", timeout=5))).code is Code.RESOURCE_EXHAUSTED
+    go_on.set()
+    assert await running == b"x" * 900
+    await client.close()
+    await made.stop(0)
+
+
+def test_keywords_take_the_place_of_options():
+    options = ServerOptions(max_concurrent_calls=5, compression=Compression.GZIP, max_connections=7)
+    chosen = server_options(options, 3, grpc.Compression.NoCompression)
+    assert (chosen.max_concurrent_calls, chosen.compression, chosen.max_connections) == (3, Compression.IDENTITY, 7)
+    assert server_options(options, None, None) == options
+    assert server_options((("grpc.keepalive_time_ms", 1500),), None, None) == ServerOptions(keepalive_s=1.5)
+
+
+async def test_the_registry_serves_tls_with_credentials_of_ours(kind, tmp_path):
+    await asyncio.to_thread(make_authority, tmp_path, "test")
+    await asyncio.to_thread(make_certificate, tmp_path, "shop", ["127.0.0.1"])
+    credentials = await asyncio.to_thread(ServerCredentials, tmp_path / "shop.pem", tmp_path / "shop.key")
+    made = server(kind)
+    registers(made, ALL)
+    port = made.registry.add_secure_port("127.0.0.1:0", credentials)
+    theirs = grpc.ssl_server_credentials([(credentials.loaded.key, credentials.loaded.certificate)])
+    with pytest.raises(ValueError, match=r"credentials of serving\.transport"):
+        made.registry.add_secure_port("127.0.0.1:0", theirs)
+    await made.registry.start()
+    trusted = await asyncio.to_thread(ChannelCredentials, tmp_path / "ca.pem")
+    client = channel(Transport.NATIVE, f"127.0.0.1:{port}", ChannelOptions(credentials=trusted))
+    assert await client.unary("/test.Service/unary_unary", b"x", 5) == b"x"
+    await client.close()
+    await made.registry.stop(None)
 
 
 # --- compressed replies, looked at on the wire ---

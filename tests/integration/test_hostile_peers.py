@@ -256,10 +256,29 @@ async def test_a_peer_that_is_gone_without_a_word_is_asked_and_then_closed():
         await answering.alive()
 
 
+CONTENT = {
+    b"application/grpc": True,
+    b"application/grpc+proto": True,
+    b"application/grpc+json": True,
+    b"application/grpc;charset=utf-8": True,
+    b"application/grpc-web": False,
+    b"application/grpc-web+proto": False,
+    b"application/json": False,
+    b"text/plain;application/grpc": False,
+    b"": False,
+}
+
+
 async def test_what_is_not_grpc_is_told_so():
+    plain = request_prefix(ECHO, "test").replace(encode(((b"content-type", b"application/grpc"),)), b"")
     async with serving() as (_, port), raw(port) as peer:
         peer.send(HELLO, frames.headers(1, b"\x83\x86\x84", end_stream=True))
         assert b"415" in (await peer.until(frames.HEADERS)).payload
+        for number, (content, is_grpc) in zip(range(3, 99, 2), CONTENT.items(), strict=False):
+            head = plain + encode(((b"content-type", content),))
+            peer.send(frames.headers(number, head, end_stream=False), message(number, b"x"))
+            answer = await peer.until(frames.HEADERS, stream_id=number)
+            assert (b"415" not in answer.payload) is is_grpc, content
 
 
 async def test_connections_beyond_the_limit_are_closed_at_once():
