@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
-from serving.transport import ServerOptions, frames
+from serving.certificates import make_authority, make_certificate
+from serving.transport import (
+    Channel,
+    ChannelCredentials,
+    ChannelOptions,
+    ServerCredentials,
+    ServerOptions,
+    Transport,
+    channel,
+    frames,
+)
 from serving.transport.call import frame_message, request_prefix
 from serving.transport.frames import ErrorCode, FrameReader
 from serving.transport.native_server import NativeServer
@@ -18,6 +30,36 @@ BIG = "/test.Echo/Big"
 NEVER = "/test.Echo/Never"
 HELLO = frames.PREFACE + frames.settings({})
 _PATIENCE_S = 10
+
+
+class Wire(NamedTuple):
+    """What servers and peers of a test speak below HTTP/2; nothing without credentials."""
+
+    server: ServerCredentials | None = None
+    peer: ssl.SSLContext | None = None
+    channel: ChannelCredentials | None = None
+
+
+_wires = [Wire()]
+
+
+@contextmanager
+def over(wire: Wire) -> Iterator[None]:
+    """Meanwhile all servers and peers are made on this wire."""
+    _wires.append(wire)
+    try:
+        yield
+    finally:
+        _wires.pop()
+
+
+def tls_wire(folder: Path) -> Wire:
+    make_authority(folder, "test")
+    make_certificate(folder, "shop", ["127.0.0.1"])
+    peer = ssl.create_default_context(cafile=folder / "ca.pem")
+    peer.set_alpn_protocols(["h2"])
+    credentials = ServerCredentials(folder / "shop.pem", folder / "shop.key")
+    return Wire(credentials, peer, ChannelCredentials(folder / "ca.pem"))
 
 
 class Received(NamedTuple):
@@ -48,13 +90,20 @@ class Peer:
     def send(self, *parts: bytes) -> None:
         self.writer.write(b"".join(parts))
 
+    def end(self) -> None:
+        """Say nothing more. TLS ends both ways."""
+        if self.writer.can_write_eof():
+            self.writer.write_eof()
+        else:
+            self.writer.close()
+
     async def next_frame(self) -> Received | None:
         """None once the server has closed."""
         while self._seen == len(self.frames_received):
             try:
                 async with asyncio.timeout(_PATIENCE_S):
                     received = await self.reader.read(1 << 16)
-            except ConnectionError:
+            except (ConnectionError, ssl.SSLError):
                 received = b""
             if not received:
                 self.closed = True
@@ -116,7 +165,7 @@ async def serving(options: ServerOptions | None = None) -> AsyncIterator[tuple[N
     made.add_bytes_handler(BIG, lambda payload, call: b"x" * 1_000_000)
     made.add_bytes_handler(LATER, _later)
     made.add_bytes_handler(NEVER, _never)
-    port = made.add_port("127.0.0.1:0")
+    port = made.add_port("127.0.0.1:0", _wires[-1].server)
     await made.start()
     try:
         yield made, port
@@ -126,11 +175,16 @@ async def serving(options: ServerOptions | None = None) -> AsyncIterator[tuple[N
 
 @asynccontextmanager
 async def raw(port: int) -> AsyncIterator[Peer]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=_wires[-1].peer)
     try:
         yield Peer(reader, writer)
     finally:
         writer.close()
+
+
+def polite(port: int) -> Channel:
+    """A client that keeps the rules."""
+    return channel(Transport.NATIVE, f"127.0.0.1:{port}", ChannelOptions(credentials=_wires[-1].channel))
 
 
 def opening(stream_id: int, path: str = NEVER, more: bytes = b"", end: bool = False) -> bytes:

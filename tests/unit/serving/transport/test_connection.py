@@ -10,6 +10,7 @@ from serving.transport.connection import Connection
 from serving.transport.frames import ErrorCode, FrameReader, Setting
 from serving.transport.hpack import encode
 from serving.transport.streams import ConnectionLimits
+from tests.unit.serving.transport.test_frames import HOW_LONG
 
 REQUEST = encode(((b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/a/b"), (b"te", b"trailers")))
 HELLO = frames.PREFACE + frames.settings({})
@@ -334,29 +335,37 @@ FRAMES = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
-@given(
-    st.booleans(), st.lists(st.one_of(FRAMES, st.builds(request, st.sampled_from([1, 3, 5]))), max_size=30), st.data()
-)
-def test_no_frames_raise_anything_and_the_books_balance(client, received, data):
-    made, _ = greeted(client)
-    for item in received:
-        made.receive(item)
-        for stream in list(made.streams.values()):
-            if stream.sending and data.draw(st.booleans()):
-                made.send_data(stream, b"x" * data.draw(st.sampled_from([1, 40_000])))
-    waiting = sum(len(stream.pending) for stream in made.streams.values() if stream.pending is not None)
-    assert made.pending_bytes == waiting
-    if made.closed_reason is not None:
-        assert not made.streams
+@HOW_LONG
+def test_no_frames_raise_anything_and_the_books_balance(how):
+    said = st.lists(st.one_of(FRAMES, st.builds(request, st.sampled_from([1, 3, 5]))), max_size=30)
+
+    @settings(how, deadline=None)
+    @given(st.booleans(), said, st.data())
+    def heard(client, received, data):
+        made, _ = greeted(client)
+        for item in received:
+            made.receive(item)
+            for stream in list(made.streams.values()):
+                if stream.sending and data.draw(st.booleans()):
+                    made.send_data(stream, b"x" * data.draw(st.sampled_from([1, 40_000])))
+        waiting = sum(len(stream.pending) for stream in made.streams.values() if stream.pending is not None)
+        assert made.pending_bytes == waiting
+        if made.closed_reason is not None:
+            assert not made.streams
+
+    heard()
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.lists(st.binary(max_size=60), max_size=10))
-def test_no_bytes_raise_anything(chunks):
-    made, _ = greeted()
-    for chunk in chunks:
-        made.receive(chunk)
+@HOW_LONG
+def test_no_bytes_raise_anything(how):
+    @settings(how, deadline=None)
+    @given(st.lists(st.binary(max_size=60), max_size=10))
+    def heard(chunks):
+        made, _ = greeted()
+        for chunk in chunks:
+            made.receive(chunk)
+
+    heard()
 
 
 def test_the_end_of_a_stream_leaves_though_its_window_is_negative():

@@ -1,13 +1,21 @@
 """Frames survive any cut of the stream; malformed ones are connection errors."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.transport import frames
 from serving.transport.frames import ConnectionFault, ErrorCode, FrameReader
 
 BYTE = st.integers(0, 255)
+HOW_LONG = pytest.mark.parametrize(
+    "how",
+    [
+        settings(max_examples=200),
+        pytest.param(settings(max_examples=20_000, deadline=None), marks=[pytest.mark.soak, pytest.mark.timeout(1800)]),
+    ],
+    ids=["quick", "long"],
+)
 FRAMES = st.tuples(BYTE, BYTE, st.integers(0, frames.MAX_STREAM_ID), st.binary(max_size=60))
 
 
@@ -18,12 +26,23 @@ def test_frames_are_read_as_built_however_they_are_cut(built, step):
     assert read == built
 
 
-@given(st.binary(max_size=200))
-def test_garbage_is_frames_or_a_connection_fault(garbage):
-    try:
-        FrameReader().feed(garbage)
-    except ConnectionFault as fault:
-        assert fault.code is ErrorCode.FRAME_SIZE_ERROR
+@HOW_LONG
+def test_garbage_is_frames_or_a_connection_fault(how):
+    @how
+    @given(st.lists(st.one_of(st.binary(max_size=200), FRAMES.map(lambda item: frames.frame(*item))), max_size=6))
+    def fed(pieces):
+        reader = FrameReader(max_frame_bytes=10_000, most_frames=3)
+        try:
+            for piece in pieces:
+                cut = reader.feed(piece)
+                while len(cut) == 3:
+                    cut = reader.feed(b"")
+        except ConnectionFault as fault:
+            assert fault.code is ErrorCode.FRAME_SIZE_ERROR
+        else:
+            assert reader.bytes_taken + len(reader._rest) == sum(map(len, pieces))
+
+    fed()
 
 
 def test_a_frame_over_the_limit_is_refused_by_its_header_alone():
