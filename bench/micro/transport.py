@@ -67,6 +67,11 @@ def server_32_calls() -> Step:
     return _served([_PREFIX] * _CALLS * _TURNS)
 
 
+def server_32_calls_heads_first() -> Step:
+    """32 calls of a bytes handler, equal header blocks, all heads before all data: as h2load and others send them."""
+    return _served([_PREFIX] * _CALLS * _TURNS, heads_first=True)
+
+
 def server_32_calls_of_literals() -> Step:
     """32 calls of a bytes handler, another deadline and trace id in each."""
     return _served(_literal_blocks())
@@ -157,17 +162,20 @@ def _inserted(name: bytes, value: bytes) -> bytes:
     return b"\x40" + bytes((len(name),)) + name + bytes((len(value),)) + value
 
 
-def _reads(blocks: list[bytes]) -> list[bytes]:
+def _reads(blocks: list[bytes], heads_first: bool = False) -> list[bytes]:
     data = frame_message(_MESSAGE)
     requests = [
-        frames.headers(2 * number + 1, block, False) + frames.frame(frames.DATA, END_STREAM, 2 * number + 1, data)
-        for number, block in enumerate(blocks)
+        (frames.headers(number, block, False), frames.frame(frames.DATA, END_STREAM, number, data))
+        for number, block in zip(itertools.count(1, 2), blocks)
     ]
-    return [b"".join(requests[first : first + _CALLS]) for first in range(0, len(requests), _CALLS)]
+    read_at_once = [requests[first : first + _CALLS] for first in range(0, len(requests), _CALLS)]
+    if heads_first:
+        return [b"".join(itertools.chain(*zip(*calls, strict=True))) for calls in read_at_once]
+    return [b"".join(itertools.chain(*calls)) for calls in read_at_once]
 
 
-def _served(blocks: list[bytes], servicer: bool = False) -> Step:
-    loop, reads = asyncio.new_event_loop(), _reads(blocks)
+def _served(blocks: list[bytes], servicer: bool = False, heads_first: bool = False) -> Step:
+    loop, reads = asyncio.new_event_loop(), _reads(blocks, heads_first)
 
     async def echo(request: BytesValue, context: Any) -> BytesValue:
         return BytesValue(value=request.value)

@@ -40,6 +40,8 @@ class Connection(Control):
         self._block_of: tuple[int, int] | None = None
         self.blocks_begun = 0
         """Of those that CONTINUATIONs end."""
+        self._early: dict[int, Any] = {}
+        """Heads of requests whose data may follow in the same read: clients send the heads of many calls first."""
         self._whole = self._whole_response if client else self._whole_request
         self._handlers = {
             frames.DATA: self._data, frames.HEADERS: self._headers, frames.PRIORITY: self._priority,
@@ -145,7 +147,7 @@ class Connection(Control):
 
     def _act(self, received: list[Frame]) -> None:
         """On frames in their order; on all those of a call at once where they follow each other."""
-        handlers, whole = self._handlers, self._whole
+        handlers, whole, early = self._handlers, self._whole, self._early
         position, count = 0, len(received)
         while position < count:
             kind, flags, stream_id, payload = received[position]
@@ -155,9 +157,13 @@ class Connection(Control):
             try:
                 if kind == frames.HEADERS and flags == frames.END_HEADERS:
                     taken = whole(stream_id, payload, received, position)
-                    if taken:
+                    if taken is not None:
                         position += taken
                         continue
+                elif early and kind == frames.DATA and self._rest_of_early(flags, stream_id, payload):
+                    continue
+                if early:
+                    self._begin_early()
                 handler = handlers.get(kind)
                 if handler is None:
                     self._patience.spend()
@@ -165,37 +171,62 @@ class Connection(Control):
                     handler(flags, stream_id, payload)
             except StreamFault as fault:
                 self._fault(fault)
+        if early:
+            self._begin_early()
+
+    def _rest_of_early(self, flags: int, stream_id: int, payload: bytes) -> bool:
+        """Whether this is all the data of a request whose head came before."""
+        early = self._early
+        if flags != frames.END_STREAM or stream_id not in early or len(payload) > self.limits.window_bytes:
+            return False
+        self._take_window(len(payload))
+        self._begin(stream_id, early.pop(stream_id), True, payload)
+        return True
+
+    def _begin_early(self) -> None:
+        """Requests that did not come whole, before anything else happens."""
+        early = self._early
+        while early:
+            stream_id = next(iter(early))
+            try:
+                self._begin(stream_id, early.pop(stream_id), False, b"")
+            except StreamFault as fault:
+                self._fault(fault)
 
     def _unexpected(self) -> ConnectionFault:
         reason = "SETTINGS did not come first" if self._block_of is None else "a header block was interrupted"
         return ConnectionFault(ErrorCode.PROTOCOL_ERROR, reason)
 
-    def _whole_request(self, stream_id: int, block: bytes, received: list[Frame], after: int) -> int:
-        """1 if the frame after a request's headers is all of its data, and both were taken; else 0."""
+    def _whole_request(self, stream_id: int, block: bytes, received: list[Frame], after: int) -> int | None:
+        """1 if the frame after a request's head is all of its data, and both were taken; 0 if the head was, and the
+        data is looked for in the frames to come; None for what is no plain request."""
+        if not 0 < stream_id - self._last_peer_stream <= 2 or not stream_id & 1 or self.draining:
+            return None
         kind, flags, data_of, payload = received[after] if after < len(received) else _NO_FRAME
-        if kind != frames.DATA or flags != frames.END_STREAM or data_of != stream_id:
-            return 0
-        if stream_id <= self._last_peer_stream or len(payload) > self.limits.window_bytes:
+        self._last_peer_stream = stream_id
+        fits = len(payload) <= self.limits.window_bytes
+        if kind != frames.DATA or flags != frames.END_STREAM or data_of != stream_id or not fits:
+            self._early[stream_id] = self._head(block)
             return 0
         self._take_window(len(payload))
         try:
-            self._accept(stream_id, self._head(block), True, payload)
+            self._begin(stream_id, self._head(block), True, payload)
         except StreamFault as fault:
             self._fault(fault)
         return 1
 
-    def _whole_response(self, stream_id: int, block: bytes, received: list[Frame], after: int) -> int:
-        """2 if the frames after a response's headers are all its data and its trailers, and all were taken; else 0."""
+    def _whole_response(self, stream_id: int, block: bytes, received: list[Frame], after: int) -> int | None:
+        """2 if the frames after a response's head are all its data and its trailers, and all were taken; else None."""
         if after + 2 > len(received):
-            return 0
+            return None
         (kind, flags, data_of, payload), (last_kind, last_flags, last_of, last) = received[after : after + 2]
         if kind != frames.DATA or flags or last_kind != frames.HEADERS or last_flags != _LAST_HEADERS:
-            return 0
+            return None
         stream = self.streams.get(stream_id)
         if stream is None or data_of != stream_id or last_of != stream_id:
-            return 0
+            return None
         if not stream.receiving or not 0 < len(payload) <= stream.receive_window:
-            return 0
+            return None
         self._take_window(len(payload))
         head, end = self._head(block), self._head(last)
         if head is None or end is None:
@@ -261,25 +292,6 @@ class Connection(Control):
             self.emit(frames.window_update(0, self._unreturned))
             self._unreturned = 0
 
-    def _stray(self, stream_id: int) -> None:
-        """DATA or HEADERS for a stream that is closed or half-closed: late ones are common after a reset."""
-        self._require_known(stream_id)
-        self._patience.spend()
-        ended_by_peer = not self._client and stream_id not in self._abandoned
-        if stream_id in self.streams or ended_by_peer:
-            raise StreamFault(stream_id, ErrorCode.STREAM_CLOSED, "a frame after the end of its stream")
-
-    def _stray_block(self, stream_id: int) -> None:
-        """Blocks of closed streams end the connection: an endpoint that opens streams twice has lost its way."""
-        try:
-            self._stray(stream_id)
-        except StreamFault as fault:
-            if stream_id in self.streams:
-                raise
-            unused = any(stream_id in gap for gap in self._skipped)
-            code = ErrorCode.PROTOCOL_ERROR if unused else fault.code
-            raise ConnectionFault(code, "HEADERS on a closed stream") from None
-
     def _headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         if stream_id == 0:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "HEADERS on stream 0")
@@ -332,6 +344,10 @@ class Connection(Control):
         if self.draining:
             return self._refuse(stream_id)
         self._last_peer_stream = stream_id
+        return self._begin(stream_id, head, end, payload)
+
+    def _begin(self, stream_id: int, head: Any, end: bool, payload: bytes) -> None:
+        """A stream that the peer may open."""
         if len(self.streams) >= self.limits.max_streams:
             return self._refuse(stream_id)
         stream = Stream(stream_id, self._peer_initial_window, self.limits.window_bytes)

@@ -74,6 +74,25 @@ class Control(Sender):
         if stream_id == 0 or stream_id >= (self._next_stream if ours else self._last_peer_stream + 1):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"a frame for idle stream {stream_id}")
 
+    def _stray(self, stream_id: int) -> None:
+        """DATA or HEADERS for a stream that is closed or half-closed: late ones are common after a reset."""
+        self._require_known(stream_id)
+        self._patience.spend()
+        ended_by_peer = not self._client and stream_id not in self._abandoned
+        if stream_id in self.streams or ended_by_peer:
+            raise StreamFault(stream_id, ErrorCode.STREAM_CLOSED, "a frame after the end of its stream")
+
+    def _stray_block(self, stream_id: int) -> None:
+        """Blocks of closed streams end the connection: an endpoint that opens streams twice has lost its way."""
+        try:
+            self._stray(stream_id)
+        except StreamFault as fault:
+            if stream_id in self.streams:
+                raise
+            unused = any(stream_id in gap for gap in self._skipped)
+            code = ErrorCode.PROTOCOL_ERROR if unused else fault.code
+            raise ConnectionFault(code, "HEADERS on a closed stream") from None
+
     def _priority(self, flags: int, stream_id: int, payload: bytes) -> None:
         self._patience.spend()
         if stream_id == 0:

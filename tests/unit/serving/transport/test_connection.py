@@ -109,6 +109,78 @@ def test_a_request_opens_a_stream(end):
     assert (sink.streams[0].id, sink.streams[0].receiving) == (1, not end)
 
 
+def data(stream_id, payload=b"x", flags=frames.END_STREAM):
+    return frames.frame(frames.DATA, flags, stream_id, payload)
+
+
+def heads(*numbers):
+    return b"".join(request(number, end=False) for number in numbers)
+
+
+def test_heads_that_come_before_the_data_of_many_calls_open_them_whole():
+    made, sink = greeted()
+    made.receive(heads(1, 3, 5) + data(3, b"3") + data(1, b"1") + data(5, b"5"))
+    assert sink.data == [(b"3", True), (b"1", True), (b"5", True)]
+    assert [(stream.id, stream.receiving) for stream in sink.streams] == [(3, False), (1, False), (5, False)]
+    made.receive(heads(7) + heads(9))
+    made.receive(data(9, b"9"))
+    assert [stream.id for stream in sink.streams[3:]] == [7, 9]
+    assert sink.data[-1] == (b"9", True)
+    assert made.closed_reason is None
+
+
+BETWEEN = {
+    "a window": (frames.window_update(0, 5), None),
+    "settings": (frames.settings({Setting.INITIAL_WINDOW_SIZE: 5}), None),
+    "a reset": (frames.rst_stream(1, ErrorCode.CANCEL), ErrorCode.CANCEL),
+    "a piece of data": (data(3, b"a", 0), None),
+    "a padded piece": (data(3, b"\1a\0", frames.PADDED), None),
+    "trailers": (request(3), None),
+    "an unknown frame": (frames.frame(0xEE, 0, 0), None),
+}
+
+
+@pytest.mark.parametrize(("between", "reset"), BETWEEN.values(), ids=BETWEEN.keys())
+def test_what_comes_between_heads_and_data_finds_the_calls_open(between, reset):
+    made, sink = greeted()
+    made.receive(heads(1, 3) + between)
+    assert [stream.id for stream in sink.streams] == [1, 3]
+    assert sink.resets == ([] if reset is None else [reset])
+    assert made.closed_reason is None
+    assert [stream.send_window for stream in sink.streams if between == BETWEEN["settings"][0]] in ([], [5, 5])
+
+
+def test_heads_without_data_are_opened_at_the_end_of_the_read():
+    made, sink = greeted()
+    made.receive(heads(1, 3, 5))
+    assert [(stream.id, stream.receiving) for stream in sink.streams] == [(1, True), (3, True), (5, True)]
+    made.receive(data(5) + data(1))
+    assert sink.data == [(b"x", True), (b"x", True)]
+
+
+def test_heads_that_come_first_keep_to_the_limit_and_to_their_order():
+    made, sink = greeted(max_streams=2)
+    made.receive(heads(1, 3, 5, 7) + data(5) + data(3) + data(1) + data(7))
+    assert [stream.id for stream in sink.streams] == [5, 3]
+    assert [item[2] for item in output(made) if item[0] == frames.RST_STREAM] == [1, 7]
+
+
+def test_a_head_that_is_too_large_costs_its_call_alone():
+    made, sink = greeted(max_header_list_bytes=200)
+    large = frames.headers(1, REQUEST + encode(((b"k", b"v" * 300),)), False)
+    made.receive(large + heads(3) + data(3) + data(1))
+    assert (sink.too_large, [stream.id for stream in sink.streams]) == (1, [3])
+
+
+def test_early_heads_are_decoded_in_their_order():
+    made, sink = greeted()
+    kinds = []
+    sink.opened = lambda stream, head, end, payload: kinds.append((stream.id, head.fields[-1]))
+    insert, use = REQUEST + b"\x40\x01a\x01b", REQUEST + b"\xbe"
+    made.receive(frames.headers(1, insert, False) + frames.headers(3, use, False) + data(3) + data(1))
+    assert kinds == [(3, (b"a", b"b")), (1, (b"a", b"b"))]
+
+
 def test_a_header_block_may_continue():
     made, sink = greeted()
     made.receive(frames.frame(frames.HEADERS, frames.END_STREAM, 1, REQUEST[:3]))
