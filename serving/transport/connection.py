@@ -140,7 +140,7 @@ class Connection(Control):
                 received = self._preface(received)
             feed = self._reader.feed
             self._act(cut := feed(received))
-            while len(cut) == frames.MOST_FRAMES:
+            while len(cut) >= frames.MOST_FRAMES:
                 self._act(cut := feed(b""))
         except ConnectionFault as fault:
             self.close(fault.code, fault.reason)

@@ -198,8 +198,9 @@ class ServerCall:
             self.release()
         if self.outlives:
             self.host.finished(self)
-        for callback in self.callbacks or ():
-            self.host.loop.call_soon(callback)
+        if self.callbacks is not None:
+            for callback in self.callbacks:
+                self.host.loop.call_soon(callback)
 
     # --- streams.StreamOwner ---
 
@@ -262,9 +263,6 @@ class BytesCall(ServerCall):
         self._request: Message | None = None
         self._reply: Awaitable[bytes] | None = None
 
-    def received_whole(self, message: bytes) -> None:
-        self._run(message)
-
     def received_messages(self, messages: Sequence[Message], count: int, end: bool) -> None:
         if len(messages) + (self._request is not None) > 1:
             raise RpcError(Code.INTERNAL, "more than one message in a unary request")
@@ -280,7 +278,7 @@ class BytesCall(ServerCall):
             if isinstance(request, Squeezed):
                 self.start(self._run_inflated(request))
             else:
-                self._run(request)
+                self.received_whole(request)
 
     async def _run_inflated(self, request: Squeezed) -> None:
         try:
@@ -291,11 +289,11 @@ class BytesCall(ServerCall):
         except RpcError as error:
             self.fail(error)
         else:
-            self._run(message)
+            self.received_whole(message)
 
-    def _run(self, request: bytes) -> None:
+    def received_whole(self, message: bytes) -> None:
         try:
-            reply = self._handler(request, self)
+            reply = self._handler(message, self)
         except Exception as error:  # noqa: BLE001 - the outermost frame of a call
             self.fail(verdict(error))
             return

@@ -60,6 +60,7 @@ class ServerProtocol(asyncio.Protocol):
     def __init__(self, server: Owner) -> None:
         self.server = server
         self.options = server.options
+        self._limited = server.options.max_concurrent_calls is not None
         self.threads = server.threads
         self.intake: Intake[ServerCall] = Intake(server.store)
         self.inflation = Inflation(server.turn, server.inflaters)
@@ -170,7 +171,9 @@ class ServerProtocol(asyncio.Protocol):
         if not head.shape.is_grpc:
             self.connection.send_head(stream, _NOT_GRPC, end=True)
             return
-        refusal = head.problem or self.server.refusal(self)
+        refusal = head.problem
+        if refusal is None and (self._limited or self.connection.pending_bytes):
+            refusal = self.server.refusal(self)
         call = None if refusal else self._call(stream, head)
         if call is None:
             unserved(self, stream, head, refusal or unknown_method(head.shape.path))

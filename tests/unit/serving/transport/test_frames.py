@@ -26,6 +26,31 @@ def test_frames_are_read_as_built_however_they_are_cut(built, step):
     assert read == built
 
 
+ALIKE = st.tuples(
+    st.sampled_from([frames.DATA, frames.HEADERS]),
+    BYTE,
+    st.sampled_from([1, 3, (1 << 24) - 1, 1 << 24, frames.MAX_STREAM_ID]),
+    st.sampled_from([b"", b"x" * 7, b"y" * 7, b"z" * 300]),
+)
+
+
+@given(st.lists(st.tuples(ALIKE, st.integers(1, 9)), max_size=12), st.integers(1, 3000), st.integers(1, 20))
+def test_frames_that_are_alike_are_read_as_built_too(runs, step, most):
+    built = [item for item, times in runs for _ in range(times)]
+    stream, reader, read = b"".join(frames.frame(*item) for item in built), FrameReader(most_frames=most), []
+    for start in range(0, len(stream), step):
+        read += (cut := reader.feed(stream[start : start + step]))
+        while len(cut) >= most:
+            assert len(cut) < 2 * most
+            read += (cut := reader.feed(b""))
+    assert read == built
+
+
+def test_the_reserved_bit_of_a_stream_is_ignored_in_frames_that_are_alike():
+    stream = b"".join(frames.header(1, frames.DATA, 0, number | 1 << 31) + b"x" for number in (1, 3, 5, 7))
+    assert [item[2] for item in FrameReader().feed(stream)] == [1, 3, 5, 7]
+
+
 @HOW_LONG
 def test_garbage_is_frames_or_a_connection_fault(how):
     @how
@@ -35,7 +60,7 @@ def test_garbage_is_frames_or_a_connection_fault(how):
         try:
             for piece in pieces:
                 cut = reader.feed(piece)
-                while len(cut) == 3:
+                while len(cut) >= 3:
                     cut = reader.feed(b"")
         except ConnectionFault as fault:
             assert fault.code is ErrorCode.FRAME_SIZE_ERROR
