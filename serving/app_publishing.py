@@ -15,6 +15,7 @@ from serving.app_shelf import AppId, AppLife, AppShelf
 from serving.control import ReplicaModel, State, WantedApp
 from serving.errors import ConflictError, UnknownNameError
 from serving.lifecycle import LoadState, ModelState, ReplicaOutcome
+from serving.load_time import LoadTime
 from serving.replicas import FOLLOW_S, Replicas
 from serving.wanted import Wanted
 
@@ -30,7 +31,7 @@ class AppStatus:
 
 
 class AppPublishing:
-    """`load_timeout_s` bounds the wait for a load."""
+    """`load_timeout_s` bounds a load on all replicas."""
 
     def __init__(self, wanted: Wanted, shelf: AppShelf, replicas: Replicas, load_timeout_s: float) -> None:
         self._wanted = wanted
@@ -56,26 +57,26 @@ class AppPublishing:
             for id_, life in sorted(self._shelf.lives.items())
         ]
 
-    async def load(self, app: AppId) -> tuple[list[ReplicaOutcome], str]:
-        """Load it here, then on the other replicas; no answer changes by that. Returns an outcome per replica and the
-        digest (hex). Raises UnknownNameError, NotAllowedError, or ConflictError with the reason."""
+    async def load(self, app: AppId, caller_s: float | None = None) -> tuple[list[ReplicaOutcome], str]:
+        """Load it here, then on the other replicas, against one deadline; no answer changes by that. Returns an outcome
+        per replica and the digest (hex). Raises UnknownNameError, NotAllowedError, or ConflictError with the reason."""
         if app.name in await asyncio.to_thread(names):
             raise ConflictError(f"app {app.name!r} is built in; give yours another name")
+        time = LoadTime.of(self._load_timeout_s, caller_s)
         known = self._shelf.lives.get(app)
         self._asked.append(app)
         self.follow(again={app})
         try:
-            life = await asyncio.wait_for(self._shelf.loaded(app), self._load_timeout_s)
+            async with asyncio.timeout_at(time.ends):
+                life = await self._shelf.loaded(app)
             state = await self._wanted.change(lambda state: bindings.with_app(state, app, life.digest))
             logger.info("app %s is to be kept loaded", app)
         except TimeoutError:
-            raise ConflictError(
-                f"app {app} did not load within {self._load_timeout_s:g} s (limits.load_timeout_s)"
-            ) from None
+            raise ConflictError(time.late(f"app {app}")) from None
         finally:
             self._asked.remove(app)
             self.follow()
-        others = await self._replicas.load_app(str(app), state.revision, self._load_timeout_s)
+        others = await self._replicas.load_app(str(app), state.revision, time)
         was_there = known is not None and known.state is ModelState.READY
         own = ReplicaOutcome(
             self._replicas.party, self._replicas.name, LoadState.ALREADY_LOADED if was_there else LoadState.LOADED

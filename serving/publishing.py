@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,9 +17,10 @@ import msgspec
 from serving import bindings
 from serving.app_publishing import AppPublishing
 from serving.control import Binding, Hold, ReplicaModel, Service, State
-from serving.errors import ConflictError, PeerError, UnknownNameError
-from serving.holds import HoldingPeer, Holds, HostHolds, hold_model, no_address
-from serving.lifecycle import Lifecycle, LoadState, ReplicaOutcome
+from serving.errors import ConflictError, UnknownNameError
+from serving.holds import HoldingPeer, Holds, HostHolds, hold_model
+from serving.lifecycle import Lifecycle, ReplicaOutcome
+from serving.loads import LoadingPeer, Loads
 from serving.pool import ModelHandle, ModelId, ModelPool
 from serving.reconciler import Reconciler
 from serving.replicas import FOLLOW_S, Replicas
@@ -53,10 +54,8 @@ class Terms:
 PLAIN = Terms()
 
 
-class PublishingPeer(HoldingPeer, Protocol):
+class PublishingPeer(HoldingPeer, LoadingPeer, Protocol):
     """Another party, as publishing needs it. Every method raises PeerError naming the party and the reason."""
-
-    async def load(self, model: ModelId, binding_digest: str, timeout_s: float) -> list[ReplicaOutcome]: ...
 
 
 BindingRules = Callable[[Service | None], Binding]
@@ -64,7 +63,7 @@ BindingRules = Callable[[Service | None], Binding]
 
 
 class Publishing:
-    """The admin's view of one node. `peers` by party id; `load_timeout_s` bounds the wait for any one load."""
+    """The admin's view of one node. `peers` by party id; `load_timeout_s` bounds any one load, at all parties."""
 
     def __init__(
         self,
@@ -82,12 +81,10 @@ class Publishing:
         self.apps = AppPublishing(self._wanted, reconciler.apps, replicas, load_timeout_s)
         self._reconciler = reconciler
         self._pool = pool
-        self._peers = peers
-        self._load_timeout_s = load_timeout_s
+        self._loads = Loads(self._wanted, reconciler, pool, replicas, peers, load_timeout_s)
         self._host_holds = HostHolds(peers)
         self.holds = Holds(self._wanted)
         """What other parties hold here."""
-        self._asked: list[ModelId] = []
         # Holds are taken before a binding and released after it; two bindings at once would release each other's.
         self._binding = asyncio.Lock()
 
@@ -101,7 +98,7 @@ class Publishing:
 
     def restore(self) -> None:
         """On start: want what the kept state wants, and follow it from here on."""
-        self._reconcile()
+        self._loads.follow()
         self.apps.follow()
         self._replicas.start(self._reported, self._follow, self.apps.reported)
 
@@ -114,7 +111,7 @@ class Publishing:
 
     def _follow(self) -> None:
         self._wanted.follow()
-        self._reconcile()
+        self._loads.follow()
         self.apps.follow()
 
     def _reported(self) -> dict[str, ReplicaModel]:
@@ -124,45 +121,16 @@ class Publishing:
             for handle in (self._pool.find(model),)
         }
 
-    async def load(self, model: ModelId) -> tuple[list[ReplicaOutcome], str]:
-        """Load here, then at every host of the model. Returns an outcome per replica and the binding digest (hex).
-        Raises ConflictError with the reason when this party's own half does not load."""
-        own, handle = await self.load_here(model)
-        remote = await asyncio.gather(*(self._load_at(host, handle) for host in handle.hosts))
-        return [*own, *(outcome for outcomes in remote for outcome in outcomes)], handle.artifact.binding_digest
+    async def load(self, model: ModelId, caller_s: float | None = None) -> tuple[list[ReplicaOutcome], str]:
+        """Load on every replica of every party, within limits.load_timeout_s and the caller's remaining time: see
+        `Loads.everywhere`."""
+        return await self._loads.everywhere(model, caller_s)
 
-    async def load_here(self, model: ModelId, binding_digest: str = "") -> tuple[list[ReplicaOutcome], ModelHandle]:
-        """Load this party's half on all its replicas; when `binding_digest` is given, only a half of that binding.
-        Raises ConflictError when it does not load on this replica, or UnknownNameError when the registry has no such
-        half."""
-        own, handle = await self._load_on_this_replica(model, binding_digest)
-        others = await self._replicas.load(model, self._wanted.state.revision, self._load_timeout_s)
-        return [own, *others], handle
-
-    async def _load_on_this_replica(self, model: ModelId, binding_digest: str) -> tuple[ReplicaOutcome, ModelHandle]:
-        known = self._pool.find(model)
-        if known is None:
-            await self._reconciler.check_there(model)
-        self._asked.append(model)
-        if known is None:
-            self._reconcile(again={model})
-        try:
-            handle = await asyncio.wait_for(self._reconciler.loaded(model), self._load_timeout_s)
-            if binding_digest:
-                handle.check_binding(binding_digest)
-            if model not in bindings.wanted_models(self._wanted.state) or self._replicas.failed(model):
-                await self._wanted.change(lambda state: bindings.with_model(state, model))
-                logger.info("%s is to be kept loaded", model)
-        except TimeoutError:
-            raise ConflictError(
-                f"{model} did not load within {self._load_timeout_s:g} s (limits.load_timeout_s)"
-            ) from None
-        finally:
-            # What was not acknowledged is not wanted either.
-            self._asked.remove(model)
-            self._reconcile()
-        state = LoadState.LOADED if known is None else LoadState.ALREADY_LOADED
-        return ReplicaOutcome(self._party, self.replica, state), handle
+    async def load_here(
+        self, model: ModelId, binding_digest: str = "", caller_s: float | None = None
+    ) -> tuple[list[ReplicaOutcome], ModelHandle]:
+        """Load on every replica of this party: see `Loads.here`."""
+        return await self._loads.here(model, binding_digest, caller_s)
 
     async def hold_here(self, hold: Hold, binding_digest: str) -> None:
         """Grant another party's hold on a version that is READY here with this binding. Raises ConflictError."""
@@ -250,7 +218,7 @@ class Publishing:
 
         await self._wanted.change(let_go)
         logger.info("%s is to be unloaded%s", model, " by force" if force else "")
-        self._reconcile()
+        self._loads.follow()
         await self._reconciler.settled(model)
         self._reconciler.forget(model)
 
@@ -292,7 +260,7 @@ class Publishing:
 
     def is_needed(self, model: ModelId) -> bool:
         """Whether a load of it is under way, or a binding or another party needs it."""
-        return model in self._asked or bool(self._holders(self._wanted.state, model))
+        return self._loads.is_asked(model) or bool(self._holders(self._wanted.state, model))
 
     def life(self, model: ModelId) -> Lifecycle | None:
         return self._reconciler.lives.get(model)
@@ -311,20 +279,6 @@ class Publishing:
                 for text in filter(None, refusals):
                     logger.warning("a hold could not be renewed, it will expire: %s", text)
         await self.holds.sweep()
-
-    def _reconcile(self, again: Set[ModelId] = frozenset()) -> None:
-        """Want what the state wants, and what loads are being asked for right now."""
-        wanted, asked_anew = self._wanted.models()
-        self._reconciler.apply({*wanted, *self._asked}, {*again, *asked_anew})
-
-    async def _load_at(self, host: str, handle: ModelHandle) -> list[ReplicaOutcome]:
-        peer = self._peers.get(host)
-        if peer is None:
-            return [ReplicaOutcome(host, "", LoadState.FAILED, no_address(host))]
-        try:
-            return await peer.load(handle.id, handle.artifact.binding_digest, self._load_timeout_s)
-        except PeerError as error:
-            return [ReplicaOutcome(host, "", LoadState.FAILED, str(error))]
 
     async def _hold_and_bind(
         self, service: str, revision: int, models: Sequence[ModelId], rules: BindingRules

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from serving.control import ControlStore, ReplicaModel, ReplicaReport
 from serving.errors import ConflictError
 from serving.lifecycle import LoadState, ModelState, ReplicaOutcome
+from serving.load_time import LoadTime
 from serving.pool import ModelHandle, ModelId
 
 logger = logging.getLogger(__name__)
@@ -97,9 +98,9 @@ class Replicas:
 
     # --- what publishing asks ---
 
-    async def load(self, model: ModelId, revision: int, within_s: float) -> list[ReplicaOutcome]:
+    async def load(self, model: ModelId, revision: int, time: LoadTime) -> list[ReplicaOutcome]:
         """What came of a load at the other replicas; a replica that takes longer has FAILED."""
-        return await self._settled(str(model), _model_named(str(model)), revision, within_s)
+        return await self._settled(str(model), _model_named(str(model)), revision, time)
 
     def failed(self, model: ModelId) -> bool:
         """Whether another replica says that it could not load it."""
@@ -107,9 +108,9 @@ class Replicas:
         states = [found.state for report in self._others if (found := look(report))]
         return ModelState.FAILED.value in states
 
-    async def load_app(self, app: str, revision: int, within_s: float) -> list[ReplicaOutcome]:
+    async def load_app(self, app: str, revision: int, time: LoadTime) -> list[ReplicaOutcome]:
         """As `load`, of an app by `name:version`."""
-        return await self._settled(f"app {app}", lambda report: report.apps.get(app), revision, within_s)
+        return await self._settled(f"app {app}", lambda report: report.apps.get(app), revision, time)
 
     async def require(self, handles: Sequence[ModelHandle], within_s: float) -> None:
         """Raises ConflictError unless every replica has these versions, with the binding that they have here."""
@@ -132,9 +133,9 @@ class Replicas:
 
     # ---
 
-    async def _settled(self, name: str, look: Look, revision: int, within_s: float) -> list[ReplicaOutcome]:
-        reports = await self._until(lambda report: _has_settled(report, look, revision), within_s)
-        return [self._outcome(report.replica, look(report), name, within_s) for report in reports]
+    async def _settled(self, name: str, look: Look, revision: int, time: LoadTime) -> list[ReplicaOutcome]:
+        reports = await self._until(lambda report: _has_settled(report, look, revision), time.left_s)
+        return [self._outcome(report, look(report), report.revision >= revision, time.late(name)) for report in reports]
 
     async def _require(self, name: str, look: Look, digest: str, within_s: float) -> None:
         reports = await self._until(lambda report: _has(look(report), digest), within_s)
@@ -191,12 +192,14 @@ class Replicas:
             pass
         return self._others
 
-    def _outcome(self, replica: str, found: ReplicaModel | None, name: str, within_s: float) -> ReplicaOutcome:
+    def _outcome(self, report: ReplicaReport, found: ReplicaModel | None, follows: bool, late: str) -> ReplicaOutcome:
+        """`found`: what the replica says; `follows`: whether it knows that it was asked."""
         if found is not None and found.state == ModelState.READY.value:
-            return ReplicaOutcome(self.party, replica, LoadState.LOADED)
-        late = f"{name} did not load within {within_s:g} s (limits.load_timeout_s)"
-        reason = found.reason if found is not None and found.state == ModelState.FAILED.value else late
-        return ReplicaOutcome(self.party, replica, LoadState.FAILED, reason)
+            return ReplicaOutcome(self.party, report.replica, LoadState.LOADED)
+        if follows and found is not None and found.state == ModelState.FAILED.value:
+            return ReplicaOutcome(self.party, report.replica, LoadState.FAILED, found.reason)
+        stands = f"it is {found.state} there" if follows and found is not None else "the replica has not begun"
+        return ReplicaOutcome(self.party, report.replica, LoadState.FAILED, f"{late}; {stands}")
 
 
 def _nothing() -> None: ...

@@ -86,7 +86,7 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
     async def PublishLoad(self, request: wire.PublishLoadRequest, context: object) -> wire.PublishLoadReply:
         model = _model(request.model, request.version)
         async with self._changing(context, "PublishLoad", str(model), self._model_state):
-            outcomes, digest = await self._publishing.load(model)
+            outcomes, digest = await self._publishing.load(model, call_of(context).time_remaining())
         return wire.PublishLoadReply(
             replicas=[replica_message(outcome) for outcome in outcomes], binding_digest=bytes.fromhex(digest)
         )
@@ -190,7 +190,7 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
     async def LoadApp(self, request: wire.LoadAppRequest, context: object) -> wire.LoadAppReply:
         app = _app(request.name, request.version)
         async with self._changing(context, "LoadApp", str(app), self._app_state):
-            outcomes, digest = await self._publishing.apps.load(app)
+            outcomes, digest = await self._publishing.apps.load(app, call_of(context).time_remaining())
         return wire.LoadAppReply(
             replicas=[replica_message(outcome) for outcome in outcomes], digest=bytes.fromhex(digest)
         )

@@ -112,10 +112,10 @@ class FederationServicer(federation_pb2_grpc.FederationServicer):
     @answering_method
     async def Load(self, request: wire.LoadRequest, context: object) -> wire.LoadReply:
         model = ModelId(request.model, request.version)
-        party = self._allowed(context, model)
+        party, caller_s = self._allowed(context, model), call_of(context).time_remaining()
         try:
             async with self._changing(party, "Federation/Load", model, self._model_state):
-                outcomes, _ = await self._publishing.load_here(model, request.binding_digest.hex())
+                outcomes, _ = await self._publishing.load_here(model, request.binding_digest.hex(), caller_s)
                 await self._host.check_features(model)
         except (ConflictError, UnknownNameError) as error:
             outcomes = [ReplicaOutcome(self._settings.party, self._publishing.replica, LoadState.FAILED, str(error))]
