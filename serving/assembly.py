@@ -136,7 +136,7 @@ async def assemble(settings: Settings) -> Node:
         *(partial(budget_metrics, admission), partial(pipeline_metrics, pipeline.stages, pipeline.shadows)),
         *(partial(peer_metrics, batchers, breaking), partial(warmup_metrics, schedule), partial(row_metrics, effects)),
     )
-    exposing, metrics = _exposition(settings, replicas.name, Exposition(readings))
+    exposing, metrics = _exposition(settings, replicas, Exposition(readings))
     http = HttpDoor(pipeline, metrics, readiness, figures, limits.max_request_bytes, access, protocols)
 
     parts = (
@@ -223,7 +223,7 @@ def _foreign_protocols(node: FateNode, ports: Ports, figures: RequestFigures) ->
     return [*OipHttp(foreign, figures, limits.max_request_bytes).routes(), *fate]
 
 
-def _exposition(settings: Settings, replica: str, own: Exposition) -> tuple[Part, Callable[[], Awaitable[bytes]]]:
+def _exposition(settings: Settings, replicas: Replicas, own: Exposition) -> tuple[Part, Callable[[], Awaitable[bytes]]]:
     """What a scrape shows: of one worker its own metrics, of several those of all."""
     if settings.workers == 1:
 
@@ -231,7 +231,8 @@ def _exposition(settings: Settings, replica: str, own: Exposition) -> tuple[Part
             return own.text()
 
         return Part(), alone
-    shared = SharedExposition(own, Path(settings.state_dir) / "metrics", replica)
+    folder = Path(settings.state_dir) / "metrics"
+    shared = SharedExposition(own, folder, replicas.name, replicas.generation)
     return Part(shared.start, shared.stop), shared.text
 
 

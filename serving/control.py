@@ -21,13 +21,14 @@ from urllib.parse import quote
 import msgspec
 import rfc8785
 
-from serving.disk import sync_folder, write_synced
+from serving.disk import remove_older, sync_folder, write_synced
 from serving.errors import ConflictError
 from serving.leases import FileLeases, Leases, MemoryLeases
 
 SCHEMA = "1.0"
 REPORT_TTL_S = 5.0
 """Of a replica that does not report any more."""
+_LITTER_S = 12 * REPORT_TTL_S
 
 
 class WantedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,12 +122,20 @@ class ReplicaModel(msgspec.Struct, frozen=True):
 
 class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a replica says of itself. `revision`: of the state that it follows; `models` by `name/version`, `apps` by
-    `name:version`."""
+    `name:version`. `generation` tells processes apart that have one name, as a worker and its successor have for a
+    while: later ones are greater. `age_s`: since it was said, filled in by who reads it."""
 
     replica: str
     revision: int
     models: dict[str, ReplicaModel] = {}
     apps: dict[str, ReplicaModel] = {}
+    generation: str = ""
+    age_s: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """No other process has it."""
+        return f"{self.replica}@{self.generation}"
 
 
 class ControlStore(ABC):
@@ -153,8 +162,12 @@ class ControlStore(ABC):
         """Tell the other replicas; forgotten after `REPORT_TTL_S`."""
 
     @abstractmethod
+    def withdraw(self, report: ReplicaReport) -> None:
+        """The replica stops: forget at once what it has said last. Nothing may be there."""
+
+    @abstractmethod
     def reports(self) -> list[ReplicaReport]:
-        """Of all replicas that live, this one among them, by name."""
+        """Of all replicas that live, this one among them, by key."""
 
     def close(self) -> None:  # noqa: B027 - most have nothing to let go of
         """Let go of files and connections."""
@@ -182,11 +195,15 @@ class MemoryControlStore(ControlStore):
         """There is but one state."""
 
     def report(self, report: ReplicaReport) -> None:
-        self._reports[report.replica] = (self._clock(), report)
+        self._reports = {**self._reports, report.key: (self._clock(), report)}
+
+    def withdraw(self, report: ReplicaReport) -> None:
+        self._reports = {key: told for key, told in self._reports.items() if key != report.key}
 
     def reports(self) -> list[ReplicaReport]:
-        oldest = self._clock() - REPORT_TTL_S
-        return [report for _, (told, report) in sorted(self._reports.items()) if told > oldest]
+        now_s = self._clock()
+        told = [(now_s - told_s, report) for _, (told_s, report) in sorted(self._reports.items())]
+        return [msgspec.structs.replace(report, age_s=age_s) for age_s, report in told if age_s < REPORT_TTL_S]
 
 
 class FileControlStore(ControlStore):
@@ -237,22 +254,30 @@ class FileControlStore(ControlStore):
 
     def report(self, report: ReplicaReport) -> None:
         self._replicas.mkdir(exist_ok=True)
-        path = self._replicas / f"{quote(report.replica, safe='')}.json"
-        draft = path.with_suffix(f".{os.getpid()}")
+        path = self._report_path(report)
+        draft = path.with_name(f"{path.name}.draft")
         draft.write_bytes(msgspec.json.encode(report))
         os.utime(draft, (self._clock(), self._clock()))
         draft.replace(path)
 
+    def withdraw(self, report: ReplicaReport) -> None:
+        self._report_path(report).unlink(missing_ok=True)
+
     def reports(self) -> list[ReplicaReport]:
-        oldest = self._clock() - REPORT_TTL_S
-        found = []
+        now_s, found = self._clock(), []
+        remove_older(self._replicas, now_s - _LITTER_S)
         for path in sorted(self._replicas.glob("*.json")):
             try:
-                if path.stat().st_mtime > oldest:
-                    found.append(msgspec.json.decode(path.read_bytes(), type=ReplicaReport))
+                age_s = max(0.0, now_s - path.stat().st_mtime)
+                if age_s < REPORT_TTL_S:
+                    report = msgspec.json.decode(path.read_bytes(), type=ReplicaReport)
+                    found.append(msgspec.structs.replace(report, age_s=age_s))
             except (OSError, msgspec.MsgspecError):
                 continue  # gone meanwhile, or of another version
         return found
+
+    def _report_path(self, report: ReplicaReport) -> Path:
+        return self._replicas / f"{quote(report.key, safe='')}.json"
 
     @contextlib.contextmanager
     def _exclusively(self) -> Iterator[None]:

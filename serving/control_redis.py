@@ -133,7 +133,11 @@ class RedisControlStore(ControlStore):
 
     def report(self, report: ReplicaReport) -> None:
         with _reaching():
-            self._tell(keys=(f"{self._key}:replicas",), args=(report.replica, msgspec.json.encode(report)))
+            self._tell(keys=(f"{self._key}:replicas",), args=(report.key, msgspec.json.encode(report)))
+
+    def withdraw(self, report: ReplicaReport) -> None:
+        with _reaching():
+            self._redis.hdel(f"{self._key}:replicas", report.key)
 
     def reports(self) -> list[ReplicaReport]:
         with _reaching():
@@ -142,12 +146,13 @@ class RedisControlStore(ControlStore):
             pipeline.hgetall(f"{self._key}:replicas")
             (now_s, _), told = pipeline.execute()
             found, gone = [], []
-            for name, text in sorted(told.items()):
+            for key, text in sorted(told.items()):
                 when, _, raw = text.partition(b" ")
-                if int(when) <= now_s - REPORT_TTL_S:
-                    gone.append(name)
+                age_s = float(now_s - int(when))
+                if age_s >= REPORT_TTL_S:
+                    gone.append(key)
                 else:
-                    found.append(msgspec.json.decode(raw, type=ReplicaReport))
+                    found.append(msgspec.structs.replace(msgspec.json.decode(raw, type=ReplicaReport), age_s=age_s))
             if gone:
                 self._redis.hdel(f"{self._key}:replicas", *gone)
         return found

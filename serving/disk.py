@@ -18,6 +18,16 @@ def write_synced(path: Path, raw: bytes) -> None:
         raise
 
 
+def remove_older(folder: Path, before_s: float) -> None:
+    """Files that nobody has touched since then, Unix time: what processes leave that end without warning."""
+    for path in folder.glob("*"):
+        try:
+            if path.stat().st_mtime < before_s:
+                path.unlink()
+        except OSError:
+            continue  # another process was faster
+
+
 def sync_folder(folder: Path) -> None:
     """What was created, renamed or removed in it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -12,6 +12,7 @@ from serving.errors import ConflictError
 from serving.lifecycle import LoadState, ModelState, ReplicaOutcome
 from serving.load_time import LoadTime
 from serving.pool import ModelHandle, ModelId
+from serving.uninterrupted import to_the_end
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +29,8 @@ Look = Callable[[ReplicaReport], ReplicaModel | None]
 
 
 class Replicas:
-    """`start` once with what to report and what to do when the state has changed; `stop` once. `clock` is monotonic
-    seconds; `pause` waits for some."""
+    """`start` once with what to report and what to do when the state has changed; `stop` once. `name` is shown to
+    people, and another process may have it too. `clock` is monotonic seconds; `pause` waits for some."""
 
     def __init__(
         self,
@@ -41,6 +42,8 @@ class Replicas:
     ) -> None:
         self.party = party
         self.name = name
+        self.generation = f"{time.time_ns():016x}"
+        """Of this process: greater than those of processes that began before."""
         self.store = store
         self.problem = ""
         """Why the shared state is out of reach, or is not followed; this replica goes on with what it has."""
@@ -63,9 +66,14 @@ class Replicas:
         self._task = asyncio.create_task(self._keep())
 
     async def stop(self) -> None:
+        """The others no longer count on this replica."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
+            try:
+                await asyncio.to_thread(self.store.withdraw, self._own())
+            except OSError as error:
+                logger.warning("the other replicas will take this one for a living one for a moment: %s", error)
         await asyncio.to_thread(self.store.close)
 
     @property
@@ -84,7 +92,8 @@ class Replicas:
             refusal = self._follow_newest()
             await self._report()
             reports = await asyncio.to_thread(self.store.reports)
-            self._others = [report for report in reports if report.replica != self.name]
+            own = self._own().key
+            self._others = [report for report in reports if report.key != own]
         except OSError as error:
             refusal = str(error.strerror or error)
         if refusal and refusal != self.problem:
@@ -172,11 +181,20 @@ class Replicas:
         self._followed = revision
         return ""
 
+    def _own(self) -> ReplicaReport:
+        return ReplicaReport(
+            replica=self.name,
+            generation=self.generation,
+            revision=self._followed,
+            models=self._models(),
+            apps=self._apps(),
+        )
+
     async def _report(self) -> None:
-        report = ReplicaReport(replica=self.name, revision=self._followed, models=self._models(), apps=self._apps())
-        now = self._clock()
+        report, now = self._own(), self._clock()
         if report != self._told or now - self._told_at >= HEARTBEAT_S:
-            await asyncio.to_thread(self.store.report, report)
+            # A report that is under way when this replica stops must not come after its withdrawal.
+            await to_the_end(asyncio.to_thread(self.store.report, report))
             self._told, self._told_at = report, now
 
     async def _until(self, reached: Callable[[ReplicaReport], bool], within_s: float) -> list[ReplicaReport]:

@@ -1,6 +1,7 @@
 """One scrape shows all workers of a node: each keeps its metrics in a file, and whoever is asked adds the others'.
 
 Samples get the label `replica`, so that a worker that begins anew is a counter that begins anew, as Prometheus expects.
+While a worker and its successor run under one name, what is shown under it is the successor's.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from serving.disk import remove_older
 from serving.telemetry.exposition import Exposition
 
 logger = logging.getLogger(__name__)
@@ -27,20 +29,26 @@ STALE_S = 5.0
 """The file of a worker that is gone."""
 
 
+_LITTER_S = 12 * STALE_S
+
+
 class SharedExposition:
-    """Of the worker `name`, among those that share the folder. `clock` is Unix seconds; `pause` waits for some."""
+    """Of the worker `name`, among those that share the folder; `generation` is greater than its predecessors'. `clock`
+    is Unix seconds; `pause` waits for some."""
 
     def __init__(
         self,
         own: Exposition,
         folder: Path,
         name: str,
+        generation: str,
         clock: Callable[[], float] = time.time,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._own = own
-        self._path = folder / f"{quote(name, safe='')}.prom"
+        self._path = folder / f"{quote(name, safe='')}@{generation}.prom"
         self._name = name
+        self._generation = generation
         self._clock = clock
         self._pause = pause
         self._task: asyncio.Task[None] | None = None
@@ -69,21 +77,23 @@ class SharedExposition:
 
     def _write(self, text: bytes) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._path.with_suffix(".draft")
+        draft = self._path.with_name(f"{self._path.name}.draft")
         draft.write_bytes(text)
         os.utime(draft, (self._clock(), self._clock()))
         draft.replace(self._path)
+        remove_older(self._path.parent, self._clock() - _LITTER_S)
 
     def _merged(self, own: bytes) -> bytes:
-        texts = {self._name: own}
-        for path in sorted(self._path.parent.glob("*.prom")):
-            name = unquote(path.stem)
+        newest = {self._name: (self._generation, own)}
+        for path in self._path.parent.glob("*.prom"):
+            name, _, generation = path.stem.partition("@")
             try:
-                if name != self._name and path.stat().st_mtime > self._clock() - STALE_S:
-                    texts[name] = path.read_bytes()
+                if path != self._path and path.stat().st_mtime > self._clock() - STALE_S:
+                    found = (generation, path.read_bytes())
+                    newest[unquote(name)] = max(found, newest.get(unquote(name), found))
             except OSError:
                 continue  # gone meanwhile
-        return merged(texts)
+        return merged({name: text for name, (_, text) in newest.items()})
 
 
 def merged(texts: dict[str, bytes]) -> bytes:

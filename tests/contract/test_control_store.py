@@ -160,10 +160,26 @@ def test_replicas_report(make: Maker) -> None:
     second = ReplicaReport(replica="a.example/1", revision=0)
     one.report(first)
     other.report(second)
-    assert one.reports() == other.reports() == [second, first]
+    assert said(one) == said(other) == [second, first]
     later = msgspec.structs.replace(first, revision=2)
     one.report(later)
-    assert other.reports() == [second, later]
+    assert said(other) == [second, later]
+    assert all(0 <= report.age_s < 5 for report in other.reports())
+
+
+def said(store: ControlStore) -> list[ReplicaReport]:
+    return [msgspec.structs.replace(report, age_s=0.0) for report in store.reports()]
+
+
+def test_processes_of_one_name_report_beside_each_other_and_withdraw_their_own(make: Maker) -> None:
+    one, other = make("one"), make("other")
+    old, new = (ReplicaReport(replica="b/0", generation=generation, revision=1) for generation in ("1", "2"))
+    one.report(old)
+    other.report(new)
+    assert said(one) == [old, new]
+    one.withdraw(old)
+    one.withdraw(old)
+    assert said(one) == said(other) == [new]
 
 
 def test_a_lease_is_one_replica_s_until_it_is_released(make: Maker) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
 
 from serving.app_shelf import AppShelf
-from serving.control import FileControlStore, MemoryControlStore, State
+from serving.control import FileControlStore, MemoryControlStore, ReplicaModel, ReplicaReport, State
+from serving.lifecycle import LoadState
+from serving.load_time import LoadTime
 from serving.pool import ModelId, ModelPool
 from serving.publishing import Publishing
 from serving.reconciler import Reconciler
@@ -81,3 +84,45 @@ async def test_a_replica_reports_what_it_follows_and_tries_again_what_it_could_n
     assert [report.revision for report in store.reports()] == [1]
     assert not list(replicas.problems())
     await replicas.stop()
+
+
+async def test_a_worker_and_its_successor_see_each_other_under_one_name(store: MemoryControlStore) -> None:
+    old, new = (Replicas("bank", "here/0", store, pause=for_ever) for _ in range(2))
+    assert old.generation < new.generation
+    old.start(lambda: {"m/1": ReplicaModel("READY")}, Follower())
+    new.start(lambda: {"m/1": ReplicaModel("LOADING")}, Follower())
+    for one in (old, new):
+        await one.look()
+    states = {report.generation: report.models["m/1"].state for report in store.reports()}
+    assert states == {old.generation: "READY", new.generation: "LOADING"}
+    [outcome] = await old.load(V1, 0, LoadTime.of(0.01))
+    assert (outcome.replica, outcome.state) == ("here/0", LoadState.FAILED)
+    await new.stop()
+    assert [report.generation for report in store.reports()] == [old.generation]
+    await old.stop()
+    assert store.reports() == []
+
+
+class SlowToReport(MemoryControlStore):
+    """A report waits until it may be kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.may = threading.Event(), threading.Event()
+
+    def report(self, report: ReplicaReport) -> None:
+        self.asked.set()
+        assert self.may.wait(10)
+        super().report(report)
+
+
+async def test_a_replica_that_stops_while_it_reports_is_not_seen_afterwards() -> None:
+    store = SlowToReport()
+    replicas = Replicas("bank", "here", store, pause=for_ever)
+    replicas.start(dict, Follower())
+    assert await asyncio.to_thread(store.asked.wait, 10)
+    stopping = asyncio.ensure_future(replicas.stop())
+    await asyncio.wait({stopping}, timeout=0.05)
+    store.may.set()
+    await stopping
+    assert store.reports() == []

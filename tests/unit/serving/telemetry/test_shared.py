@@ -1,4 +1,5 @@
 import asyncio
+import os
 
 import pytest
 
@@ -47,7 +48,7 @@ async def test_a_worker_shows_the_others_until_they_are_gone(tmp_path, expositio
         await asyncio.get_running_loop().create_future()
 
     one, other = (
-        SharedExposition(own, tmp_path, name, lambda: now[0], pause)
+        SharedExposition(own, tmp_path, name, "1", lambda: now[0], pause)
         for name, own in zip(("here/0", "here/1"), expositions, strict=True)
     )
     assert 'tessera_things_total{kind="a",replica="here/0"} 1.0' in lines(await one.text())
@@ -61,3 +62,44 @@ async def test_a_worker_shows_the_others_until_they_are_gone(tmp_path, expositio
     await other.stop()
     assert not [line for line in lines(await one.text()) if "here/1" in line]
     assert not list(tmp_path.iterdir())
+
+
+async def test_a_worker_and_its_successor_are_one_line_that_of_the_successor(tmp_path, expositions):
+    now = [1_000_000.0]
+
+    async def pause(_):
+        await asyncio.get_running_loop().create_future()
+
+    old, new = (
+        SharedExposition(own, tmp_path, "here/0", generation, lambda: now[0], pause)
+        for generation, own in zip(("1", "2"), expositions, strict=True)
+    )
+    for one in (old, new):
+        await one.start()
+    while len(list(tmp_path.glob("*.prom"))) < 2:
+        await asyncio.sleep(0)
+    for one in (old, new):
+        assert [line for line in lines(await one.text()) if line.startswith("tessera_things_total")] == [
+            'tessera_things_total{kind="a",replica="here/0"} 2.0'
+        ]
+    await old.stop()
+    assert 'tessera_things_total{kind="a",replica="here/0"} 2.0' in lines(await new.text())
+    await new.stop()
+    assert not list(tmp_path.iterdir())
+
+
+async def test_what_killed_workers_left_is_removed(tmp_path, expositions):
+    now = [1_000_000.0]
+    left = [tmp_path / name for name in ("here%2F0@0.prom", "here%2F0@0.prom.draft")]
+    for path in left:
+        path.write_bytes(b"")
+        os.utime(path, (now[0] - 3_600, now[0] - 3_600))
+
+    async def pause(_):
+        await asyncio.get_running_loop().create_future()
+
+    one = SharedExposition(expositions[0], tmp_path, "here/0", "1", lambda: now[0], pause)
+    await one.start()
+    while any(path.exists() for path in left):
+        await asyncio.sleep(0)
+    await one.stop()
