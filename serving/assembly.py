@@ -125,7 +125,7 @@ async def assemble(settings: Settings) -> Node:
     checks = (partial(publishing_problems, publishing), partial(cache_problems, shared), replicas.problems)
 
     def readiness() -> Readiness:
-        return report(node.state is NodeState.READY, node.state.value, (*checks, schedule.problems))
+        return report(node.state is NodeState.READY, node.state.value, (*checks, schedule.problems), replicas.heard())
 
     described = FateNode(settings, publishing, pool, pipeline, audit, access, readiness, host, keys, shared)
     protocols = _foreign_protocols(described, Ports(*servers), figures)

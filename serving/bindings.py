@@ -121,6 +121,13 @@ def without_model(state: State, model: ModelId) -> State:
     return msgspec.structs.replace(state, models=kept)
 
 
+def without_service(state: State, service: str) -> State:
+    """Nor is it the default any more."""
+    kept = {name: one for name, one in state.services.items() if name != service}
+    default = "" if state.default_service == service else state.default_service
+    return msgspec.structs.replace(state, services=kept, default_service=default)
+
+
 def wanted_apps(state: State) -> dict[AppId, WantedApp]:
     return {AppId(one.name, one.version): one for one in state.apps}
 

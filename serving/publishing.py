@@ -16,7 +16,7 @@ import msgspec
 
 from serving import bindings
 from serving.app_publishing import AppPublishing
-from serving.control import Binding, Hold, ReplicaModel, Service, State
+from serving.control import Binding, Hold, ReplicaModel, ReplicaReport, Service, State
 from serving.errors import ConflictError, UnknownNameError
 from serving.holds import HoldingPeer, Holds, HostHolds, hold_model
 from serving.lifecycle import Lifecycle, ReplicaOutcome
@@ -191,19 +191,32 @@ class Publishing:
             return await to_the_end(self._hold_and_bind(service, revision, models, lambda _: target))
 
     async def offline(self, service: str, revision: int) -> None:
-        """Forget a service and its previous binding; its versions stay loaded."""
+        """Forget a service and its previous binding, also as the default one; its versions stay loaded."""
 
         def without(state: State) -> State:
             self._at_revision(state, service, revision)
-            kept = {name: one for name, one in state.services.items() if name != service}
-            default = "" if state.default_service == service else state.default_service
-            return msgspec.structs.replace(state, services=kept, default_service=default)
+            return bindings.without_service(state, service)
 
         async with self._binding:
             current = self._at_revision(self._wanted.state, service, revision)
             if current is None:
                 raise UnknownNameError(f"unknown service {service!r}")
             await to_the_end(self._unbind(service, without, self._needed(current)))
+
+    async def remove(self, service: str, revision: int) -> bool:
+        """As `offline`, but the default service is refused with ConflictError; whether there was one."""
+
+        def without(state: State) -> State:
+            self._at_revision(state, service, revision)
+            if service == state.default_service:
+                raise ConflictError(f"{service!r} is the default service; choose another one, or none, first")
+            return bindings.without_service(state, service)
+
+        async with self._binding:
+            current = self._wanted.state.services.get(service)
+            if current is not None:
+                await to_the_end(self._unbind(service, without, self._needed(current)))
+            return current is not None
 
     async def unload(self, model: ModelId, force: bool = False) -> None:
         """Take a version out of memory here; returns when no request uses it. Raises ConflictError with its users."""
@@ -257,6 +270,10 @@ class Publishing:
             ModelStatus(life, self._pool.find(model), tuple(self._holders(state, model)))
             for model, life in sorted(self._reconciler.lives.items())
         ]
+
+    def heard(self) -> list[ReplicaReport]:
+        """What every replica of this party says of its models and apps, this one first."""
+        return self._replicas.heard()
 
     def is_needed(self, model: ModelId) -> bool:
         """Whether a load of it is under way, or a binding or another party needs it."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from serving.cache.redis import RedisTier
+from serving.control import ReplicaReport
 from serving.lifecycle import ModelState
 from serving.publishing import Publishing
 
@@ -14,20 +15,41 @@ Check = Callable[[], Iterable[str]]
 """What is wrong with one part now, one line each, without secrets; nothing when all is well."""
 
 
+class ReplicaDetail(msgspec.Struct, frozen=True):
+    """What a replica of this party said `age_s` ago: the revision of the state that it follows, and its models and apps
+    with the names of their states."""
+
+    replica: str
+    generation: str
+    revision: int
+    age_s: float
+    models: dict[str, str]
+    apps: dict[str, str]
+
+
 class Readiness(msgspec.Struct, frozen=True):
-    """`ready`: send calls here. `state` of the node; `problems` may be there in a ready node too."""
+    """`ready`: send calls here. `state` of the node; `problems` may be there in a ready node too; `replicas`: this one
+    and the others."""
 
     ready: bool
     state: str
     problems: tuple[str, ...]
+    replicas: tuple[ReplicaDetail, ...] = ()
 
 
-def report(ready: bool, state: str, checks: Sequence[Check]) -> Readiness:
-    return Readiness(ready, state, tuple(problem for check in checks for problem in check()))
+def report(ready: bool, state: str, checks: Sequence[Check], heard: Iterable[ReplicaReport] = ()) -> Readiness:
+    problems = tuple(problem for check in checks for problem in check())
+    return Readiness(ready, state, problems, tuple(map(_detail, heard)))
+
+
+def _detail(said: ReplicaReport) -> ReplicaDetail:
+    models, apps = ({name: one.state for name, one in kind.items()} for kind in (said.models, said.apps))
+    return ReplicaDetail(said.replica, said.generation, said.revision, round(said.age_s, 3), models, apps)
 
 
 def publishing_problems(publishing: Publishing) -> Iterable[str]:
     yield from model_problems(publishing)
+    yield from replica_problems(publishing)
     yield from service_problems(publishing)
 
 
@@ -38,6 +60,15 @@ def model_problems(publishing: Publishing) -> Iterable[str]:
     for app in publishing.apps.statuses():
         if app.life.state is ModelState.FAILED:
             yield f"app {app.life.id} does not load: {app.life.reason}"
+
+
+def replica_problems(publishing: Publishing) -> Iterable[str]:
+    """Of the other replicas."""
+    for said in publishing.heard()[1:]:
+        for kind, states in (("model", said.models), ("app", said.apps)):
+            for name, one in states.items():
+                if one.state == ModelState.FAILED.value:
+                    yield f"{kind} {name} does not load at replica {said.replica}: {one.reason}"
 
 
 def service_problems(publishing: Publishing) -> Iterable[str]:

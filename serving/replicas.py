@@ -7,6 +7,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+import msgspec
+
 from serving.control import ControlStore, ReplicaModel, ReplicaReport
 from serving.errors import ConflictError
 from serving.lifecycle import LoadState, ModelState, ReplicaOutcome
@@ -56,6 +58,7 @@ class Replicas:
         self._told: ReplicaReport | None = None
         self._told_at = 0.0
         self._others: list[ReplicaReport] = []
+        self._looked_at = 0.0
         self._passes = 0
         self._passed = asyncio.Condition()
         self._hurry = asyncio.Event()
@@ -85,6 +88,12 @@ class Replicas:
         if self.problem:
             yield f"{self.problem}; this replica serves the state of revision {self._followed}"
 
+    def heard(self) -> list[ReplicaReport]:
+        """What every replica says of itself: this one now, then the others, as old as their `age_s`."""
+        since_s = self._clock() - self._looked_at
+        others = [msgspec.structs.replace(report, age_s=report.age_s + since_s) for report in self._others]
+        return [self._own(), *others]
+
     async def look(self) -> None:
         """One pass: follow the state, report, see the others."""
         try:
@@ -93,7 +102,7 @@ class Replicas:
             await self._report()
             reports = await asyncio.to_thread(self.store.reports)
             own = self._own().key
-            self._others = [report for report in reports if report.key != own]
+            self._others, self._looked_at = [report for report in reports if report.key != own], self._clock()
         except OSError as error:
             refusal = str(error.strerror or error)
         if refusal and refusal != self.problem:

@@ -17,6 +17,9 @@ admin = connected("admin", "127.0.0.1:8702")
 _VARIANT = re.compile(r"(?P<model>[^:=]+):(?P<version>[^=]+?)(=(?P<percent>\d+(\.\d+)?))?")
 
 
+_SILENT_S = 2.5
+"""Replicas report every second."""
+_COLUMNS = ("model", "version", "role", "format", "state", "since (UTC)", "replicas", "binding", "held by", "reason")
 _SHADOW_HELP = "Run this version too, for so many of the users, without answering; may be repeated."
 
 
@@ -114,24 +117,39 @@ def unload(connection: Connection, name: str, version: str, force: bool) -> None
 @model.command("list")
 @admin
 def list_models(connection: Connection) -> None:
-    """Show the versions that this party holds."""
+    """Show the versions that this party holds, at the replica that answers and, counted, at all."""
     from tessera.v1 import admin_pb2, admin_pb2_grpc  # noqa: PLC0415
 
     reply = plain(connection.ask(admin_pb2_grpc.AdminStub, "ListModels", admin_pb2.ListModelsRequest()))
     if connection.as_json:
         show_json(reply)
         return
-    rows = [
-        (
-            *(item[key] for key in ("model", "version", "role", "format", "state")),
-            datetime.fromtimestamp(item["since_ms"] / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S"),
-            item["binding_digest"][:12],
-            ", ".join(item["held_by"]),
-            item["reason"],
-        )
-        for item in reply["models"]
-    ]
-    show_table(("model", "version", "role", "format", "state", "since (UTC)", "binding", "held by", "reason"), rows)
+    show_table(_COLUMNS, map(_row, reply["models"]))
+
+
+def _row(item: dict[str, Any]) -> tuple[object, ...]:
+    since = datetime.fromtimestamp(item["since_ms"] / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    others = [f"{one['replica']}: {one['reason']}" for one in item["replicas"][1:] if one["reason"]]
+    return (
+        *(item[key] for key in ("model", "version", "role", "format", "state")),
+        since if item["since_ms"] else "",
+        _at_replicas(item["replicas"]),
+        item["binding_digest"][:12],
+        ", ".join(item["held_by"]),
+        "; ".join([item["reason"], *others] if item["reason"] else others),
+    )
+
+
+def _at_replicas(states: list[dict[str, Any]]) -> str:
+    """How many have it, and which others do not, or have been silent for longer than they should."""
+    ready = sum(one["state"] == "READY" for one in states)
+    notes = []
+    for one in states:
+        silent_s = one["age_ms"] / 1_000
+        silence = f" ({silent_s:.0f} s ago)" if silent_s > _SILENT_S else ""
+        if silence or one["state"] != "READY":
+            notes.append(f"{one['replica']} {one['state']}{silence}")
+    return "; ".join([f"{ready} of {len(states)} READY", *notes])
 
 
 def weighted(variants: tuple[str, ...]) -> list[dict[str, Any]]:

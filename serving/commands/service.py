@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from serving.commands.connection import Connection
-from serving.commands.model import admin, variant_text
+from serving.commands.model import admin, current_revision, variant_text
 from serving.commands.output import plain, show_json, show_table
 
 _COLUMNS = ("variant", "answers", "scores at 5 25 50 75 95 %", "outcomes 1/0", "AUC", "KS", "mean ms", "p99 ms")
@@ -15,7 +15,7 @@ _COLUMNS = ("variant", "answers", "scores at 5 25 50 75 95 %", "outcomes 1/0", "
 
 @click.group()
 def service() -> None:
-    """Look at services, and choose the default one."""
+    """Look at services, choose the default one, remove those of before."""
 
 
 @service.command("list")
@@ -80,6 +80,23 @@ def default(connection: Connection, name: str, nothing: bool) -> None:
         show_json({"service": name})
     else:
         click.echo(f"default service: {name or 'none'}")
+
+
+@service.command()
+@click.argument("name", metavar="SERVICE")
+@click.option("--revision", type=click.IntRange(min=1), help="The revision you saw; read from the node if not given.")
+@admin
+def remove(connection: Connection, name: str, revision: int | None) -> None:
+    """Forget a service that nobody calls any more. Its versions stay loaded."""
+    from tessera.v1 import admin_pb2, admin_pb2_grpc  # noqa: PLC0415
+
+    seen = current_revision(connection, name) if revision is None else revision
+    request = admin_pb2.RemoveServiceRequest(service=name, revision=seen)
+    removed = connection.ask(admin_pb2_grpc.AdminStub, "RemoveService", request).removed
+    if connection.as_json:
+        show_json({"service": name, "removed": removed})
+    else:
+        click.echo(f"{name} is removed" if removed else f"there is no service {name}")
 
 
 def _services(connection: Connection) -> list[dict[str, Any]]:

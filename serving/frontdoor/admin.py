@@ -17,13 +17,13 @@ from serving.bindings import VariantWeight, wanted_apps
 from serving.control import Service, Variant
 from serving.errors import InvalidRequestError
 from serving.figures.effects import Effects
-from serving.frontdoor.admin_messages import app_list, figures_message, peer_message
+from serving.frontdoor.admin_messages import app_list, figures_message, model_list, peer_message
 from serving.frontdoor.answer import answering_method
 from serving.frontdoor.federation import replica_message
 from serving.peer_book import PeerBook
 from serving.pool import ModelId
 from serving.prefetch import PrefetchOutcome
-from serving.publishing import ModelStatus, Publishing, Terms
+from serving.publishing import Publishing, Terms
 from serving.settings import LogLevel, Role
 from serving.transport import Server, call_of
 from serving.unmanaged import Acceptance
@@ -128,8 +128,14 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
         return wire.SetDefaultServiceReply()
 
     @answering_method
+    async def RemoveService(self, request: wire.RemoveServiceRequest, context: object) -> wire.RemoveServiceReply:
+        async with self._changing(context, "RemoveService", request.service, self._service_state):
+            removed = await self._publishing.remove(request.service, request.revision)
+        return wire.RemoveServiceReply(removed=removed)
+
+    @answering_method
     async def ListModels(self, request: wire.ListModelsRequest, context: object) -> wire.ListModelsReply:
-        return wire.ListModelsReply(models=[_status(status) for status in self._publishing.models()])
+        return model_list(self._publishing.models(), self._publishing.heard())
 
     @answering_method
     async def ListServices(self, request: wire.ListServicesRequest, context: object) -> wire.ListServicesReply:
@@ -279,21 +285,3 @@ def _service(name: str, service: Service, is_default: bool) -> wire.ServiceStatu
         shadows=_weights(service.current.shadows),
         unmanaged=service.current.unmanaged,
     )
-
-
-def _status(status: ModelStatus) -> wire.ModelStatus:
-    life, handle = status.life, status.handle
-    message = wire.ModelStatus(
-        model=life.model.model,
-        version=life.model.version,
-        state=life.state.value,
-        reason=life.reason,
-        since_ms=int(1_000 * life.since_s),
-        held_by=status.held_by,
-    )
-    if handle is not None:
-        message.role = handle.artifact.manifest.role
-        message.format = handle.artifact.manifest.format
-        message.bytes = handle.bytes
-        message.binding_digest = bytes.fromhex(handle.artifact.binding_digest)
-    return message

@@ -2,13 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from serving.app_publishing import AppStatus
+from serving.control import ReplicaModel, ReplicaReport
 from serving.figures.counts import VariantFigures
 from serving.frontdoor.answer import enum_value
+from serving.lifecycle import ModelState
 from serving.peer_book import PeerView
+from serving.pool import ModelId
+from serving.publishing import ModelStatus
 from tessera.v1 import admin_pb2 as wire
+
+
+def model_list(here: Iterable[ModelStatus], heard: Sequence[ReplicaReport]) -> wire.ListModelsReply:
+    """`heard`: what all replicas say, this one among them."""
+    known = {one.life.model: _model_status(one) for one in here}
+    for model in {ModelId(*name.split("/", 1)) for report in heard for name in report.models} - known.keys():
+        known[model] = wire.ModelStatus(model=model.model, version=model.version, state=ModelState.NEW.value)
+    for model, message in known.items():
+        said = [(report, report.models[str(model)]) for report in heard if str(model) in report.models]
+        message.replicas.extend(_replica_state(*one) for one in said)
+    return wire.ListModelsReply(models=[known[model] for model in sorted(known)])
+
+
+def _model_status(status: ModelStatus) -> wire.ModelStatus:
+    life, handle = status.life, status.handle
+    message = wire.ModelStatus(
+        model=life.model.model,
+        version=life.model.version,
+        state=life.state.value,
+        reason=life.reason,
+        since_ms=int(1_000 * life.since_s),
+        held_by=status.held_by,
+    )
+    if handle is not None:
+        message.role = handle.artifact.manifest.role
+        message.format = handle.artifact.manifest.format
+        message.bytes = handle.bytes
+        message.binding_digest = bytes.fromhex(handle.artifact.binding_digest)
+    return message
+
+
+def _replica_state(report: ReplicaReport, said: ReplicaModel) -> wire.ReplicaState:
+    return wire.ReplicaState(
+        replica=report.replica,
+        generation=report.generation,
+        state=said.state,
+        reason=said.reason,
+        binding_digest=bytes.fromhex(said.binding_digest),
+        age_ms=int(1_000 * report.age_s),
+    )
 
 
 def figures_message(one: VariantFigures) -> wire.VariantFigures:

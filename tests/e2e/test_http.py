@@ -151,7 +151,10 @@ def test_the_probes_say_what_is_so(tmp_path: Path) -> None:
             guest.load(model, "1")
             guest.online(model, model, "1")
         assert guest.http("GET", "/healthz").text == "ok\n"
-        assert guest.http("GET", "/readyz").json() == {"ready": True, "state": "ready", "problems": []}
+        told = guest.http("GET", "/readyz").json()
+        [own] = told.pop("replicas")
+        assert told == {"ready": True, "state": "ready", "problems": []}
+        assert set(own["models"].values()) == {"READY"}
         guest.stop()
         shutil.rmtree(guest.registry / "n")
         guest.start()

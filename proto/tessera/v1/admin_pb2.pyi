@@ -115,12 +115,42 @@ class SetDefaultServiceReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class RemoveServiceRequest(_message.Message):
+    __slots__ = ("service", "revision")
+    SERVICE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    service: str
+    revision: int
+    def __init__(self, service: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class RemoveServiceReply(_message.Message):
+    __slots__ = ("removed",)
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    removed: bool
+    def __init__(self, removed: _Optional[bool] = ...) -> None: ...
+
 class ListModelsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class ReplicaState(_message.Message):
+    __slots__ = ("replica", "generation", "state", "reason", "binding_digest", "age_ms")
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    BINDING_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    AGE_MS_FIELD_NUMBER: _ClassVar[int]
+    replica: str
+    generation: str
+    state: str
+    reason: str
+    binding_digest: bytes
+    age_ms: int
+    def __init__(self, replica: _Optional[str] = ..., generation: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., binding_digest: _Optional[bytes] = ..., age_ms: _Optional[int] = ...) -> None: ...
+
 class ModelStatus(_message.Message):
-    __slots__ = ("model", "version", "state", "reason", "since_ms", "role", "bytes", "binding_digest", "held_by", "format")
+    __slots__ = ("model", "version", "state", "reason", "since_ms", "role", "bytes", "binding_digest", "held_by", "format", "replicas")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +161,7 @@ class ModelStatus(_message.Message):
     BINDING_DIGEST_FIELD_NUMBER: _ClassVar[int]
     HELD_BY_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
+    REPLICAS_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     state: str
@@ -141,7 +172,8 @@ class ModelStatus(_message.Message):
     binding_digest: bytes
     held_by: _containers.RepeatedScalarFieldContainer[str]
     format: str
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., since_ms: _Optional[int] = ..., role: _Optional[str] = ..., bytes: _Optional[int] = ..., binding_digest: _Optional[bytes] = ..., held_by: _Optional[_Iterable[str]] = ..., format: _Optional[str] = ...) -> None: ...
+    replicas: _containers.RepeatedCompositeFieldContainer[ReplicaState]
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., since_ms: _Optional[int] = ..., role: _Optional[str] = ..., bytes: _Optional[int] = ..., binding_digest: _Optional[bytes] = ..., held_by: _Optional[_Iterable[str]] = ..., format: _Optional[str] = ..., replicas: _Optional[_Iterable[_Union[ReplicaState, _Mapping]]] = ...) -> None: ...
 
 class ListModelsReply(_message.Message):
     __slots__ = ("models",)

@@ -60,6 +60,11 @@ class AdminStub:
                 request_serializer=tessera_dot_v1_dot_admin__pb2.SetDefaultServiceRequest.SerializeToString,
                 response_deserializer=tessera_dot_v1_dot_admin__pb2.SetDefaultServiceReply.FromString,
                 _registered_method=True)
+        self.RemoveService = channel.unary_unary(
+                '/tessera.v1.Admin/RemoveService',
+                request_serializer=tessera_dot_v1_dot_admin__pb2.RemoveServiceRequest.SerializeToString,
+                response_deserializer=tessera_dot_v1_dot_admin__pb2.RemoveServiceReply.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/tessera.v1.Admin/ListModels',
                 request_serializer=tessera_dot_v1_dot_admin__pb2.ListModelsRequest.SerializeToString,
@@ -151,6 +156,14 @@ class AdminServicer:
 
     def SetDefaultService(self, request, context):
         """The service that answers requests which name nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveService(self, request, context):
+        """Forget a service with its current and its previous binding; their versions stay loaded. Refused for the default
+        service. What is gone already is fine.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -257,6 +270,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.SetDefaultService,
                     request_deserializer=tessera_dot_v1_dot_admin__pb2.SetDefaultServiceRequest.FromString,
                     response_serializer=tessera_dot_v1_dot_admin__pb2.SetDefaultServiceReply.SerializeToString,
+            ),
+            'RemoveService': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveService,
+                    request_deserializer=tessera_dot_v1_dot_admin__pb2.RemoveServiceRequest.FromString,
+                    response_serializer=tessera_dot_v1_dot_admin__pb2.RemoveServiceReply.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -450,6 +468,33 @@ class Admin:
             '/tessera.v1.Admin/SetDefaultService',
             tessera_dot_v1_dot_admin__pb2.SetDefaultServiceRequest.SerializeToString,
             tessera_dot_v1_dot_admin__pb2.SetDefaultServiceReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveService(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tessera.v1.Admin/RemoveService',
+            tessera_dot_v1_dot_admin__pb2.RemoveServiceRequest.SerializeToString,
+            tessera_dot_v1_dot_admin__pb2.RemoveServiceReply.FromString,
             options,
             channel_credentials,
             insecure,

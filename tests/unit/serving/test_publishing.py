@@ -461,6 +461,30 @@ async def test_the_default_service_must_exist(loaded: Party) -> None:
     assert loaded.publishing.routes.current.default_service == ""
 
 
+async def test_a_service_that_is_removed_leaves_its_versions_loaded_and_needs_none(loaded: Party, shop: Party) -> None:
+    for revision, model in enumerate((V1, V2)):
+        await loaded.publishing.online("s", revision, all_of(model))
+    await loaded.publishing.online("t", 0, all_of(V2))
+    assert await loaded.publishing.remove("s", 2)
+    assert not await loaded.publishing.remove("s", 2), "to do it again is fine"
+    assert sorted(loaded.publishing.routes.current.services) == ["t"]
+    assert held(shop) == [(V2, "t", 1)]
+    assert wanted(loaded) == ["1", "2", "3"]
+    await loaded.publishing.unload(V1)
+
+
+async def test_a_service_that_is_the_default_or_has_changed_is_not_removed(loaded: Party, shop: Party) -> None:
+    await loaded.publishing.online("s", 0, ALL)
+    await loaded.publishing.set_default_service("s")
+    with pytest.raises(ConflictError, match="'s' is the default service; choose another one, or none, first"):
+        await loaded.publishing.remove("s", 1)
+    await loaded.publishing.set_default_service("")
+    with pytest.raises(ConflictError, match="'s' is at revision 1, not 2"):
+        await loaded.publishing.remove("s", 2)
+    assert "s" in loaded.publishing.routes.current.services
+    assert held(shop) == [(V1, "s", 1)]
+
+
 async def test_models_say_who_needs_them(loaded: Party, shop: Party) -> None:
     await loaded.publishing.online("s", 0, ALL)
     assert [status.held_by for status in loaded.publishing.models()] == [("service 's'",), (), ()]

@@ -17,6 +17,7 @@ from serving.publishing import Publishing
 from serving.reconciler import Reconciler
 from serving.replicas import Replicas
 from serving.settings import AppSettings
+from tests.clock import Clock
 from tests.unit.serving.halves import publish
 from tests.unit.serving.parties import running
 
@@ -126,3 +127,14 @@ async def test_a_replica_that_stops_while_it_reports_is_not_seen_afterwards() ->
     store.may.set()
     await stopping
     assert store.reports() == []
+
+
+async def test_what_others_said_grows_old_while_nothing_is_heard_of_them(store: MemoryControlStore) -> None:
+    now = Clock()
+    replicas = Replicas("bank", "here", store, clock=now, pause=for_ever)
+    store.report(ReplicaReport(replica="there", revision=0))
+    await replicas.look()
+    now.tick(3)
+    own, other = replicas.heard()
+    assert (own.replica, own.age_s) == ("here", 0)
+    assert 3 <= other.age_s < 4

@@ -18,6 +18,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
 
     def __init__(self) -> None:
         self.asked = []
+        self.at_replicas = [admin_pb2.ReplicaState(replica="b/0", state="READY")]
         self.fails = {}
         self.go = threading.Event()
         self.go.set()
@@ -72,6 +73,10 @@ class Admin(admin_pb2_grpc.AdminServicer):
         self._note("SetDefaultService", request, context)
         return admin_pb2.SetDefaultServiceReply()
 
+    def RemoveService(self, request, context):
+        self._note("RemoveService", request, context)
+        return admin_pb2.RemoveServiceReply(removed=request.service in self.services)
+
     def ListModels(self, request, context):
         self._note("ListModels", request, context)
         status = admin_pb2.ModelStatus(
@@ -84,6 +89,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
             bytes=10,
             binding_digest=b"\xab" * 32,
             held_by=["service credit"],
+            replicas=self.at_replicas,
         )
         return admin_pb2.ListModelsReply(models=[status])
 

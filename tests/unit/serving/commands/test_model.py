@@ -80,9 +80,19 @@ def test_list_shows_what_is_held(tessera, as_json):
     header, line = tessera("model", "list").stdout.splitlines()
     assert header.split()[:5] == ["model", "version", "role", "format", "state"]
     assert " ".join(line.split()) == (
-        "lr v2 guest tessera.linear READY 2023-11-14 22:13:20 abababababab service credit"
+        "lr v2 guest tessera.linear READY 2023-11-14 22:13:20 1 of 1 READY abababababab service credit"
     )
     assert as_json("model", "list")["models"][0]["held_by"] == ["service credit"]
+
+
+def test_list_names_replicas_that_lack_a_version_or_are_silent(tessera, admin):
+    admin.at_replicas += [
+        admin_pb2.ReplicaState(replica="b/1", state="FAILED", reason="no memory", age_ms=900),
+        admin_pb2.ReplicaState(replica="b/2", state="READY", age_ms=4_100),
+    ]
+    line = " ".join(tessera("model", "list").stdout.splitlines()[1].split())
+    assert "2 of 3 READY; b/1 FAILED; b/2 READY (4 s ago)" in line
+    assert line.endswith("service credit b/1: no memory")
 
 
 @pytest.mark.parametrize(

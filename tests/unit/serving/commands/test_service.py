@@ -39,3 +39,15 @@ def test_default_needs_one_of_service_and_none(tessera, admin):
     assert tessera("service", "default").exit_code == 2
     assert tessera("service", "default", "credit", "--none").exit_code == 2
     assert admin.asked == []
+
+
+def test_remove_takes_the_revision_from_the_node(tessera, as_json, admin):
+    assert tessera("service", "remove", "credit").stdout == "credit is removed\n"
+    assert admin.asked[-1] == admin_pb2.RemoveServiceRequest(service="credit", revision=7)
+    assert as_json("service", "remove", "credit", "--revision", "3") == {"service": "credit", "removed": True}
+    assert admin.asked[-1] == admin_pb2.RemoveServiceRequest(service="credit", revision=3)
+
+
+def test_what_is_not_there_is_removed(tessera):
+    result = tessera("service", "remove", "nothing")
+    assert (result.exit_code, result.stdout) == (0, "there is no service nothing\n")

@@ -156,6 +156,14 @@ async def test_models_are_listed_with_state_digest_and_who_needs_them(bank: Part
         bytes=handle.bytes,
         binding_digest=bytes.fromhex(handle.artifact.binding_digest),
         held_by=["service 's'"],
+        replicas=[
+            wire.ReplicaState(
+                replica="0",
+                generation=bank.publishing.heard()[0].generation,
+                state="READY",
+                binding_digest=bytes.fromhex(handle.artifact.binding_digest),
+            )
+        ],
     )
     assert (failed.version, failed.state, failed.role) == ("2", "FAILED", "")
     assert "weights.npy is corrupt" in failed.reason
@@ -336,3 +344,14 @@ async def test_activity_lists_users_by_their_counts(bank: Party) -> None:
     reply = await bank.admin.Activity(wire.ActivityRequest(service="s", first_day=today - 1, last_day=today, limit=5))
     assert (list(reply.user_ids), list(reply.counts)) == (["b", "a"], [2, 1])
     assert (reply.total_users, reply.total_count) == (2, 3)
+
+
+async def test_a_service_is_removed_once_and_audited_with_what_it_was(bank: Party, registries: dict[str, Path]) -> None:
+    await bank.admin.PublishLoad(load(V1))
+    await bank.admin.PublishOnline(online(weight(V1)))
+    request = wire.RemoveServiceRequest(service="s", revision=1)
+    assert [(await bank.admin.RemoveService(request)).removed for _ in range(2)] == [True, False]
+    assert not (await bank.admin.ListServices(wire.ListServicesRequest())).services
+    (before, after), again = audited(registries["bank"], "RemoveService")
+    assert (before["revision"], after) == (1, None)
+    assert again == (None, None)
