@@ -53,6 +53,7 @@ from serving.peers.breaker import Breaking
 from serving.peers.fallback import Fallbacks
 from serving.peers.fate import FatePeer, Sender
 from serving.peers.hedging import Hedging
+from serving.peers.hosts import Hosts
 from serving.peers.metrics import peer_metrics
 from serving.peers.peer import Peer
 from serving.peers.remote import RemotePartials
@@ -67,6 +68,7 @@ from serving.readings import (
     cache_metrics,
     connection_metrics,
     figure_metrics,
+    hold_metrics,
     lag_metrics,
     model_metrics,
     pipeline_metrics,
@@ -77,8 +79,10 @@ from serving.readings import (
 )
 from serving.reconciler import Reconciler
 from serving.replicas import Replicas
+from serving.request_log import LoggedPipeline, RequestLog
+from serving.routing import RouteTable
 from serving.security import own_credentials, port_credentials
-from serving.settings import PeerProtocol, PeerSettings, Role, Settings
+from serving.settings import Limits, PeerProtocol, PeerSettings, Role, Settings
 from serving.telemetry.exposition import Exposition, Reading, request_metrics
 from serving.telemetry.lag import LoopLag
 from serving.telemetry.logs import follow_level
@@ -112,7 +116,8 @@ async def assemble(settings: Settings) -> Node:
     remote = RemotePartials(settings.party, batchers, cache, secret, settings.cache)
     results, effects, fallbacks = await _answers(settings, secret)
     warming = _warming(settings, secret, Prefetching(publishing.routes, pool, remote, limits.max_batch_rows))
-    pipeline = Pipeline(publishing.routes, pool, remote, Answers(results, effects, warming.seen, fallbacks), limits)
+    given = (publishing.routes, pool, remote, Answers(results, effects, warming.seen, fallbacks), limits)
+    pipeline = _pipeline(settings.request_log_share, secret, given)
     sources, admission, host = await _hosting(settings, pool, secret)
 
     figures, lag, access = RequestFigures(), LoopLag(), Access(settings)
@@ -131,14 +136,13 @@ async def assemble(settings: Settings) -> Node:
     protocols = _foreign_protocols(described, Ports(*servers), figures)
     readings: tuple[Reading, ...] = (
         *(partial(request_metrics, figures), partial(lag_metrics, lag), partial(figure_metrics, effects)),
-        *(partial(model_metrics, publishing, pool), partial(replica_metrics, replicas)),
+        *_control_readings(publishing, pool, replicas),
         *(*_cache_readings(results, memory, shared), *_port_readings(servers)),
-        *(partial(budget_metrics, admission), partial(pipeline_metrics, pipeline.stages, pipeline.shadows)),
+        *(partial(budget_metrics, admission), partial(pipeline_metrics, pipeline)),
         *(partial(peer_metrics, batchers, breaking), partial(warmup_metrics, schedule), partial(row_metrics, effects)),
     )
     exposing, metrics = _exposition(settings, replicas, Exposition(readings))
     http = HttpDoor(pipeline, metrics, readiness, figures, limits.max_request_bytes, access, protocols)
-
     parts = (
         exposing,
         *(Part(one.start, one.stop) for one in (lag, effects, warming.activity)),
@@ -157,6 +161,10 @@ async def assemble(settings: Settings) -> Node:
 
     ports = await asyncio.to_thread(_ports, settings, servers, http)
     return (node := Node(settings, ports, parts, ready))
+
+
+def _pipeline(log_share: float, secret: bytes, given: tuple[RouteTable, ModelPool, Hosts, Answers, Limits]) -> Pipeline:
+    return LoggedPipeline(RequestLog(log_share, secret), *given) if log_share else Pipeline(*given)
 
 
 def _threads(settings: Settings) -> ModelThreads:
@@ -324,6 +332,11 @@ def _warming(settings: Settings, secret: bytes, prefetching: Prefetching) -> War
     shared = cache.url and RedisActivityStore(cache.url, settings.party, cache.key_id, warmup.max_users)
     store = shared or MemoryActivityStore(warmup.max_users)
     return Warming(Activity(store, IdSeal(secret, settings.party)), prefetching, warmup.count)
+
+
+def _control_readings(publishing: Publishing, pool: ModelPool, replicas: Replicas) -> tuple[Reading, ...]:
+    holds = partial(hold_metrics, publishing)
+    return partial(model_metrics, publishing, pool), partial(replica_metrics, replicas), holds
 
 
 def _cache_readings(results: ResultCache, memory: MemoryTier, shared: RedisTier | None) -> tuple[Reading, ...]:

@@ -13,6 +13,7 @@ TesseraError
 │   ├── PeerUnavailableError    UNAVAILABLE (down, late, refuses)
 │   └── UnknownUserError        FAILED_PRECONDITION (the host does not know the user)
 ├── NotReadyError               UNAVAILABLE: this node is starting or draining, or lacks what a service needs
+│   └── NotKeptError            a change could not be written down; also an OSError
 └── InternalError               INTERNAL: our fault; the caller sees a request id and nothing else
 
 The text of every error but InternalError is public: it goes to the caller as it is, so it never carries a secret, a raw
@@ -109,6 +110,14 @@ class NotReadyError(TesseraError):
     code = Code.UNAVAILABLE
 
 
+class NotKeptError(NotReadyError, OSError):
+    """`in_doubt`: it may have been kept all the same, nobody has said."""
+
+    def __init__(self, text: str, in_doubt: bool = False) -> None:
+        super().__init__(text)
+        self.in_doubt = in_doubt
+
+
 class InternalError(TesseraError):
     code = Code.INTERNAL
 
@@ -118,6 +127,13 @@ _FOREIGN: dict[type[Exception], Code] = {
     ArtifactError: Code.FAILED_PRECONDITION,
     LoadError: Code.FAILED_PRECONDITION,
 }
+
+
+def code_of(error: BaseException) -> Code:
+    """The status that the caller gets."""
+    if isinstance(error, TesseraError):
+        return error.code
+    return next((code for kind, code in _FOREIGN.items() if isinstance(error, kind)), Code.INTERNAL)
 
 
 def public(error: Exception) -> tuple[Code, str]:

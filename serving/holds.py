@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -34,6 +34,13 @@ class Holds:
     def __init__(self, wanted: Wanted, clock: Callable[[], float] = time.time) -> None:
         self._wanted = wanted
         self._clock = clock
+        self.expired = 0
+        """That this replica found expired and forgot."""
+
+    @property
+    def granted(self) -> Sequence[Hold]:
+        """What is held here, expired or not."""
+        return self._wanted.state.holds
 
     def of(self, model: ModelId, state: State | None = None) -> list[Hold]:
         """Holds on a version that have not expired, in this state or the current one."""
@@ -72,14 +79,20 @@ class Holds:
 
     async def sweep(self) -> None:
         """Forget expired holds, loudly: a guest that did not renew may have lost its way here."""
-        now_s = self._clock()
-        expired = [hold for hold in self._wanted.state.holds if hold.expires_s <= now_s]
-        for hold in expired:
+        now_s, gone = self._clock(), list[Hold]()
+
+        def swept(state: State) -> State:
+            gone[:] = [hold for hold in state.holds if hold.expires_s <= now_s]
+            kept = tuple(hold for hold in state.holds if hold.expires_s > now_s)
+            return msgspec.structs.replace(state, holds=kept)
+
+        if any(hold.expires_s <= now_s for hold in self.granted):
+            await self._wanted.change(swept)
+        self.expired += len(gone)
+        for hold in gone:
             logger.warning(
                 "the hold of party %s on %s for its service %s has expired", hold.party, hold_model(hold), hold.service
             )
-        if expired:
-            await self._wanted.change(lambda state: _without_expired(state, now_s))
 
 
 class HoldingPeer(Protocol):
@@ -95,6 +108,8 @@ class HostHolds:
 
     def __init__(self, peers: Mapping[str, HoldingPeer]) -> None:
         self._peers = peers
+        self.refused = 0
+        """Renewals that a host did not grant, or did not answer."""
 
     async def take(self, service: str, revision: int, handles: Iterable[ModelHandle]) -> None:
         """Have every host keep these versions. Raises ConflictError with every party that refused, and why."""
@@ -107,6 +122,12 @@ class HostHolds:
         return await asyncio.gather(
             *(self._take(host, service, revision, handle) for handle in handles for host in handle.hosts)
         )
+
+    async def renew(self, service: str, revision: int, handles: Iterable[ModelHandle]) -> None:
+        """Prolong every hold. What is refused is logged: the hold will expire."""
+        for text in filter(None, await self.refusals(service, revision, handles)):
+            self.refused += 1
+            logger.warning("a hold could not be renewed, it will expire: %s", text)
 
     async def release(self, service: str, handles: Iterable[ModelHandle]) -> None:
         """Let the hosts drop these versions. A host that does not hear it waits for the hold to expire."""
@@ -165,10 +186,6 @@ def no_address(party: str) -> str:
 
 def hold_model(hold: Hold) -> ModelId:
     return ModelId(hold.model, hold.version)
-
-
-def _without_expired(state: State, now_s: float) -> State:
-    return msgspec.structs.replace(state, holds=tuple(hold for hold in state.holds if hold.expires_s > now_s))
 
 
 def _others(state: State, hold: Hold) -> tuple[Hold, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from cachetools import LRUCache
 
-from serving.errors import LimitError
+from serving.errors import DeadlineError, LimitError
 from serving.settings import Limits, RateLimit
 
 DEFAULT = "default"
@@ -19,6 +19,8 @@ DEFAULT = "default"
 MAX_NAMES = 10_000
 """Names that come from callers are counted apart up to so many; the longest silent is forgotten first."""
 BUSY_RETRY_S = 0.05
+_MARGIN_S, _MARGIN_SHARE = 0.01, 0.1
+"""Of the caller's time that hosts do not get, so that what stands in for them, or their names, arrive in time."""
 
 
 class Gate:
@@ -82,9 +84,16 @@ class Gates:
 
 
 class Limiter:
-    """All limits of a node. Names without a limit cost one look-up."""
+    """All limits of a node. Names without a limit cost one look-up. `refused` is told of the service of each call that
+    is over a limit of its service or caller."""
 
-    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        clock: Callable[[], float] = time.monotonic,
+        refused: Callable[[str, LimitError], None] = lambda service, error: None,
+    ) -> None:
+        self._refused = refused
         self._services = Gates("service", limits.services, clock)
         self._models = Gates("model", limits.models, clock)
         self._callers = Gates("caller", limits.callers, clock)
@@ -94,15 +103,23 @@ class Limiter:
         """Count a call before anything is looked up for it; either name may be "". Raises LimitError."""
         if not self._calls_limited:
             return
-        for gate in (self._callers.of(caller), self._services.of(service)):
-            if gate is not None:
-                gate.take(rows)
+        try:
+            for gate in (self._callers.of(caller), self._services.of(service)):
+                if gate is not None:
+                    gate.take(rows)
+        except LimitError as error:
+            self._refused(service, error)
+            raise
 
     def enter(self, service: str, caller: str) -> Sequence[Gate]:
         """Where a call now counts as running; whoever enters leaves each. Raises LimitError."""
         if not self._calls_limited:
             return ()
-        return _entered((self._callers.of(caller), self._services.of(service)))
+        try:
+            return _entered((self._callers.of(caller), self._services.of(service)))
+        except LimitError as error:
+            self._refused(service, error)
+            raise
 
     def enter_model(self, model: str, rows: int) -> Sequence[Gate]:
         """The same around the execution of a model, whose rows are counted too. Raises LimitError."""
@@ -111,6 +128,17 @@ class Limiter:
             return ()
         gate.take(rows)
         return _entered((gate,))
+
+
+def deadline_of(limits: Limits, rows: int, remaining_s: float | None, came_s: float) -> float:
+    """Until when hosts may answer a call. Raises LimitError for too many rows, DeadlineError for no time at all."""
+    if rows > limits.max_batch_rows:
+        raise LimitError(f"{rows} rows in one call, the limit is {limits.max_batch_rows}")
+    if remaining_s is None:
+        return came_s + limits.peer_timeout_s
+    if remaining_s <= 0:
+        raise DeadlineError("the deadline was spent before the request was read")
+    return came_s + min(limits.peer_timeout_s, remaining_s - min(_MARGIN_S, _MARGIN_SHARE * remaining_s))
 
 
 def leave(gates: Sequence[Gate]) -> None:

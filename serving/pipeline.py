@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -21,8 +21,8 @@ from serving import scoring
 from serving.cache.result import ResultCache
 from serving.cache.tier import MISS
 from serving.calls import Gathering, Waiting
-from serving.errors import DeadlineError, InvalidRequestError, LimitError, UnknownNameError
-from serving.limits import Gate, Limiter, leave
+from serving.errors import InvalidRequestError, TesseraError, UnknownNameError, code_of
+from serving.limits import Gate, Limiter, deadline_of, leave
 from serving.peers.fallback import FAIL, Fallbacks, filled, own_scores
 from serving.peers.hosts import Hosts, all_of
 from serving.peers.partials import HostPartials
@@ -31,12 +31,10 @@ from serving.rounds import Round, by_row, interleave, response
 from serving.routing import RouteTable, ServiceRoute, Target
 from serving.settings import FallbackSettings, Limits
 from serving.shadows import Comparing, Shadows
+from serving.telemetry.served import Served, variant_of
 from serving.telemetry.stages import Stages
 
 T = TypeVar("T")
-
-_MARGIN_S, _MARGIN_SHARE = 0.01, 0.1
-"""Of the caller's time that hosts do not get, so that what stands in for them, or their names, arrive in time."""
 
 
 class Codec(Protocol):
@@ -89,13 +87,14 @@ class Pipeline:
         self._seen = answers.seen
         self._fallbacks = answers.fallbacks
         self._limits = limits
-        self._limiter = Limiter(limits, clock)
+        self._limiter = Limiter(limits, clock, self._refused)
         self._clock = clock
         self._gathering = Gathering(self._start, limits.peer_timeout_s)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: set[asyncio.Task[None]] = set()
         self.shadows = Shadows(self._shadow, answers.counted, clock)
         self.stages = Stages()
+        self.served = Served()
 
     # --- a call, from its bytes to its bytes ---
 
@@ -108,6 +107,7 @@ class Pipeline:
             service = routes.service_name(hit.address)
             self._limiter.take(service, caller, 1)
             self._seen(service, (hit.user,))
+            self.served.repeat(service)
             return hit.reply
         request = codec.decode(raw)
         address = request.address
@@ -116,6 +116,7 @@ class Pipeline:
         self._seen(service, request.user_ids)
         hit = self._results.by_case(codec.name, request, routes.epoch)
         if hit is not MISS:
+            self.served.repeat(service)
             return hit.reply
         finish = partial(self._encoded, codec, raw, request, routes.epoch(address))
         return self._begin(request, remaining_s, finish, self._limiter.enter(service, caller))
@@ -141,18 +142,24 @@ class Pipeline:
         reply: asyncio.Future[T] | None = None
         try:
             came, routes, address = self._clock(), self._routes.current, request.address
-            deadline = self._deadline(request, remaining_s, came)
+            deadline = deadline_of(self._limits, request.rows, remaining_s, came)
             shadowed = routes.shadowed(address)
             if shadowed is not None:
                 finish = partial(self._followed, shadowed, request, finish)
             if request.columnar or request.rows != 1:
-                reply = asyncio.ensure_future(self._split(request, (came, deadline), finish))
+                groups = routes.targets(address, request.user_ids, request.case_id)
+                self.served.rows.observe(request.rows)
+                reply = asyncio.ensure_future(self._split(request, groups, (came, deadline), finish))
             else:
                 call = Waiting(request, (came, deadline), finish, self._future())
                 target = routes.target(address, request.user_ids[0] or request.case_id)
                 self._counted(target, call)
                 self._gathering.add(target, call)
+                self.served.single += 1
                 reply = call.reply
+        except TesseraError as error:
+            self._refused(self._routes.current.service_name(request.address), error)
+            raise
         finally:
             if gates:
                 leave(gates) if reply is None else reply.add_done_callback(lambda _: leave(gates))
@@ -164,19 +171,14 @@ class Pipeline:
             self._loop = asyncio.get_running_loop()
         return self._loop.create_future()
 
-    def _deadline(self, request: Request, remaining_s: float | None, came: float) -> float:
-        if request.rows > self._limits.max_batch_rows:
-            raise LimitError(f"{request.rows} rows in one call, the limit is {self._limits.max_batch_rows}")
-        if remaining_s is None:
-            return came + self._limits.peer_timeout_s
-        if remaining_s <= 0:
-            raise DeadlineError("the deadline was spent before the request was read")
-        return came + min(self._limits.peer_timeout_s, remaining_s - min(_MARGIN_S, _MARGIN_SHARE * remaining_s))
-
     def _counted(self, target: Target, call: Waiting[Any]) -> None:
         gates = self._limiter.enter_model(target.model.model, call.request.rows)
         if gates:
             call.reply.add_done_callback(lambda _: leave(gates))
+
+    def _refused(self, service: str, error: TesseraError) -> None:
+        """Before it met a version."""
+        self.served.failed(service if service in self._routes.current.services else "", "", error.code)
 
     def _followed(
         self, route: ServiceRoute, request: Request, finish: Callable[[Response], T], response: Response
@@ -184,9 +186,10 @@ class Pipeline:
         self.shadows.follow(route, request, response)
         return finish(response)
 
-    async def _split(self, request: Request, times: tuple[float, float], finish: Callable[[Response], T]) -> T:
+    async def _split(
+        self, request: Request, groups: Mapping[Target, list[int]], times: tuple[float, float], finish: Callable[..., T]
+    ) -> T:
         """A call of several rows: a round for each variant that they meet."""
-        groups = self._by_target(request)
         parts = [request] if len(groups) == 1 else [request.select(rows) for rows in groups.values()]
         calls: list[Waiting[Response]] = [Waiting(part, times, _itself, self._future()) for part in parts]
         replies = asyncio.gather(*[call.reply for call in calls])
@@ -201,26 +204,13 @@ class Pipeline:
                 call.reply.cancel()
         return finish(whole[0] if len(whole) == 1 else interleave(request.rows, list(groups.values()), whole))
 
-    def _by_target(self, request: Request) -> dict[Target, list[int]]:
-        routes = self._routes.current
-        one = routes.only_target(request.address)
-        if one is not None and request.rows:
-            return {one: list(range(request.rows))}
-        groups: dict[Target, list[int]] = {}
-        for row, user_id in enumerate(request.user_ids):
-            groups.setdefault(routes.target(request.address, user_id or request.case_id), []).append(row)
-        if not groups:
-            raise InvalidRequestError("the call has no rows: send at least one user id")
-        return groups
-
     # --- a round: calls that run as one batch ---
 
     def _start(self, target: Target, calls: Sequence[Waiting[Any]]) -> None:
         try:
             handle = self._pool.acquire(target.model)
         except UnknownNameError as error:
-            for call in calls:
-                call.fail(error)
+            self._fail(target.service, target.variant, calls, error)
             return
         began = self._clock()
         self.stages.gather.observe(began - calls[0].came)
@@ -249,7 +239,7 @@ class Pipeline:
             round_.batch = scoring.prepared(target.app, round_.request, handle)
         except Exception as error:  # noqa: BLE001 - the caller is told, whatever went wrong
             if len(calls) == 1:
-                calls[0].fail(error)
+                self._fail(target.service, variant_of(target), calls, error)
                 return None
             middle = len(calls) // 2  # few are wrong: the others should stay together
             each = [self._prepared(target, handle, part) for part in (calls[:middle], calls[middle:])]
@@ -282,8 +272,12 @@ class Pipeline:
             for call in round_.calls:
                 call.reply.cancel()
         elif (error := task.exception()) is not None:
-            for call in round_.calls:
-                call.fail(error)
+            self._fail(round_.target.service, variant_of(round_.target), round_.calls, error)
+
+    def _fail(self, service: str, variant: str, calls: Sequence[Waiting[Any]], error: BaseException) -> None:
+        self.served.failed(service, variant, code_of(error), len(calls))
+        for call in calls:
+            call.fail(error)
 
     async def _collect(self, round_: Round) -> None:
         """Calls go on as soon as they have all that they need."""
@@ -350,34 +344,41 @@ class Pipeline:
             self._finish(round_.take([place]), [part.row(place) for part in remote], fallback)
 
     def _finish(
-        self, round_: Round, remote: Sequence[HostPartials] | None = None, fallback: FallbackSettings = FAIL
+        self, round_: Round, remote: Sequence[HostPartials] | None = None, fallback: FallbackSettings | None = None
     ) -> None:
-        """Answer the calls. When something is wrong with one of several, each is answered alone."""
+        """Answer the calls; without a `fallback` no party is lacking. When something is wrong with one of several, each
+        is answered alone."""
         calls = round_.calls
         try:
-            responses = self._responses(round_, round_.partials() if remote is None else remote, fallback)
+            responses, since = self._responses(round_, round_.partials() if remote is None else remote, fallback)
         except Exception as error:  # noqa: BLE001 - the caller is told, whatever went wrong
             if len(calls) == 1:
-                calls[0].fail(error)
+                self._fail(round_.target.service, variant_of(round_.target), calls, error)
             else:
                 for place in range(len(calls)):
                     self._finish(round_.take([place]))
             return
         for call, answer in zip(calls, responses, strict=True):
             call.succeed(answer)
+        self.stages.reply_s += self._clock() - since
 
     def _responses(
-        self, round_: Round, remote: Sequence[HostPartials], fallback: FallbackSettings
-    ) -> Sequence[Response]:
+        self, round_: Round, remote: Sequence[HostPartials], fallback: FallbackSettings | None
+    ) -> tuple[Sequence[Response], float]:
+        """And when the scores were there."""
         target, request, began = round_.target, round_.request, self._clock()
-        result = round_.result(remote, fallback)
+        if fallback is None:
+            round_.run()
+            self.stages.local_s += self._clock() - began
+        result = round_.result(remote, fallback or FAIL)
         now = self._clock()
         self.stages.finish.observe(now - began)
         self.stages.answered += len(round_.users)
+        self.served.answered(target, len(round_.calls))
         seconds = [now - call.came for call in round_.calls for _ in call.request.user_ids]
         scores = own_scores(result.scores, remote)
         whole = response(target, result, remote, self._counting.answered(target, scores, seconds, request.attributed))
-        return [whole] if len(round_.calls) == 1 else by_row(whole)
+        return [whole] if len(round_.calls) == 1 else by_row(whole), now
 
     async def _shadow(self, target: Target, request: Request) -> Response:
         """No limit counts it, and it has a deadline of its own."""

@@ -17,7 +17,7 @@ import msgspec
 from serving import bindings
 from serving.app_publishing import AppPublishing
 from serving.control import Binding, Hold, ReplicaModel, ReplicaReport, Service, State
-from serving.errors import ConflictError, UnknownNameError
+from serving.errors import ConflictError, NotKeptError, UnknownNameError
 from serving.holds import HoldingPeer, Holds, HostHolds, hold_model
 from serving.lifecycle import Lifecycle, ReplicaOutcome
 from serving.loads import LoadingPeer, Loads
@@ -82,7 +82,8 @@ class Publishing:
         self._reconciler = reconciler
         self._pool = pool
         self._loads = Loads(self._wanted, reconciler, pool, replicas, peers, load_timeout_s)
-        self._host_holds = HostHolds(peers)
+        self.host_holds = HostHolds(peers)
+        """What this party holds at the hosts of its models."""
         self.holds = Holds(self._wanted)
         """What other parties hold here."""
         # Holds are taken before a binding and released after it; two bindings at once would release each other's.
@@ -289,12 +290,9 @@ class Publishing:
         """Renew this guest's holds at its hosts, and forget the expired ones that others had here."""
         async with self._binding:
             services = self._wanted.state.services.items()
-            renewals = [
-                self._host_holds.refusals(name, service.revision, self._needed(service)) for name, service in services
-            ]
-            for refusals in await asyncio.gather(*renewals):
-                for text in filter(None, refusals):
-                    logger.warning("a hold could not be renewed, it will expire: %s", text)
+            await asyncio.gather(
+                *(self.host_holds.renew(name, one.revision, self._needed(one)) for name, one in services)
+            )
         await self.holds.sweep()
 
     async def _hold_and_bind(
@@ -304,17 +302,22 @@ class Publishing:
         bindings.check_widths(handles)
         await self._replicas.require(handles, FOLLOW_S)
         before = self._needed(self._wanted.state.services.get(service))
+        in_doubt = False
         try:
-            await self._host_holds.take(service, revision + 1, handles)
+            await self.host_holds.take(service, revision + 1, handles)
             return await self._bind(service, revision, models, rules)
+        except NotKeptError as error:
+            in_doubt = error.in_doubt
+            raise
         finally:
-            unneeded = {*before, *handles} - self._needed(self._wanted.state.services.get(service))
-            await self._host_holds.release(service, unneeded)
+            if not in_doubt:  # holds that turn out not to be needed expire
+                unneeded = {*before, *handles} - self._needed(self._wanted.state.services.get(service))
+                await self.host_holds.release(service, unneeded)
 
     async def _unbind(self, service: str, without: Callable[[State], State], held: Iterable[ModelHandle]) -> None:
         await self._wanted.change(without)
         logger.info("service %s is offline", service)
-        await self._host_holds.release(service, held)
+        await self.host_holds.release(service, held)
 
     async def _bind(self, service: str, revision: int, models: Iterable[ModelId], rules: BindingRules) -> Service:
         def bound(state: State) -> State:

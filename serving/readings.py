@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sized
+from typing import Protocol
 
 from prometheus_client.metrics_core import Metric
 
@@ -17,6 +19,7 @@ from serving.replicas import Replicas
 from serving.shadows import Shadows
 from serving.telemetry.exposition import Labels, counter, gauge, histogram
 from serving.telemetry.lag import LoopLag
+from serving.telemetry.served import Served, served_metrics
 from serving.telemetry.stages import Stages, stage_metrics
 from serving.transport import Server
 from serving.warmup_schedule import WarmupSchedule
@@ -138,9 +141,18 @@ def connection_metrics(servers: Mapping[str, Server]) -> Iterable[Metric]:
     yield counter("tessera_connections_closed", "Connections that this side closed, and why.", closed)
 
 
-def pipeline_metrics(stages: Stages, shadows: Shadows) -> Iterable[Metric]:
-    yield from stage_metrics(stages)
-    left_out: list[tuple[Labels, float]] = [({}, float(shadows.left_out))]
+class Counting(Protocol):
+    """What a pipeline counts."""
+
+    stages: Stages
+    served: Served
+    shadows: Shadows
+
+
+def pipeline_metrics(counted: Counting) -> Iterable[Metric]:
+    yield from stage_metrics(counted.stages)
+    yield from served_metrics(counted.served)
+    left_out: list[tuple[Labels, float]] = [({}, float(counted.shadows.left_out))]
     yield counter("tessera_shadows_left_out", "Calls that were not shadowed: no room, or it failed.", left_out)
 
 
@@ -150,6 +162,17 @@ def replica_metrics(replicas: Replicas) -> Iterable[Metric]:
         "tessera_control_store_up", "1 while the state that replicas share is in reach and followed.", [({}, reachable)]
     )
     yield gauge("tessera_state_revision", "Of the wanted state that this replica follows.", [({}, revision)])
+
+
+def hold_metrics(publishing: Publishing) -> Iterable[Metric]:
+    """Those of other parties here, which replicas share, and this one's at its hosts."""
+    parties = Counter(hold.party for hold in publishing.holds.granted)
+    held = [({"party": party}, float(count)) for party, count in sorted(parties.items())]
+    yield gauge("tessera_holds", "Versions that another party needs here, once for each of its services.", held)
+    expired: list[tuple[Labels, float]] = [({}, float(publishing.holds.expired))]
+    yield counter("tessera_holds_expired", "Holds that another party let expire here: it lost its way here.", expired)
+    refused: list[tuple[Labels, float]] = [({}, float(publishing.host_holds.refused))]
+    yield counter("tessera_hold_renewals_refused", "Renewals that a host did not grant, or did not answer.", refused)
 
 
 def lag_metrics(lag: LoopLag) -> Iterable[Metric]:

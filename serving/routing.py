@@ -7,7 +7,7 @@ big-endian integer modulo 10 000, so one user sees one version on every replica.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -126,6 +126,18 @@ class Routes:
         if version or len(self.service(service, model).variants) == 1:
             return self.target(address, "")
         return None
+
+    def targets(self, address: Address, user_ids: Sequence[str], case_id: str) -> dict[Target, list[int]]:
+        """The rows of a call by what answers them. Raises as `target`, and InvalidRequestError for no rows."""
+        one = self.only_target(address)
+        if one is not None and user_ids:
+            return {one: list(range(len(user_ids)))}
+        groups: dict[Target, list[int]] = {}
+        for row, user_id in enumerate(user_ids):
+            groups.setdefault(self.target(address, user_id or case_id), []).append(row)
+        if not groups:
+            raise InvalidRequestError("the call has no rows: send at least one user id")
+        return groups
 
     def service_name(self, address: Address) -> str:
         """The service that an address leads to; "" for a caller who named a version."""

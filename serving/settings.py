@@ -369,6 +369,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     workers: Annotated[int, Meta(ge=1, le=256)] = 1
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.PLAIN
+    request_log_share: Annotated[float, Meta(ge=0, le=1)] = 0.0
     ports: Ports = Ports()
     tls: dict[PortName, TlsSettings] = {}
     principals: dict[PartyId, PrincipalSettings] = {}

@@ -12,6 +12,7 @@ from serving.peers.asked import Asked
 from serving.peers.peer import PeerAnswer, failed
 from serving.pool import ModelId
 from serving.settings import BreakerSettings, Purpose
+from serving.telemetry.histogram import ROWS, Histogram
 
 _FAILURES = {PartyStatus.TIMEOUT, PartyStatus.UNREACHABLE}
 """What says that the party does not answer; a refusal is an answer."""
@@ -78,6 +79,8 @@ class Breaking:
         self._settings = settings
         self._clock = clock
         self.breaker = Breaker(settings, clock)
+        self.sizes = Histogram(ROWS)
+        """Of the batches that were asked for."""
 
     async def infer(
         self,
@@ -91,6 +94,7 @@ class Breaking:
         admitted = self.breaker.admit()
         if admitted is None:
             return failed(PartyStatus.UNREACHABLE, len(user_ids), wanted, "not asked: it did not answer the last calls")
+        self.sizes.observe(len(user_ids))
         began = self._clock()
         told = False
         try:

@@ -26,6 +26,8 @@ def peer_metrics(batchers: Mapping[str, Batcher], breaking: Mapping[str, Breakin
     waits, calls = [(who, one.wait_s) for who, one in parties], [(who, one.call_s) for who, one in parties]
     yield histogram("tessera_peer_wait_seconds", "How long requests waited for their call.", waits)
     yield histogram("tessera_peer_call_seconds", "How long calls to a party took.", calls)
+    sizes = [({"party": party}, one.sizes) for party, one in breaking.items()]
+    yield histogram("tessera_peer_batch_rows", "Users in a call to a party.", sizes)
     states = (
         ({"party": party, "state": state.value}, float(one.breaker.state is state))
         for party, one in breaking.items()

@@ -60,11 +60,10 @@ def gauge(name: str, about: str, values: Iterable[tuple[Labels, float]]) -> Metr
 
 
 def histogram(name: str, about: str, values: Iterable[tuple[Labels, Histogram]]) -> Metric:
-    """Seconds."""
     pairs = list(values)
     family = HistogramMetricFamily(name, about, labels=list(pairs[0][0]) if pairs else [])
     for labels, one in pairs:
-        family.add_metric(list(labels.values()), list(one.cumulative()), one.sum_s)
+        family.add_metric(list(labels.values()), list(one.cumulative()), one.sum)
     return family
 
 

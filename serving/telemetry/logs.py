@@ -17,7 +17,7 @@ _LEVELS = {level.value for level in LogLevel}
 
 
 class JsonFormatter(logging.Formatter):
-    """Keys: time (UTC), level, logger, process, message, and error with the traceback."""
+    """Keys: time (UTC), level, logger, process, message, and error with the traceback; then the record's `fields`."""
 
     def format(self, record: logging.LogRecord) -> str:
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -30,6 +30,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
+        line |= getattr(record, "fields", {})
         return msgspec.json.encode(line).decode()
 
 

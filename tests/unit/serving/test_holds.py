@@ -163,3 +163,14 @@ async def test_upkeep_runs_at_once_and_at_every_third_even_after_a_failure(caplo
     assert "No space left on device" in caplog.text
     await upkeep.stop()
     assert len(passes) <= 4
+
+
+async def test_what_expires_is_counted_where_it_is_swept(wanted: Wanted, clock: Clock) -> None:
+    here, there = Holds(wanted, clock), Holds(wanted, clock)
+    await here.grant(hold())
+    await here.grant(hold(service="other", expires_s=900.0))
+    await here.sweep()
+    assert here.expired == 0
+    clock.now = 600.0
+    await asyncio.gather(here.sweep(), there.sweep())
+    assert (here.expired + there.expired, [one.service for one in here.granted]) == (1, ["other"])

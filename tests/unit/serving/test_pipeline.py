@@ -41,7 +41,7 @@ from serving.peers.partials import Lookup, Piece
 from serving.pipeline import Answers, Pipeline
 from serving.pool import ModelHandle, ModelId, ModelPool
 from serving.routing import BUCKETS, Routes, RouteTable, ServiceRoute, VariantRoute, bucket
-from serving.settings import FallbackPolicy, FallbackSettings, Limits
+from serving.settings import FallbackPolicy, FallbackSettings, Limits, RateLimit
 from tests.artifacts import make_bound_pair
 from tests.clock import Clock
 
@@ -557,3 +557,43 @@ async def test_a_stranger_is_refused_among_known_users_wherever_they_are_known_f
     assert [first.scores[0, 0], second.scores[0, 0]] == pytest.approx([expected("u1", 1.0), expected("u2", 1.0)])
     assert first.complete
     assert second.complete
+
+
+def ended(world: World) -> dict[tuple[str, str, str], int]:
+    counted = world.pipeline.served.ended().items()
+    return {(service, variant, code.name): calls for (service, variant, code), calls in counted}
+
+
+async def test_calls_are_counted_by_what_answered_them_and_how_they_ended(tmp_path: Path) -> None:
+    limits = Limits(max_batch_rows=50, callers={"greedy": RateLimit(per_s=1, burst=1)})
+    world = await asyncio.to_thread(make_world, tmp_path, MemoryFeatureSource(USERS), limits)
+    world.bind(("1", 5_000), ("2", 5_000))
+    variants = {user: "m:1" if bucket(b"salt", user) < 5_000 else "m:2" for user in (*USERS, "nobody")}
+    assert set(variants.values()) == {"m:1", "m:2"}, "choose other users"
+    codec = JsonCodec({b"1": request("u1", case_id="c"), b"2": request("u2"), b"3": request("u1", service="invented")})
+    for raw in (b"1", b"1", b"2"):
+        await answered(world, codec, raw)
+    await world.pipeline.predict(batch(["u1", "u2", "u4"], [1.0, 1.0, 1.0]), None)
+    for wrong in (request("nobody"), request("u1", service="", model="m", version="9"), request("u1", numbers={})):
+        with pytest.raises((UnknownUserError, UnknownNameError, FeatureError)):
+            await world.pipeline.predict(wrong, None)
+    with pytest.raises(DeadlineError):
+        world.pipeline.answer(codec, b"2", 0.0)
+    with pytest.raises(UnknownNameError):
+        world.pipeline.answer(codec, b"3", None)
+    await asyncio.ensure_future(world.pipeline.answer(codec, b"2", None, "greedy"))
+    with pytest.raises(LimitError):
+        world.pipeline.answer(codec, b"2", None, "greedy")
+    wanted = Counter({("s", variants[user], "OK"): 0 for user in USERS})
+    wanted.update(("s", variants[user], "OK") for user in ("u1", "u2", "u2"))
+    wanted.update({("s", variant, "OK") for variant in {variants[user] for user in USERS}})
+    wanted["s", variants["nobody"], "FAILED_PRECONDITION"] += 1
+    wanted["", "", "NOT_FOUND"] += 2
+    wanted["s", variants["u1"], "INVALID_ARGUMENT"] += 1
+    wanted["s", "", "DEADLINE_EXCEEDED"] += 1
+    wanted["s", "", "RESOURCE_EXHAUSTED"] += 1
+    assert ended(world) == wanted
+    assert world.pipeline.served.repeated == {"s": 1}
+    assert (world.pipeline.served.single, world.pipeline.served.rows.sum) == (6, 3)
+    assert 0 < world.pipeline.stages.local_s < world.pipeline.stages.finish.sum
+    assert world.pipeline.stages.reply_s > 0

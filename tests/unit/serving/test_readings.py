@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from serving.routing import Target
 from serving.settings import PeerSettings, Settings
 from serving.shadows import Shadows
 from serving.telemetry.exposition import Exposition, Reading
+from serving.telemetry.served import Served
 from serving.telemetry.stages import Stages
 from serving.transport import Transport, server
 from serving.transport.closing import Closing
@@ -95,7 +97,8 @@ def test_shadows() -> None:
     effects = Effects(MemoryFigureStore(), b"s" * 32)
     shadows = Shadows(lambda target, request: None, effects, time.monotonic)  # type: ignore[arg-type, return-value]
     shadows.left_out = 3
-    assert shown(partial(pipeline_metrics, Stages(), shadows))[-1] == "tessera_shadows_left_out_total 3.0"
+    counted = SimpleNamespace(stages=Stages(), served=Served(), shadows=shadows)
+    assert shown(partial(pipeline_metrics, counted))[-1] == "tessera_shadows_left_out_total 3.0"
 
 
 async def test_closed_connections() -> None:

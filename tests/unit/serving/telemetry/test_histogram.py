@@ -15,7 +15,7 @@ def test_every_value_is_counted_under_every_bound_it_is_not_above(values):
     for bound in BOUNDS_S:
         assert counted[str(bound)] == sum(value <= bound for value in values)
     assert counted["+Inf"] == len(values)
-    assert abs(histogram.sum_s - sum(values)) < 1e-9
+    assert abs(histogram.sum - sum(values)) < 1e-9
 
 
 def test_bounds_rise():

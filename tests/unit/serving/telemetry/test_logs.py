@@ -34,3 +34,10 @@ def test_a_second_set_up_replaces_the_first(capsys):
     logs.set_up(LogLevel.DEBUG, LogFormat.PLAIN)
     logging.getLogger("serving").debug("once")
     assert capsys.readouterr().err.count("once") == 1
+
+
+def test_json_lines_carry_fields_of_their_own(capsys):
+    logs.set_up(LogLevel.INFO, LogFormat.JSON)
+    logging.getLogger("serving").info("request", extra={"fields": {"service": "s", "rows": 2}})
+    line = json.loads(capsys.readouterr().err)
+    assert (line["message"], line["service"], line["rows"]) == ("request", "s", 2)

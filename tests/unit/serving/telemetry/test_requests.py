@@ -14,7 +14,7 @@ def test_a_request_is_counted_by_how_it_ended_and_how_long_it_took():
     figures.finish(second, Code.UNAVAILABLE)
     assert (figures.running, figures.codes) == (0, {Code.OK: 1, Code.UNAVAILABLE: 1})
     assert dict(figures.seconds.cumulative())["0.005"] == 1
-    assert abs(figures.seconds.sum_s - 2.006) < 1e-9
+    assert abs(figures.seconds.sum - 2.006) < 1e-9
 
 
 def test_a_method_has_one_set_of_figures():
