@@ -111,6 +111,10 @@ class SnapshotError(OSError):
     """The kept state cannot be read; the text names the file and the remedy."""
 
 
+class InDoubtError(OSError):
+    """Nobody has said whether the change was made; what is read later shows it."""
+
+
 class ReplicaModel(msgspec.Struct, frozen=True):
     """A model or an app at one replica: its state's name, why it is not ready, and the binding of the half, or the
     app's digest."""
@@ -151,7 +155,8 @@ class ControlStore(ABC):
     @abstractmethod
     def compare_and_set(self, expected_revision: int, state: State) -> State:
         """Store `state` with the next revision and return it as stored. Raises ConflictError when somebody else changed
-        the state meanwhile, which `read` shows then, OSError when it cannot be written; then nothing has changed."""
+        the state meanwhile, which `read` shows then, OSError when it cannot be written; then nothing has changed,
+        unless it is an InDoubtError."""
 
     @abstractmethod
     def refresh(self) -> None:

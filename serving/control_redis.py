@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import secrets
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -24,6 +25,7 @@ from serving.control import (
     REPORT_TTL_S,
     ControlStore,
     FileControlStore,
+    InDoubtError,
     ReplicaReport,
     SnapshotError,
     State,
@@ -37,11 +39,13 @@ from serving.leases import Lease, LeaseLostError, Leases
 logger = logging.getLogger(__name__)
 
 _SET = """
+if redis.call('HGET', KEYS[1], 'change') == ARGV[4] then return 1 end
 local revision = tonumber(redis.call('HGET', KEYS[1], 'revision') or '0')
 if revision ~= tonumber(ARGV[1]) then return 0 end
-redis.call('HSET', KEYS[1], 'revision', ARGV[2], 'document', ARGV[3])
+redis.call('HSET', KEYS[1], 'revision', ARGV[2], 'document', ARGV[3], 'change', ARGV[4])
 return 1
 """
+# A change has a name, so that it can be asked for again when the answer was lost.
 _REPORT = """
 redis.call('HSET', KEYS[1], ARGV[1], redis.call('TIME')[1] .. ' ' .. ARGV[2])
 """
@@ -109,15 +113,29 @@ class RedisControlStore(ControlStore):
         self.refresh()
         changed = successor(self._state, expected_revision, state)
         document = with_unknown_keys(msgspec.to_builtins(changed), self._document, msgspec.to_builtins(self._state))
-        with _reaching():
-            arguments = (expected_revision, changed.revision, msgspec.json.encode(document))
-            done = self._set(keys=(self._key,), args=arguments)
+        try:
+            done = self._stores(expected_revision, changed.revision, document)
+        except ControlStoreError as error:
+            raise InDoubtError(error.errno, f"{error.strerror}; it may have made the change all the same") from None
         if not done:
             self.refresh()
             revision = self._state.revision
             raise ConflictError(f"the state has changed meanwhile, it is at revision {revision}; look and try again")
         self._follow(document, changed)
         return changed
+
+    def _stores(self, expected_revision: int, revision: int, document: dict[str, Any]) -> bool:
+        """Whether the server has made the change. It is asked once more when it does not say."""
+        arguments = (expected_revision, revision, msgspec.json.encode(document), secrets.token_hex(8))
+        try:
+            with _reaching():
+                return bool(self._set(keys=(self._key,), args=arguments))
+        except _Unreachable:
+            self._revision()  # by a new connection, whose server is to be looked at
+            if self._examined != self._connections:
+                self._check()
+        with _reaching():
+            return bool(self._set(keys=(self._key,), args=arguments))
 
     def refresh(self) -> None:
         """Raises ControlStoreError when the server may lose changes, or has; `read` shows what was seen before."""
@@ -186,7 +204,8 @@ class RedisControlStore(ControlStore):
         seen = self._state
         if seen.revision and not self._met and not self._revision():
             with _reaching():
-                self._set(keys=(self._key,), args=(0, seen.revision, msgspec.json.encode(self._document)))
+                name = secrets.token_hex(8)
+                self._set(keys=(self._key,), args=(0, seen.revision, msgspec.json.encode(self._document), name))
         self._met = True
         document, stored = self._stored()
         if stored.revision < seen.revision or (stored.revision == seen.revision and stored != _as_stored(seen)):

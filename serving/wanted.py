@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 
 from apps.catalog import make_app
 from serving import bindings
 from serving.app_shelf import AppShelf
-from serving.control import ControlStore, State
-from serving.errors import ConflictError
+from serving.control import ControlStore, InDoubtError, State
+from serving.errors import ConflictError, NotKeptError
 from serving.pool import ModelId
 from serving.routing import RouteTable
 from serving.uninterrupted import to_the_end
+
+logger = logging.getLogger(__name__)
 
 
 class Wanted:
@@ -39,8 +42,8 @@ class Wanted:
 
     async def change(self, edit: Callable[[State], State]) -> State:
         """Make one edit durable, then let requests see it. `edit` may refuse by raising; it runs again on the newer
-        state when another change came in between. Raises OSError when the disk refuses; then nothing has changed. A
-        change is made and seen whole, whether or not the caller waits for it."""
+        state when another change came in between. Raises NotKeptError when the store does not take it. A change is made
+        and seen whole, whether or not the caller waits for it."""
         return await to_the_end(self._change(edit))
 
     async def _change(self, edit: Callable[[State], State]) -> State:
@@ -51,6 +54,10 @@ class Wanted:
                 stored = await asyncio.to_thread(self._store.compare_and_set, state.revision, edited)
             except ConflictError:
                 continue  # overtaken; the store knows the newer state now
+            except OSError as error:
+                logger.error("a change is not kept: %s", error)
+                reason = error.strerror or "the log says why"
+                raise NotKeptError(f"the change is not kept: {reason}", isinstance(error, InDoubtError)) from error
             self.follow()
             return stored
 

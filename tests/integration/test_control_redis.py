@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +13,9 @@ import msgspec
 import pytest
 import redis
 
-from serving.control import FileControlStore, State
+from serving.control import FileControlStore, InDoubtError, State
 from serving.control_redis import ControlStoreError, RedisControlStore
+from serving.errors import ConflictError, NotKeptError
 from serving.replicas import Replicas
 from serving.wanted import Wanted
 from tests.redis_server import DURABLE, redis_server, url_of
@@ -40,7 +44,7 @@ async def test_a_change_on_a_server_that_has_lost_changes_is_refused(tmp_path: P
     await asyncio.to_thread(at_revision, store, 3)
     wanted = await asyncio.to_thread(Wanted, store)
     server.flushall()
-    with pytest.raises(ControlStoreError, match=r"the server is at revision 0, this node has seen 3: it lost changes"):
+    with pytest.raises(NotKeptError, match=r"the server is at revision 0, this node has seen 3: it lost changes"):
         await asyncio.wait_for(wanted.change(lambda state: msgspec.structs.replace(state, default_service="x")), 5)
     assert wanted.state == msgspec.structs.replace(SOME, revision=3)
     await asyncio.to_thread(store.close)
@@ -133,3 +137,69 @@ def test_a_server_with_another_history_of_the_same_length_is_refused(tmp_path: P
         store.refresh()
     for one in (store, other):
         one.close()
+
+
+class LosesReplies:
+    """Stands before the server of a folder, and ends connections instead of passing on what it answers to scripts."""
+
+    def __init__(self, folder: Path) -> None:
+        self._server = str(folder / "server.sock")
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(str(folder / "lossy.sock"))
+        self._listening.listen()
+        self.url = f"unix://{folder / 'lossy.sock'}"
+        self.losing = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                threading.Thread(target=self._pass_on, args=(client,), daemon=True).start()
+
+    def _pass_on(self, client: socket.socket) -> None:
+        with client, socket.socket(socket.AF_UNIX) as server:
+            server.connect(self._server)
+            while asked := client.recv(1 << 20):
+                server.sendall(asked)
+                answer = server.recv(1 << 20)
+                if self.losing and b"EVALSHA" in asked:
+                    self.losing -= 1
+                    return
+                client.sendall(answer)
+
+    def close(self) -> None:
+        self._listening.close()
+
+
+@pytest.fixture
+def losing(tmp_path: Path, server: redis.Redis) -> Iterator[LosesReplies]:
+    made = LosesReplies(tmp_path)
+    yield made
+    made.close()
+
+
+def test_a_change_whose_answer_was_lost_is_made_once(tmp_path: Path, losing: LosesReplies, server: redis.Redis) -> None:
+    store = RedisControlStore(losing.url, "bank", FileControlStore(tmp_path / "one"))
+    at_revision(store, 1)
+    losing.losing = 1
+    assert store.compare_and_set(1, State(default_service="lost")) == State(default_service="lost", revision=2)
+    assert losing.losing == 0
+    assert server.hget("tessera:control:bank", "revision") == b"2"
+    with pytest.raises(ConflictError, match="it is at revision 2"):
+        store.compare_and_set(1, SOME)
+    store.close()
+
+
+def test_a_change_of_which_the_server_never_says_whether_it_is_made_is_in_doubt(
+    tmp_path: Path, losing: LosesReplies
+) -> None:
+    store = RedisControlStore(losing.url, "bank", FileControlStore(tmp_path / "one"))
+    at_revision(store, 1)
+    losing.losing = 2
+    with pytest.raises(InDoubtError, match="it may have made the change all the same"):
+        store.compare_and_set(1, State(default_service="lost"))
+    assert store.read().revision == 1
+    store.refresh()
+    assert store.read() == State(default_service="lost", revision=2)
+    store.close()

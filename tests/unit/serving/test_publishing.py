@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 import threading
 from collections.abc import AsyncIterator
@@ -17,11 +18,13 @@ from loaders.artifact import HalfRef
 from loaders.registry import bind, half_path, write_half
 from loaders.tessera import TesseraLoader
 from serving.bindings import VariantWeight
-from serving.control import FileControlStore, Hold, MemoryControlStore
+from serving.control import FileControlStore, Hold, InDoubtError, MemoryControlStore, State
 from serving.errors import ConflictError, InvalidRequestError, UnknownNameError
 from serving.holds import hold_model
 from serving.lifecycle import LoadState, ModelState
 from serving.pool import ModelId
+from serving.transport import Code, RpcError
+from tessera.v1 import admin_pb2 as wire
 from tests.artifacts import linear_half, npy
 from tests.gated_store import Gated
 from tests.unit.serving.halves import publish
@@ -536,6 +539,38 @@ async def test_a_binding_that_cannot_be_kept_changes_nothing(
     assert [model for model, _, _ in held(shop)] == [V1]
 
 
+class Silent(MemoryControlStore):
+    """Makes a change and does not say so."""
+
+    silent = False
+
+    def compare_and_set(self, expected_revision: int, state: State) -> State:
+        stored = super().compare_and_set(expected_revision, state)
+        if self.silent:
+            raise InDoubtError(errno.EHOSTUNREACH, "the control store does not answer")
+        return stored
+
+
+async def test_a_binding_of_which_nobody_knows_whether_it_is_kept_keeps_its_holds(
+    stack: AsyncExitStack, registries: dict[str, Path], shop: Party
+) -> None:
+    store = Silent()
+    bank = await stack.enter_async_context(running("bank", registries["bank"], store, {"shop": shop.address}))
+    await bank.publishing.load(V1)
+    store.silent = True
+    request = wire.PublishOnlineRequest(
+        service="s", variants=[wire.VariantWeight(model="m", version="1", weight=10_000)]
+    )
+    with pytest.raises(RpcError) as refused:
+        await bank.admin.PublishOnline(request)
+    assert (refused.value.code, refused.value.details) == (
+        Code.UNAVAILABLE,
+        "the change is not kept: the control store does not answer",
+    )
+    assert "s" in store.read().services
+    assert held(shop) == [(V1, "s", 1)]
+
+
 async def test_holds_are_renewed_and_found_again_after_a_host_lost_them(loaded: Party, shop: Party) -> None:
     await loaded.publishing.online("s", 0, ALL)
     [hold] = shop.store.read().holds
@@ -555,6 +590,7 @@ async def test_a_renewal_that_fails_is_logged_at_the_guest(
     await shop.publishing.unload(V1, force=True)
     await loaded.publishing.keep_holds()
     assert "a hold could not be renewed, it will expire: m/1 at party 'shop'" in caplog.text
+    assert loaded.publishing.host_holds.refused == 1
 
 
 async def test_expired_holds_are_swept(shop: Party, caplog: pytest.LogCaptureFixture) -> None:
