@@ -22,10 +22,12 @@ from serving.transport import ChannelCredentials, ChannelOptions, Transport, cha
 from tessera.v1 import inference_pb2, inference_pb2_grpc
 from tests.artifacts import make_bound_pair
 from tests.nodes import ROOT, free_port
+from tests.redis_server import DURABLE, redis_server
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
-NODES = ("guest", "host")
+NODES = ("guest", "guest-second", "host")
+PARTIES = {"guest": "guest", "guest-second": "guest", "host": "host"}
 
 
 def container_file(service: str, path: str) -> Path:
@@ -51,7 +53,8 @@ def test_every_file_that_is_mounted_is_there() -> None:
 @pytest.mark.parametrize("name", NODES)
 def test_a_nodes_settings_fit_its_surroundings(name: str) -> None:
     settings, service = settings_of(name), SERVICES[name]
-    assert settings.party == name
+    assert settings.party == PARTIES[name]
+    assert service.get("hostname", name) == name
     assert not settings.insecure
     assert service["user"] == "10001"
     volumes = [mount.split(":")[1] for mount in service["volumes"]]
@@ -75,15 +78,43 @@ def test_a_nodes_settings_fit_its_surroundings(name: str) -> None:
 def test_certificates_are_made_for_every_node_before_it_starts() -> None:
     command = SERVICES["certificates"]["command"]
     names = {word.partition("=")[0]: word.partition("=")[2].split(",") for word in command if "=" in word}
-    for name in NODES:
-        assert name in names[name]
+    for name, party in PARTIES.items():
+        assert name in names[party]
         assert "certificates" in SERVICES[name]["depends_on"]
+
+
+def options_of(service: str) -> dict[str, str]:
+    """Of a Redis server."""
+    program, *words = SERVICES[service]["command"]
+    assert program == "redis-server"
+    return {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
+
+
+def test_replicas_share_what_they_must_and_nothing_else() -> None:
+    replicas = [name for name, party in PARTIES.items() if party == "guest"]
+    settings = settings_of("guest")
+    server = settings.control.url.removeprefix("redis://").partition(":")[0]
+    kept = {name: value for name, value in options_of(server).items() if name != "maxmemory"}
+    assert kept == {**DURABLE, "save": ""}
+    assert SERVICES[server]["volumes"] == ["control:/data"]
+    assert settings.cache.url.removeprefix("redis://").partition(":")[0] != server
+    states = set()
+    for name in replicas:
+        assert {"secret", server} <= SERVICES[name]["depends_on"].keys()
+        mounted = {mount.split(":")[1]: mount.split(":")[0] for mount in SERVICES[name]["volumes"]}
+        assert mounted[settings.registry] == "guest-registry"
+        states.add(mounted[str(Path(settings.state_dir).parent)])
+    assert len(states) == len(replicas)
+    assert settings.cache.secret_file in " ".join(SERVICES["secret"]["command"])
 
 
 def test_prometheus_scrapes_the_http_ports() -> None:
     jobs = yaml.safe_load(container_file("prometheus", "/etc/prometheus/prometheus.yml").read_text())["scrape_configs"]
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in jobs}
-    assert targets == {name: [f"{name}:{settings_of(name).ports.http.rpartition(':')[2]}"] for name in NODES}
+    wanted: dict[str, list[str]] = {}
+    for name, party in PARTIES.items():
+        wanted.setdefault(party, []).append(f"{name}:{settings_of(name).ports.http.rpartition(':')[2]}")
+    assert targets == wanted
     assert all(job["scheme"] == "https" for job in jobs)
 
 
@@ -101,26 +132,34 @@ def test_the_image_has_no_root_and_starts_what_the_project_installs() -> None:
 
 
 class Containers:
-    """Both nodes as processes, with the settings of their containers but for addresses and folders."""
+    """All nodes as processes, with the settings of their containers but for addresses and folders."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, control_url: str) -> None:
         self.folder = folder
+        self.control_url = control_url
         self.certificates = folder / "certificates"
         self.ports = {name: {port: free_port() for port in ("service", "party", "admin", "http")} for name in NODES}
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def environment(self, name: str) -> dict[str, str]:
-        home = self.folder / name
+        party = PARTIES[name]
         changes = {
-            "STATE_DIR": str(home / "state"),
-            "REGISTRY": str(home / "registry"),
-            "TLS__DEFAULT__CERTIFICATE": str(self.certificates / f"{name}.pem"),
-            "TLS__DEFAULT__KEY": str(self.certificates / f"{name}.key"),
+            "REPLICA": name,
+            "STATE_DIR": str(self.folder / name / "state"),
+            "REGISTRY": str(self.folder / party / "registry"),
+            "TLS__DEFAULT__CERTIFICATE": str(self.certificates / f"{party}.pem"),
+            "TLS__DEFAULT__KEY": str(self.certificates / f"{party}.key"),
             "TLS__DEFAULT__AUTHORITY": str(self.certificates / "ca.pem"),
             **{f"PORTS__{port.upper()}": f"127.0.0.1:{number}" for port, number in self.ports[name].items()},
         }
-        if name == "guest":
-            changes |= {"PEERS__HOST__ADDRESS": f"127.0.0.1:{self.ports['host']['party']}", "CACHE__URL": ""}
+        if party == "guest":
+            changes |= {
+                "PEERS__HOST__ADDRESS": f"127.0.0.1:{self.ports['host']['party']}",
+                "CACHE__URL": "",
+                "CACHE__EMBEDDED": "false",
+                "CACHE__SECRET_FILE": str(self.certificates / "guest.secret"),
+                "CONTROL__URL": self.control_url,
+            }
         else:
             changes["FEATURES__DEFAULT__PATH"] = str(container_file("host", "/etc/tessera/users.csv"))
         own = {f"TESSERA_{key}": value for key, value in changes.items()}
@@ -143,11 +182,13 @@ class Containers:
 
 @pytest.fixture
 def containers(tmp_path: Path) -> Iterator[Containers]:
-    made = Containers(tmp_path)
-    yield made
-    for process in made.processes:
-        process.terminate()
-        process.wait(20)
+    (tmp_path / "control").mkdir()
+    with redis_server(tmp_path / "control", **options_of("control")) as url:
+        made = Containers(tmp_path, url)
+        yield made
+        for process in made.processes:
+            process.terminate()
+            process.wait(20)
 
 
 def test_the_nodes_of_the_containers_answer_together(containers: Containers) -> None:
@@ -155,6 +196,8 @@ def test_the_nodes_of_the_containers_answer_together(containers: Containers) -> 
         word.replace("/certificates", str(containers.certificates)) for word in SERVICES["certificates"]["command"]
     ]
     assert containers.tessera("guest", *command).returncode == 0
+    making = [word.replace("/certificates", str(containers.certificates)) for word in SERVICES["secret"]["command"]]
+    subprocess.run([*SERVICES["secret"]["entrypoint"], *making], check=True)
     make_bound_pair(
         containers.folder / "guest" / "registry",
         containers.folder / "host" / "registry",
@@ -178,11 +221,12 @@ def test_the_nodes_of_the_containers_answer_together(containers: Containers) -> 
     for words in (("model", "load", "m", "1"), ("model", "online", "s", "m:1")):
         done = containers.tessera("guest", *words, *config)
         assert done.returncode == 0, done.stderr + done.stdout
+    assert "2 of 2 READY" in containers.tessera("guest-second", "model", "list", *config).stdout
 
     credentials = ChannelCredentials(containers.certificates / "ca.pem")
 
-    async def ask() -> float:
-        address = f"127.0.0.1:{containers.ports['guest']['service']}"
+    async def ask(name: str) -> float:
+        address = f"127.0.0.1:{containers.ports[name]['service']}"
         link = channel(Transport.NATIVE, address, ChannelOptions(credentials=credentials))
         try:
             request = inference_pb2.PredictRequest(service="s", user_id="0001", numbers={"a": 0.0})
@@ -191,4 +235,4 @@ def test_the_nodes_of_the_containers_answer_together(containers: Containers) -> 
         finally:
             await link.close()
 
-    assert asyncio.run(ask()) == 0.5
+    assert [asyncio.run(ask(name)) for name in ("guest", "guest-second")] == [0.5, 0.5]
