@@ -38,12 +38,11 @@ class FateName:
 
     @property
     def model_id(self) -> str:
-        found = _PREFIXED.fullmatch(self.namespace)
-        return found[3] if found else self.namespace
+        return _model_id(self.namespace)
 
     @property
     def model(self) -> str:
-        return _fitted(self.model_id)
+        return model_name(self.namespace)
 
     @property
     def version(self) -> str:
@@ -55,10 +54,20 @@ class FateName:
         return HalfRef(role, party, hashlib.sha256(rfc8785.dumps(known)).hexdigest())
 
 
+def model_name(namespace: str) -> str:
+    """Ours; "" for ""."""
+    return _fitted(_model_id(namespace)) if namespace else ""
+
+
 def name_in(provenance: Mapping[str, Any]) -> FateName | None:
     """The name that a manifest's provenance keeps."""
     kept = provenance.get("fate")
     return FateName(str(kept["namespace"]), str(kept["table"])) if isinstance(kept, dict) else None
+
+
+def _model_id(namespace: str) -> str:
+    found = _PREFIXED.fullmatch(namespace)
+    return found[3] if found else namespace
 
 
 def _fitted(name: str) -> str:

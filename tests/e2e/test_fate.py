@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ VERSIONS: Mapping[str, FateModel] = {
     "105": make(7, Recipe("ovr", plain=True, classes=3)),
     "106": make(8, Recipe("fm", plain=True)),
     "107": make(9, Recipe("scorecard", plain=True)),
+    "108": make(10, Recipe("lr", plain=True)),
 }
 LR, TREES, MIX = VERSIONS["100"], VERSIONS["101"], VERSIONS["102"]
 
@@ -193,7 +195,7 @@ def test_load_bind_infer_batch_unbind_unload(fate: Deployment) -> None:
     assert fate.infer(**case("u1"))["retcode"] == 104
     assert fate.models(fate.guest, "unload", models.UnloadRequest(**named)).statusCode == 0
     assert fate.models(fate.guest, "unload", models.UnloadRequest(**named)).statusCode == 104
-    assert fate.infer(**{**case("u1", ""), "modelId": named["namespace"], "modelVersion": "100"})["retcode"] == 104
+    assert fate.infer(**{**case("u1", ""), "modelId": named["namespace"], "modelVersion": "100"})["retcode"] == 1104
 
 
 @pytest.mark.parametrize("version", ["101", "102", "103", "106", "107"])
@@ -228,6 +230,48 @@ def test_a_caller_of_the_first_line_names_the_version(fate: Deployment) -> None:
     fate.publish("named", "100")
     body = {**case("u1", ""), "modelId": f"guest#{GUEST}#{MODEL_ID}", "modelVersion": "100"}
     assert fate.infer(**body)["data"]["score"] == pytest.approx(expected(LR, "u1"), abs=1e-12)
+
+
+FIRST_LINE: list[dict[str, Any]] = [{"modelId": f"guest#{GUEST}#{MODEL_ID}"}, {"appid": GUEST}, {"partyId": int(GUEST)}]
+
+
+def test_a_version_that_was_published_without_a_service_is_found_by_namespace_and_party(fate: Deployment) -> None:
+    body = {"caseid": "f1", "featureData": CASE, "sendToRemoteFeatureData": {"device_id": "u1"}}
+    for version, model in (("100", LR), ("101", TREES)):
+        for node in (fate.guest, fate.host):
+            assert fate.load(node, version).statusCode == 0
+        assert fate.models(fate.guest, "publishOnline", publish(fate.guest, version)).statusCode == 0
+        for named in FIRST_LINE:
+            reply = fate.infer(**named, **body)
+            assert reply["data"]["score"] == pytest.approx(expected(model, "u1"), abs=1e-12), reply
+            assert reply["data"]["modelVersion"] == version
+    features = {"appid": GUEST, "featureData": {**CASE, "g0": "abc"}, "sendToRemoteFeatureData": {"id": "u1"}}
+    assert fate.infer(**features)["retcode"] == 1102
+    assert fate.infer(**{**body, "appid": GUEST, "sendToRemoteFeatureData": {"id": "nobody"}})["retcode"] == 2113
+    for named in ({"modelId": f"guest#{GUEST}#other"}, {"appid": "9998"}):
+        reply = fate.infer(**named, **body)
+        assert (reply["retcode"], "no version is in use" in reply["retmsg"]) == (1104, True), reply
+
+
+def test_a_publication_without_a_service_waits_for_the_hosts_and_publish_bind_takes_none(fate: Deployment) -> None:
+    assert fate.load(fate.guest, "108").statusCode == 0
+    assert fate.models(fate.guest, "publishOnline", publish(fate.guest, "108")).statusCode == 109
+    assert fate.models(fate.guest, "publishBind", publish(fate.guest, "108")).statusCode == 100
+
+
+def test_a_job_is_begun_and_its_result_asked_for(fate: Deployment) -> None:
+    fate.publish("job", "100")
+    asked = {**case("u2", "job"), "appid": GUEST, "caseid": "j1"}
+    begun = fate.infer("startInferenceJob", **asked)
+    assert (begun["retcode"], begun["caseid"]) == (0, "j1")
+    end = time.monotonic() + 10
+    while (result := fate.infer("getInferenceResult", appid=GUEST, caseid="j1"))["retcode"] == 109:
+        assert time.monotonic() < end
+    assert (result["retcode"], result["caseid"]) == (0, "j1")
+    assert result["data"]["score"] == pytest.approx(expected(LR, "u2"), abs=1e-12)
+    assert fate.infer("getInferenceResult", appid=GUEST, caseid="other")["retcode"] == 109
+    assert fate.infer("getInferenceResult", appid=GUEST)["retcode"] == 1100
+    assert fate.infer("startInferenceJob", featureData=CASE)["retcode"] == 100
 
 
 def test_models_from_files_stay_within_their_root(fate: Deployment) -> None:

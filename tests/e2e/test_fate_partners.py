@@ -130,6 +130,8 @@ def test_single_and_batch(pair: Pair, kind: str) -> None:
     for user in USERS:
         assert pair.case(kind, user)["data"]["score"] == pytest.approx(expected(kind, user), abs=1e-12)
     assert pair.case(kind, "nobody")["retcode"] == 2113
+    first_line = pair.infer(kind, featureData={**CASE, "device_id": "u2"})
+    assert first_line["data"]["score"] == pytest.approx(expected(kind, "u2"), abs=1e-12)
     rows = [
         {"index": index, "featureData": CASE, "sendToRemoteFeatureData": {"device_id": user}}
         for index, user in enumerate([*USERS, "nobody"])

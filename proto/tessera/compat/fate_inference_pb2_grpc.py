@@ -44,6 +44,16 @@ class InferenceServiceStub:
                 request_serializer=tessera_dot_compat_dot_fate__inference__pb2.InferenceMessage.SerializeToString,
                 response_deserializer=tessera_dot_compat_dot_fate__inference__pb2.InferenceMessage.FromString,
                 _registered_method=True)
+        self.startInferenceJob = channel.unary_unary(
+                '/com.webank.ai.fate.api.serving.InferenceService/startInferenceJob',
+                request_serializer=tessera_dot_compat_dot_fate__inference__pb2.InferenceMessage.SerializeToString,
+                response_deserializer=tessera_dot_compat_dot_fate__inference__pb2.InferenceMessage.FromString,
+                _registered_method=True)
+        self.getInferenceResult = channel.unary_unary(
+                '/com.webank.ai.fate.api.serving.InferenceService/getInferenceResult',
+                request_serializer=tessera_dot_compat_dot_fate__inference__pb2.InferenceMessage.SerializeToString,
+                response_deserializer=tessera_dot_compat_dot_fate__inference__pb2.InferenceMessage.FromString,
+                _registered_method=True)
 
 
 class InferenceServiceServicer:
@@ -61,6 +71,19 @@ class InferenceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def startInferenceJob(self, request, context):
+        """FATE-Serving 1 alone: the reply names the case at once, the answer is asked for by it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def getInferenceResult(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_InferenceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -71,6 +94,16 @@ def add_InferenceServiceServicer_to_server(servicer, server):
             ),
             'inference': grpc.unary_unary_rpc_method_handler(
                     servicer.inference,
+                    request_deserializer=tessera_dot_compat_dot_fate__inference__pb2.InferenceMessage.FromString,
+                    response_serializer=tessera_dot_compat_dot_fate__inference__pb2.InferenceMessage.SerializeToString,
+            ),
+            'startInferenceJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.startInferenceJob,
+                    request_deserializer=tessera_dot_compat_dot_fate__inference__pb2.InferenceMessage.FromString,
+                    response_serializer=tessera_dot_compat_dot_fate__inference__pb2.InferenceMessage.SerializeToString,
+            ),
+            'getInferenceResult': grpc.unary_unary_rpc_method_handler(
+                    servicer.getInferenceResult,
                     request_deserializer=tessera_dot_compat_dot_fate__inference__pb2.InferenceMessage.FromString,
                     response_serializer=tessera_dot_compat_dot_fate__inference__pb2.InferenceMessage.SerializeToString,
             ),
@@ -127,6 +160,60 @@ class InferenceService:
             request,
             target,
             '/com.webank.ai.fate.api.serving.InferenceService/inference',
+            tessera_dot_compat_dot_fate__inference__pb2.InferenceMessage.SerializeToString,
+            tessera_dot_compat_dot_fate__inference__pb2.InferenceMessage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def startInferenceJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/com.webank.ai.fate.api.serving.InferenceService/startInferenceJob',
+            tessera_dot_compat_dot_fate__inference__pb2.InferenceMessage.SerializeToString,
+            tessera_dot_compat_dot_fate__inference__pb2.InferenceMessage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def getInferenceResult(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/com.webank.ai.fate.api.serving.InferenceService/getInferenceResult',
             tessera_dot_compat_dot_fate__inference__pb2.InferenceMessage.SerializeToString,
             tessera_dot_compat_dot_fate__inference__pb2.InferenceMessage.FromString,
             options,

@@ -143,7 +143,7 @@ class BatchCodec:
         rows = sorted([*self._failed.values(), *answered], key=lambda row: row.index)
         described: dict[str, Any] = self._models.described(model or self._models.handles(self._address)[0].id)
         by_index = {str(row.index): row for row in rows}
-        caseid = self._body.case_id or secrets.token_hex(16)
+        caseid = self._body.case or secrets.token_hex(16)
         return message_of(BatchReply(caseid=caseid, data=described, batch_data_list=rows, by_index=by_index))
 
 

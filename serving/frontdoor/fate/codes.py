@@ -90,6 +90,14 @@ def failure(error: Exception) -> tuple[int, Code, str]:
     return int(fate), status, text
 
 
+def of_first_line(code: int, error: Exception) -> int:
+    """As FATE-Serving 1 says whose fault it is: 1000 more for the guest's, 2000 for a host's, whose own codes have that
+    already."""
+    if not 0 < code < 1_000:
+        return code
+    return code + (2_000 if isinstance(error, PeerError) else 1_000)
+
+
 def host_failure(lacking: HostFailure) -> tuple[int, str]:
     """Code and text of an answer, or of a row of one, that lacks a host's part."""
     status, reason = lacking.status, lacking.reason

@@ -12,6 +12,7 @@ from serving.audit import AuditLog
 from serving.cache.redis import RedisTier
 from serving.frontdoor.fate import http, inference, model_service, operations, served, unary_call
 from serving.frontdoor.fate.inference import FateInference
+from serving.frontdoor.fate.jobs import Jobs
 from serving.frontdoor.fate.model_service import FateAdmin
 from serving.frontdoor.fate.models import FateModelStore
 from serving.frontdoor.fate.rules import Flow
@@ -62,9 +63,10 @@ def register(ports: Ports, node: FateNode, figures: RequestFigures) -> list[Rout
     returns what belongs on the HTTP port."""
     settings, publishing = node.settings, node.publishing
     flow = Flow(lambda: publishing.state().flow_rules)
-    models = FateModels(publishing, node.pool, settings.fate.user_id, flow)
+    models = FateModels(publishing, node.pool, settings.fate.user_id, flow, settings.party)
     door = FateInference(node.pipeline, models, settings.limits.max_batch_rows)
-    inference.register(ports.service, door, figures, node.access)
+    jobs = Jobs(door, settings.party, node.shared)
+    inference.register(ports.service, door, jobs.methods(), figures, node.access)
     store = FateModelStore(settings, publishing, node.pool)
     admin = FateAdmin(store, publishing, settings, node.audit, node.access)
     model_service.register(ports.operator, admin)

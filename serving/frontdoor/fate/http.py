@@ -11,7 +11,6 @@ from starlette.routing import Route
 
 from serving.access import Access
 from serving.errors import InvalidRequestError
-from serving.frontdoor.fate.codes import failure
 from serving.frontdoor.fate.inference import Ask, FateInference
 from serving.frontdoor.http_call import JSON, body_of, caller_of, remaining_s
 from serving.telemetry.requests import RequestFigures
@@ -35,7 +34,7 @@ def routes(door: FateInference, access: Access, figures: RequestFigures, max_byt
         counted = figures.of("fate-http", path)
 
         async def answer(request: Request) -> Response:
-            began, code = counted.start(), Code.CANCELLED
+            began, code, message = counted.start(), Code.CANCELLED, b""
             try:
                 caller = caller_of(request, access)
                 message = _message(await body_of(request, max_bytes), request.headers.get("caseId", ""))
@@ -43,8 +42,8 @@ def routes(door: FateInference, access: Access, figures: RequestFigures, max_byt
                 shown = _shown(reply if isinstance(reply, bytes) else await reply)
                 code = Code.OK
             except Exception as error:  # noqa: BLE001 - the outermost frame of a call
-                fate, code, text = failure(error)
-                shown = msgspec.json.encode({"retcode": fate, "retmsg": text, "data": {}, "flag": 0})
+                refusal, code = door.refusal(message, error)
+                shown = _shown(refusal)
             finally:
                 counted.finish(began, code)
             return Response(shown, media_type=JSON)

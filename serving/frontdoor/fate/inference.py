@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from apps.app import CacheLevel, PartyStatus, Request, Response
@@ -12,7 +12,7 @@ from serving.access import Access
 from serving.errors import PeerError, TesseraError
 from serving.frontdoor.fate.batch import BatchCodec
 from serving.frontdoor.fate.bodies import NamedBody, Reply, SingleBody, body_in, message_of
-from serving.frontdoor.fate.codes import OF_A_CALL, failure
+from serving.frontdoor.fate.codes import OF_A_CALL, failure, of_first_line
 from serving.frontdoor.fate.features import features_in, specs_of, user_id_in
 from serving.frontdoor.fate.rules import Flow
 from serving.frontdoor.fate.served import BATCH_INFERENCE, INFERENCE, FateModels
@@ -38,14 +38,14 @@ class SingleCodec:
         service, model, version = address = self._models.address(body)
         handles = self._models.admitted(address, 1)
         self._asked = address, ""
-        user = user_id_in(body.send_to_remote_feature_data, self._models.user_id)
-        self._asked = address, user or body.case_id or ""
+        user = user_id_in(body.sent(self._models.user_id), self._models.user_id)
+        self._asked = address, user or body.case
         numbers, texts = features_in(body.feature_data, specs_of(handle.servable.signature for handle in handles))
         return Request(
             service=service,
             model=model,
             version=version,
-            case_id=body.case_id or "",
+            case_id=body.case,
             user_ids=(user,),
             numbers=numbers,
             texts=texts,
@@ -161,23 +161,28 @@ class FateInference:
         if codec is not None:
             codec.count_failure(error)
 
-    def described(self, raw: bytes) -> dict[str, Any]:
-        """The model of a call that failed, if there is one."""
+    def refusal(self, raw: bytes, error: Exception) -> tuple[bytes, Code]:
+        """The reply to a call that failed, which shows the model if there is one, and the status for our figures."""
+        code, status, text = failure(error)
+        described: dict[str, Any] = {}
         try:
             body = body_in(raw, NamedBody)
-            handle = self._models.handles(self._models.address(body))[0]
+            code = of_first_line(code, error) if body.is_first_line else code
+            described = self._models.described(self._models.handles(self._models.address(body))[0].id)
         except TesseraError:
-            return {}
-        return self._models.described(handle.id)
+            pass  # it names no model
+        return message_of(Reply(retcode=code, retmsg=text, data=described)), status
 
 
 Ask = Callable[[bytes, float | None, str], bytes | Awaitable[bytes]]
 
 
-def register(server: Server, door: FateInference, figures: RequestFigures, access: Access) -> None:
+def register(
+    server: Server, door: FateInference, jobs: Mapping[str, Ask], figures: RequestFigures, access: Access
+) -> None:
     """Serve the protocol on `server`."""
-    methods: tuple[tuple[str, Ask], ...] = ((INFERENCE, door.single), (BATCH_INFERENCE, door.batch))
-    for name, ask in methods:
+    methods: dict[str, Ask] = {INFERENCE: door.single, BATCH_INFERENCE: door.batch, **jobs}
+    for name, ask in methods.items():
         server.add_bytes_handler(name, _handler(ask, door, access, figures.of("fate", name)))
 
 
@@ -213,8 +218,8 @@ def _handler(
         return answer
 
     def failed(raw: bytes, error: Exception, began: float) -> bytes:
-        code, status, text = failure(error)
+        reply, status = door.refusal(raw, error)
         figures.finish(began, status)
-        return message_of(Reply(retcode=code, retmsg=text, data=door.described(raw)))
+        return reply
 
     return handle

@@ -69,7 +69,11 @@ class ModelServicer(fate_model_service_pb2_grpc.ModelServiceServicer):
         change = self._changing(context, "publishBind", request.serviceId)
         return await _coded(wire.PublishResponse, change, FateCode.BIND, lambda: self._store.bind(request))
 
-    publishOnline = publishBind
+    @answering_method
+    async def publishOnline(self, request: wire.PublishRequest, context: object) -> wire.PublishResponse:
+        bind = self._store.bind if request.serviceId else self._store.use
+        change = self._changing(context, "publishOnline", request.serviceId or "the party's default")
+        return await _coded(wire.PublishResponse, change, FateCode.BIND, lambda: bind(request))
 
     @answering_method
     async def unload(self, request: wire.UnloadRequest, context: object) -> wire.UnloadResponse:

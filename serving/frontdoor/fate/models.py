@@ -113,6 +113,13 @@ class FateModelStore:
         name = name_of(request, self._settings.party)
         await self.bind_version(request.serviceId, ModelId(name.model, name.version))
 
+    async def use(self, request: wire.PublishRequest) -> None:
+        """A bind without a service id, as FATE-Flow 1.0 asks for it: this version is in use for its namespace, and the
+        namespace for this party, from the next request on."""
+        name = name_of(request, self._settings.party)
+        await self.bind_version(name.model, ModelId(name.model, name.version))
+        await self._publishing.set_default_service(name.model)
+
     async def bind_version(self, service: str, model: ModelId) -> None:
         current = self._publishing.state().services.get(service)
         revision = current.revision if current else 0

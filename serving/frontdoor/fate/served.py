@@ -7,8 +7,8 @@ from typing import Any
 
 from apps.app import Response
 from loaders.artifact import Link, Merge
-from loaders.fate.names import FateName, name_in
-from serving.errors import InvalidRequestError, LimitError, TesseraError
+from loaders.fate.names import FateName, model_name, name_in
+from serving.errors import InvalidRequestError, LimitError, TesseraError, UnknownNameError
 from serving.frontdoor.fate.bodies import NamedBody
 from serving.frontdoor.fate.descriptions import named, resource_of
 from serving.frontdoor.fate.rules import Flow
@@ -19,25 +19,37 @@ from serving.routing import Address
 SERVICE = "com.webank.ai.fate.api.serving.InferenceService"
 INFERENCE = f"/{SERVICE}/inference"
 BATCH_INFERENCE = f"/{SERVICE}/batchInference"
+START_JOB = f"/{SERVICE}/startInferenceJob"
+JOB_RESULT = f"/{SERVICE}/getInferenceResult"
 
 
 @dataclass(frozen=True, slots=True)
 class FateModels:
-    """What FATE's names lead to here. `user_id`: the name of the user's id among what is sent to hosts."""
+    """What FATE's names lead to here. `user_id`: the name of the user's id among what is sent to hosts;
+    `party`: this one."""
 
     publishing: Publishing
     pool: ModelPool
     user_id: str
     flow: Flow
+    party: str
 
     def address(self, body: NamedBody) -> Address:
-        """Raises InvalidRequestError."""
-        if body.service_id:
-            return (body.service_id, "", "")
-        if body.model_id and body.model_version:
-            name = FateName(body.model_id, body.model_version)
+        """A service; a version; the version in use for a namespace, or for this party. Raises InvalidRequestError,
+        UnknownNameError."""
+        if body.service:
+            return (body.service, "", "")
+        if body.namespace and body.table:
+            name = FateName(body.namespace, body.table)
             return ("", name.model, name.version)
-        raise InvalidRequestError("serviceId is required")
+        if not body.is_first_line:
+            raise InvalidRequestError("serviceId is required")
+        routes, used = self.publishing.routes.current, model_name(body.namespace)
+        if used in routes.services:
+            return (used, "", "")
+        if body.namespace or body.party != self.party or not routes.default_service:
+            raise UnknownNameError(f"no version is in use for {body.namespace or body.party!r}: publishOnline names it")
+        return ("", "", "")
 
     def admitted(self, address: Address, rows: int) -> list[ModelHandle]:
         """The versions that may answer. Raises UnknownNameError, and LimitError when a flow rule is used up."""

@@ -1,0 +1,133 @@
+"""Jobs of FATE-Serving 1."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable
+from typing import Any
+
+import pytest
+
+from serving.cache.memory import MemoryTier
+from serving.errors import InvalidRequestError, LimitError, UnknownNameError
+from serving.frontdoor.fate import jobs
+from serving.frontdoor.fate.jobs import Jobs
+from serving.transport import Code
+from tessera.compat import fate_inference_pb2 as wire
+from tests.clock import Clock
+
+
+def message(**body: object) -> bytes:
+    return wire.InferenceMessage(body=json.dumps(body).encode()).SerializeToString()
+
+
+def body_of(raw: bytes) -> dict[str, Any]:
+    return dict(json.loads(wire.InferenceMessage.FromString(raw).body))
+
+
+class Door:
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.replies: list[asyncio.Future[bytes]] = []
+
+    def single(self, raw: bytes, remaining_s: float | None, caller: str) -> bytes | Awaitable[bytes]:
+        if body_of(raw).get("known"):
+            return message(retcode=0, caseid="", data={"score": 0.5})
+        self.replies.append(asyncio.get_running_loop().create_future())
+        return self.replies[-1]
+
+    def refusal(self, raw: bytes, error: Exception) -> tuple[bytes, Code]:
+        return message(retcode=104, retmsg=str(error)), Code.NOT_FOUND
+
+
+class Node:
+    def __init__(self, clock: Clock, shared: MemoryTier | None = None) -> None:
+        self.door = Door()
+        self.jobs = Jobs(self.door, "9999", shared, clock)
+
+    def start(self, caller: str = "", **body: object) -> dict[str, Any]:
+        return body_of(self.jobs.start(message(**body), 1.0, caller))
+
+    async def result(self, caller: str = "", **body: object) -> dict[str, Any]:
+        return body_of(await self.jobs.result(message(**body), None, caller))
+
+    async def finish(self, score: float) -> None:
+        self.door.replies.pop(0).set_result(message(retcode=0, caseid="", data={"score": score}))
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+async def test_a_result_is_there_once_the_job_is_done(clock: Clock) -> None:
+    node = Node(clock)
+    assert node.start(caseid="c") == {**node.start(caseid="d"), "caseid": "c"}
+    assert await node.result(caseid="c") == {
+        **node.start(caseid="d"), "retcode": 109, "retmsg": "no result of case 'c': it is not finished", "caseid": "c"
+    }  # fmt: skip
+    await node.finish(0.25)
+    for _ in range(2):
+        assert await node.result(caseId="c") == {"retcode": 0, "caseid": "c", "data": {"score": 0.25}}
+
+
+async def test_one_at_hand_is_there_at_once_under_a_made_up_case(clock: Clock) -> None:
+    node = Node(clock)
+    case = node.start(known=True)["caseid"]
+    assert len(case) == 32
+    assert (await node.result(caseid=case))["data"] == {"score": 0.5}
+
+
+async def test_a_job_that_fails_has_a_code_for_a_result(clock: Clock) -> None:
+    node = Node(clock)
+    node.start(caseid="c")
+    node.door.replies.pop().set_exception(UnknownNameError("gone"))
+    await asyncio.sleep(0)
+    assert await node.result(caseid="c") == {"retcode": 104, "retmsg": "gone", "caseid": "c"}
+
+
+async def test_results_are_of_who_began_the_job_and_of_its_party(clock: Clock) -> None:
+    node = Node(clock)
+    node.start("a", caseid="c", appid="9999", known=True)
+    assert (await node.result("a", caseid="c", appid=9999))["retcode"] == 0
+    for caller, party in (("b", "9999"), ("", "9999"), ("a", "9998")):
+        assert (await node.result(caller, caseid="c", appid=party))["retmsg"].endswith("not known here")
+
+
+async def test_they_are_forgotten_after_a_while(clock: Clock) -> None:
+    node = Node(clock)
+    node.start(caseid="c", known=True)
+    clock.tick(jobs.KEPT_S - 1)
+    assert (await node.result(caseid="c"))["retcode"] == 0
+    clock.tick(2)
+    assert (await node.result(caseid="c"))["retcode"] == 109
+
+
+async def test_another_worker_finds_them_in_the_shared_level(clock: Clock) -> None:
+    shared = MemoryTier(100, 600.0, clock)
+    one, other = Node(clock, shared), Node(clock, shared)
+    one.start(caseid="c")
+    assert (await other.result(caseid="c"))["retmsg"].endswith("not finished")
+    await one.finish(0.75)
+    assert (await other.result(caseid="c"))["data"] == {"score": 0.75}
+    other.start(caseid="c")
+    for node in (one, other):
+        found = await node.result(caseid="c")
+        assert found["retcode"] == (0 if node is one else 109)
+    [entry] = await shared.get_many([key for key in shared._entries])
+    assert len(entry.payload) % 8 == 0
+
+
+async def test_what_is_wrong_is_said_at_once(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node(clock)
+    monkeypatch.setattr(jobs, "MAX_RUNNING", 1)
+    node.start(caseid="c")
+    with pytest.raises(LimitError, match="1 jobs are running"):
+        node.start(caseid="d")
+    await node.finish(0.5)
+    node.start(caseid="d")
+    with pytest.raises(InvalidRequestError, match="caseid is required"):
+        await node.result(appid="9999")
