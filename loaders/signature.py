@@ -18,6 +18,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+OTHER = "*"
+"""In `spellings`: every text but whole numbers and those that are listed, and every number that is written with a
+fraction, 1.0 too."""
+
 Numbers = npt.NDArray[np.float64]
 Texts = npt.NDArray[np.object_]
 

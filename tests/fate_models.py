@@ -21,12 +21,14 @@ TEXTS = ("red", "green", "blue")
 
 @dataclass
 class FateModel:
-    """`parts` by role:party; `columns`: the names of a party's raw columns; `worded`: those that hold texts."""
+    """`parts` by role:party; `columns`: the names of a party's raw columns; `worded`: those that hold texts; `scaled`:
+    those that a Scale component changes."""
 
     hosts: tuple[str, ...]
     parts: dict[str, dict[str, bytes]] = field(default_factory=dict)
     columns: dict[str, list[str]] = field(default_factory=dict)
     worded: set[str] = field(default_factory=set)
+    scaled: set[str] = field(default_factory=set)
 
     @property
     def sites(self) -> list[str]:
@@ -43,6 +45,7 @@ class Builder:
         self.raw = list(columns)
         self.columns = list(columns)
         self.worded: set[str] = set()
+        self.scaled: set[str] = set()
         self.parts: dict[str, bytes] = {}
         self.dsl: dict[str, object] = {}
         self.settings: dict[str, object] = {}
@@ -90,7 +93,9 @@ class Builder:
         self.add("data_transform_0", kind, kind, meta, param)
 
     def _replacement(self, name: str) -> str:
-        return self.source.choice(TEXTS) if name in self.worded else str(self.number())
+        if name in self.worded:
+            return self.source.choice(TEXTS)
+        return self.source.choice([str(self.number()), str(self.number()), "1", "1.0"])
 
     def feature_imputation(self) -> None:
         meta = wire.FeatureImputationMeta(need_run=self.source.random() < 0.8)
@@ -109,10 +114,11 @@ class Builder:
             if name in self.worded:
                 continue
             lower = self.number()
-            width = self.source.choice([0.0, 1.0, 2.5])
+            width = self.source.choice([0.0, 1.0, 2.5, -0.5] if method == "min_max_scale" else [0.0, 1.0, 2.5])
             scale = param.col_scale_param[name]
             scale.column_lower, scale.column_upper = lower, lower + width
             scale.mean, scale.std = self.number(), self.source.choice([0.0, 0.5, 2.0])
+            self.scaled.add(name)
         self.add("feature_scale_0", "Scale", "Scale", meta, param)
 
     def binning(self) -> None:
@@ -200,6 +206,7 @@ def make(seed: int, recipe: Recipe) -> FateModel:
         model.parts[builder.site] = builder.finish()
         model.columns[builder.site] = builder.raw
         model.worded |= builder.worded
+        model.scaled |= builder.scaled
     return model
 
 

@@ -96,7 +96,12 @@ def _typed(text: str) -> Any:
 
 
 def _absent(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    return value is None or value == "NaN" or (isinstance(value, float) and math.isnan(value))
+
+
+def _java(value: Any) -> str:
+    """As FATE-Serving sees a value of a request: 1 is "1", and 1.0 is "1.0"."""
+    return value if isinstance(value, str) else repr(value)
 
 
 def _offline(kind: str, meta: Any, param: Any, row: Row) -> Row:
@@ -151,14 +156,14 @@ def _scale(meta: Any, param: Any, row: Row, serving: bool) -> Row:
         if name not in row or _absent(row[name]):
             continue
         value, lower, upper = _number(row[name]), scale.column_lower, scale.column_upper
-        limited = lower if value < lower else upper if value > upper else value
+        limited = min(max(value, lower), upper)
         if meta.method == "standard_scale":
             done[name] = (limited - scale.mean) / (scale.std if scale.std != 0 else 1)
             continue
         width = upper - lower
         divisor = 1 if abs(width) < 1e-6 else width
         if serving:
-            done[name] = 1.0 if value > upper else 0.0 if value < lower else (value - lower) / divisor
+            done[name] = 1.0 if value > upper else 0.0 if value < lower or width < 0 else (value - lower) / divisor
         else:
             done[name] = (limited - lower) / divisor
     return done
@@ -217,18 +222,18 @@ def _serving(kind: str, meta: Any, param: Any, row: Row) -> Row:
 
 def _serving_data(meta: Any, param: Any, row: Row) -> Row:
     if meta.input_format != "dense":
-        fill = "" if meta.imputer_meta.is_imputer else 0.0
+        fill = "" if meta.imputer_meta.is_imputer else 0
         row = {name: row.get(name, fill) for name in param.header}
     if meta.imputer_meta.is_imputer:
         missing = meta.imputer_meta.missing_value
         row = {
-            name: replacement if name not in row or _text(row[name]).lower() in missing else row[name]
+            name: replacement if name not in row or _java(row[name]).lower() in missing else row[name]
             for name, replacement in param.imputer_param.missing_replace_value.items()
         }
     if meta.outlier_meta.is_outlier:
         replaced = param.outlier_param.outlier_replace_value
         row = {
-            name: replaced.get(name) if _text(value).lower() in meta.outlier_meta.outlier_value else value
+            name: replaced.get(name) if _java(value).lower() in meta.outlier_meta.outlier_value else value
             for name, value in row.items()
         }
     return dict(row)
@@ -241,8 +246,9 @@ def _serving_binning(meta: Any, param: Any, row: Row) -> Row:
     for place in meta.transform_param.transform_cols:
         name = param.header[place]
         if name in row and name in param.binning_result.binning_result:
-            splits = list(param.binning_result.binning_result[name].split_points)
-            done[name] = min(bisect.bisect_left(splits, _number(row[name])), len(splits) - 1)
+            splits, value = list(param.binning_result.binning_result[name].split_points), _number(row[name])
+            last = len(splits) - 1
+            done[name] = last if math.isnan(value) else min(bisect.bisect_left(splits, value), last)
     return done
 
 
@@ -251,8 +257,8 @@ def _serving_one_hot(meta: Any, param: Any, row: Row) -> Row:
     for name, coding in param.col_map.items():
         if name not in row or not all(value.lstrip("-").isdigit() for value in coding.values):
             continue
-        given = _number(row[name])
-        given = int(given) if given.is_integer() else 0
+        text = _java(row[name])
+        given = int(text) if text.lstrip("+-").isdigit() else 0
         for value, header in zip(coding.values, coding.transformed_headers, strict=True):
             done[header] = 1.0 if given == int(value) else 0.0
     return done
@@ -356,6 +362,8 @@ def _leaf(number: int, meta: Any, param: Any, halves: Halves, serving: bool) -> 
 
 def _value(owner: Any, fid: int, meta: Any, row: Row, serving: bool) -> float | None:
     value = row.get(owner.feature_name_fid_mapping[fid])
+    if serving and value == "NaN":
+        return math.nan
     if _absent(value):
         return None
     number = _number(value)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import msgspec
+
 from loaders.artifact import Artifact
 from loaders.fate.compiling import CompiledHalf, compile_half
 from loaders.fate.component import ComponentError, Mode, Site
 from loaders.fate.export import ExportError, Parts
 from loaders.loader import Loader, LoadError, Servable
+from loaders.signature import TensorSpec
 
 FOLDER = "parts/"
 STEP = "fate"
@@ -38,12 +41,16 @@ class FateLoader(Loader):
     def _compare(self, half: CompiledHalf) -> None:
         """The manifest declares what was compiled, or callers would be told of other features and scores."""
         manifest = self.artifact.manifest
-        if manifest.inputs != half.inputs or manifest.outputs != (half.output,):
+        if _unspelled(manifest.inputs) != _unspelled(half.inputs) or manifest.outputs != (half.output,):
             raise LoadError(
                 "the manifest declares other inputs or outputs than its parts have; import the export again"
             )
         if manifest.merge != half.merge:
             raise LoadError("the manifest declares another merge than its parts have; import the export again")
+
+
+def _unspelled(inputs: tuple[TensorSpec, ...]) -> list[TensorSpec]:
+    return [msgspec.structs.replace(spec, spellings={}) for spec in inputs]
 
 
 def parts_of(artifact: Artifact) -> Parts:

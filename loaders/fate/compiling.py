@@ -21,7 +21,7 @@ from loaders.fate.components import one_hot
 from loaders.fate.dsl import Node, nodes_of
 from loaders.fate.export import Parts
 from loaders.loader import Servable
-from loaders.servables.program import Prepared, Program, compile_program
+from loaders.servables.program import Prepared, Program, compile_program, number_in
 from loaders.signature import Batch, Missing, Signature, TensorSpec
 
 LABELS = "LabelTransform"
@@ -130,7 +130,7 @@ def _component(parts: Parts, node: Node, site: Site) -> Component:
 def _inputs(model: Model, columns: Columns) -> tuple[TensorSpec, ...]:
     """The inputs that the model's columns come from, in the order of these."""
     names = list(dict.fromkeys(column.source for column in model.columns))
-    specs = [_spec(name, columns) for name in names]
+    specs = [_spec(name, columns, _spelled(name, model)) for name in names]
     if model.merge.kind is MergeKind.TREE_WALK:
         return tuple(specs)
     signature = Signature(tuple(specs), (model.output,))
@@ -140,10 +140,18 @@ def _inputs(model: Model, columns: Columns) -> tuple[TensorSpec, ...]:
     )
 
 
-def _spec(name: str, columns: Columns) -> TensorSpec:
+def _spelled(name: str, model: Model) -> dict[str, float | None]:
+    """What texts mean to all columns that come from an input."""
+    each = [set(column.spellings.items()) for column in model.columns if column.source == name]
+    return dict(set.intersection(*each))
+
+
+def _spec(name: str, columns: Columns, spelled: Mapping[str, float | None]) -> TensorSpec:
     if name in columns.texts:
         return TensorSpec(name=name, dtype="string", shape=(-1,), missing=Missing.NATIVE)
-    spellings = dict(columns.spellings)
+    nan_is_missing = any(number != number for number in map(number_in, columns.words))  # noqa: PLR0124 - NaN
+    known = dict.fromkeys(("nan", "NaN", "NAN"), None) if spelled and nan_is_missing else {}
+    spellings = {**spelled, **known, **columns.spellings}
     return TensorSpec(name=name, dtype="float64", shape=(-1,), missing=Missing.NATIVE, spellings=spellings)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -13,6 +14,8 @@ from loaders.artifact import Merge
 from loaders.loader import Servable
 from loaders.servables.program import Column, Step
 from loaders.signature import Signature, TensorSpec
+
+LARGEST = sys.float_info.max
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
@@ -110,6 +113,13 @@ class Columns:
         known = {name: one.then(stage, changed[name]) for name, one in found.items() if one is not None}
         defaults = self.defaults if default is None else (*self.defaults, (stage, default))
         return replace(self, known={**self.known, **known}, defaults=defaults, stage=stage)
+
+    def with_nan_as_largest(self, names: Iterable[str]) -> Columns:
+        """FATE-Serving compares a NaN that a request has, while a value that it lacks is missing."""
+        found = {name: self.find(name) for name in names}
+        raw = {name: one for name, one in found.items() if one is not None and one.is_raw}
+        spelled = {name: replace(one, spellings={"NaN": LARGEST}) for name, one in raw.items()}
+        return replace(self, known={**self.known, **spelled})
 
     def only(self, names: Iterable[str]) -> Columns:
         """These columns and no others."""

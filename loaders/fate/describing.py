@@ -9,34 +9,48 @@ from google.protobuf.message import DecodeError, Message
 
 from loaders.artifact import Artifact
 from loaders.fate import parts_of
+from loaders.fate.components import (
+    data_transform,
+    feature_binning,
+    feature_imputation,
+    feature_selection,
+    hetero_fm,
+    hetero_linr,
+    hetero_lr,
+    hetero_poisson,
+    hetero_secureboost,
+    one_hot,
+    scale,
+)
 from loaders.fate.dsl import nodes_of
-from loaders.fate.export import json_of
+from loaders.fate.export import Parts, json_of
 from tessera.compat import fate_model_pb2 as wire
 
-_BOOSTING = dict.fromkeys(
-    ("HeteroSecureBoost", "HeteroSecureBoosting", "HeteroSecureBoostingTree", "HeteroFastSecureBoost"),
-    wire.BoostingTreeModelParam,
-)
-_PARAMS: dict[str, type[Message]] = {
-    "DataIO": wire.DataIOParam,
-    "DataTransform": wire.DataTransformParam,
-    "FeatureImputation": wire.FeatureImputationParam,
-    "Scale": wire.ScaleParam,
-    "HeteroFeatureBinning": wire.FeatureBinningParam,
-    "HeteroFeatureSelection": wire.FeatureSelectionParam,
-    "OneHotEncoder": wire.OneHotParam,
-    "HeteroLR": wire.LRModelParam,
-    "HeteroLinR": wire.LinRModelParam,
-    "HeteroPoisson": wire.PoissonModelParam,
-    "HeteroFM": wire.FMModelParam,
-    **_BOOSTING,
+_MESSAGES: dict[type[Message], frozenset[str]] = {
+    wire.DataTransformParam: data_transform.KINDS,
+    wire.FeatureImputationParam: feature_imputation.KINDS,
+    wire.ScaleParam: scale.KINDS,
+    wire.FeatureBinningParam: feature_binning.KINDS,
+    wire.FeatureSelectionParam: feature_selection.KINDS,
+    wire.OneHotParam: one_hot.KINDS,
+    wire.LRModelParam: hetero_lr.KINDS,
+    wire.LinRModelParam: hetero_linr.KINDS,
+    wire.PoissonModelParam: hetero_poisson.KINDS,
+    wire.FMModelParam: hetero_fm.KINDS,
+    wire.BoostingTreeModelParam: hetero_secureboost.KINDS,
 }
+_PARAMS = {kind: message for message, kinds in _MESSAGES.items() for kind in kinds}
+"""Scorecard has none."""
 
 
 def components_of(artifact: Artifact) -> Iterator[tuple[str, str]]:
-    """Name and Param (JSON) of every component that has one. Reads files."""
-    parts = parts_of(artifact)
-    for node in nodes_of(parts, artifact.manifest.role):
+    """Name and Param (JSON, "" for none) of every component. Reads files."""
+    return params_in(parts_of(artifact), artifact.manifest.role)
+
+
+def params_in(parts: Parts, role: str) -> Iterator[tuple[str, str]]:
+    """The same, of the parts."""
+    for node in nodes_of(parts, role):
         raw = next(
             (raw for key, raw in parts.items() if key.startswith(f"{node.name}/") and key.endswith("Param")), None
         )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol, Self
 
 import numpy as np
@@ -17,6 +18,8 @@ import numpy.typing as npt
 
 from loaders.loader import Outputs, Partial, PartialSpec, Scores, Servable
 from loaders.signature import Batch, Numbers, Signature, Texts
+
+_WHOLE = re.compile(r"[+-]?[0-9]+")
 
 Transform = Callable[[Numbers], Numbers]
 
@@ -40,6 +43,11 @@ def number_in(text: str) -> float | None:
         return None
 
 
+def is_whole(text: str) -> bool:
+    """Whether a text spells a whole number, digit by digit."""
+    return _WHOLE.fullmatch(text) is not None
+
+
 class Step(Protocol):
     """What one stage does to one column."""
 
@@ -49,11 +57,18 @@ class Step(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column while the model is read. `steps` carry the number of their stage. `is_text`: its numbers are codes."""
+    """A column while the model is read. `steps` carry the number of their stage. `is_text`: its numbers are codes.
+    `spellings`: what texts mean that callers send for its source."""
 
     source: str
     steps: tuple[tuple[int, Step], ...] = ()
     is_text: bool = False
+    spellings: Mapping[str, float | None] = field(default_factory=dict)
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether its numbers are those of the request, or stand in for them."""
+        return all(isinstance(step, Fill | Replace) for _, step in self.steps)
 
     def then(self, stage: int, step: Step) -> Column:
         return replace(self, steps=(*self.steps, (stage, step)))
@@ -61,9 +76,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """What replaces a missing number."""
+    """What replaces a missing number. `whole`: it is written as a whole number."""
 
     value: float
+    whole: bool = True
 
     def side_by_side(self, steps: Sequence[Fill | None]) -> Transform:
         fill = np.array([np.nan if step is None else step.value for step in steps])
@@ -77,10 +93,11 @@ class Fill:
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """`value` in the place of any of `markers`."""
+    """`value` in the place of any of `markers`. `whole` as above."""
 
     markers: frozenset[float]
     value: float
+    whole: bool = True
 
     def side_by_side(self, steps: Sequence[Replace | None]) -> Transform:
         markers = sorted(set().union(*(step.markers for step in steps if step is not None)))

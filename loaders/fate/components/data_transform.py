@@ -6,11 +6,12 @@ case with the lists; with the imputer on it keeps only the imputed columns.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from loaders.fate.component import Columns, Component
-from loaders.servables.program import Column, Fill, Replace, Step, number_in, text_code
+from loaders.servables.program import Column, Fill, Replace, Step, is_whole, number_in, text_code
 from tessera.compat import fate_model_pb2 as wire
 
 KINDS = frozenset({"DataIO", "DataTransform"})
@@ -48,8 +49,8 @@ def impute(columns: Columns, markers: Iterable[str], replacements: Mapping[str, 
         spellings={**dict.fromkeys([*texts, ""], None), **columns.spellings},
     )
     columns = _as_texts(columns, replacements)
-    marked = {name: Replace(codes, text_code(value)) for name, value in replacements.items()}
-    filled = {name: Fill(text_code(value)) for name, value in replacements.items()}
+    marked = {name: Replace(codes, text_code(value), is_whole(value)) for name, value in replacements.items()}
+    filled = {name: Fill(text_code(value), is_whole(value)) for name, value in replacements.items()}
     return columns.next_stage(filled).next_stage(marked if codes else {})
 
 
@@ -63,11 +64,9 @@ def _outliers(columns: Columns, markers: frozenset[str], replacements: Mapping[s
         spellings={**spelled, **columns.spellings},
     )
     columns = _as_texts(columns, replacements)
-    steps: dict[str, Step] = {
-        name: Replace(codes, text_code(replacements[name]) if name in replacements else float("nan"))
-        for name in {**columns.known, **replacements}
-    }
-    return columns.next_stage(steps, Replace(codes, float("nan")) if columns.is_open else None)
+    lost: dict[str, Step] = dict.fromkeys(columns.known, Replace(codes, math.nan))
+    steps = {name: Replace(codes, text_code(value), is_whole(value)) for name, value in replacements.items()}
+    return columns.next_stage({**lost, **steps}, Replace(codes, math.nan) if columns.is_open else None)
 
 
 def _as_texts(columns: Columns, replacements: Mapping[str, str]) -> Columns:

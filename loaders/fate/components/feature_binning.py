@@ -1,6 +1,6 @@
 """HeteroFeatureBinning: numbers become the number of their bin or the bin's weight of evidence.
 
-FATE-Serving always gives the number of the bin, and leaves missing values missing.
+FATE-Serving always gives the number of the bin. It leaves missing values missing, and puts NaN into the last bin.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ def transform(component: Component, columns: Columns) -> Columns:
     chosen = {param.header[place] for place in meta.transform_param.transform_cols if 0 <= place < len(param.header)}
     names = [name for name in binned if name in chosen and columns.number(name) is not None]
     if component.site.compat:
-        return columns.next_stage({name: _numbered(binned[name], math.nan) for name in names})
+        return columns.with_nan_as_largest(names).next_stage(
+            {name: _numbered(binned[name], math.nan) for name in names}
+        )
     match meta.transform_param.transform_type:
         case "" | "None":
             return columns

@@ -35,6 +35,8 @@ def model(component: Component, columns: Columns) -> Model:
     boosting = Boosting(component.site, meta, param)
     boosting.check()
     used = boosting.own_features()
+    if component.site.compat:
+        columns = columns.with_nan_as_largest(param.feature_name_fid_mapping.values())
     inputs = [_column(columns, param, fid) for fid in used]
     if boosting.zero_is_missing:
         inputs = [column.then(columns.stage + 1, NearZeroMissing()) for column in inputs]

@@ -1,7 +1,7 @@
 """OneHotEncoder: a column becomes one column of 0 and 1 for each of its values; an unknown value is 0 in all.
 
-Values are compared as numbers where both are numbers, else as texts. FATE-Serving knows whole numbers only: a fraction
-counts as 0, and a column that has any other value disappears.
+Values are compared as numbers where both are numbers, else as texts. FATE-Serving knows whole numbers only, as they are
+written: all else counts as 0, also 1.0 and what Scale gives; a column that the model knows another value of disappears.
 """
 
 from __future__ import annotations
@@ -9,21 +9,40 @@ from __future__ import annotations
 from dataclasses import replace
 
 from loaders.fate.component import Columns, Component, ComponentError
-from loaders.servables.program import Column, Indicator, number_in, text_code
+from loaders.servables.program import (
+    Above,
+    Bins,
+    Column,
+    Fill,
+    Indicator,
+    Replace,
+    Rescale,
+    Step,
+    is_whole,
+    number_in,
+    text_code,
+)
+from loaders.signature import OTHER
 from tessera.compat import fate_model_pb2 as wire
 
 KINDS = frozenset({"OneHotEncoder", "OneHot"})
+
+
+FRACTION = 0.5
+"""Stands for all that is no whole number."""
+TO_ZERO = Rescale(0.0, 0.0, 0.0, 1.0)
 
 
 def transform(component: Component, columns: Columns) -> Columns:
     if not component.meta(wire.OneHotMeta).need_run:
         return columns
     coded = component.param(wire.OneHotParam).col_map
-    stage = columns.stage + 1
+    stage = columns.stage + 2
     made: dict[str, Column] = {}
     for name in sorted(coded):
         column = columns.find(name)
         if column is not None:
+            column = _as_serving_reads(column, stage - 1) if component.site.compat else column
             made.update(_indicators(name, coded[name], column, stage, component.site.compat))
     kept = {name: column for name, column in columns.known.items() if name not in coded}
     words = columns.words | {value for coding in coded.values() for value in coding.values}
@@ -43,7 +62,7 @@ def _indicators(name: str, coding: wire.ColsMap, column: Column, stage: int, com
         raise ComponentError(
             f"column {name!r} has {len(coding.values)} values for {len(coding.transformed_headers)} columns"
         )
-    if compat and not all(_is_whole(value) for value in coding.values):
+    if compat and not all(map(is_whole, coding.values)):
         return {}
     return {
         header: replace(column.then(stage, Indicator(text_code(value), compat, compat)), is_text=False)
@@ -51,9 +70,13 @@ def _indicators(name: str, coding: wire.ColsMap, column: Column, stage: int, com
     }
 
 
-def _is_whole(value: str) -> bool:
-    try:
-        int(value)
-    except ValueError:
-        return False
-    return True
+def _as_serving_reads(column: Column, stage: int) -> Column:
+    if column.is_raw:
+        steps = tuple((number, _with_fraction(step)) for number, step in column.steps)
+        return replace(column, steps=steps, spellings={OTHER: FRACTION})
+    last = next(step for _, step in reversed(column.steps) if isinstance(step, Rescale | Above | Bins))
+    return column if isinstance(last, Bins) else column.then(stage, TO_ZERO)
+
+
+def _with_fraction(step: Step) -> Step:
+    return replace(step, value=FRACTION) if isinstance(step, Fill | Replace) and not step.whole else step

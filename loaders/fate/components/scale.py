@@ -39,5 +39,7 @@ def _min_max(scale: wire.ColumnScaleParam) -> Rescale:
 
 
 def _saturating(scale: wire.ColumnScaleParam) -> Above:
-    """FATE-Serving: all above the upper limit is 1, also where both limits are one."""
-    return Above(scale.column_upper, 1.0, _min_max(scale))
+    """FATE-Serving: all above the upper limit is 1, and else all below the lower one 0, also where both limits are one
+    or in the wrong order."""
+    upper, lower = scale.column_upper, scale.column_lower
+    return Above(upper, 1.0, Rescale(lower, lower, lower, 1.0) if upper < lower else _min_max(scale))

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from loaders.signature import FeatureError, Missing, Signature, TensorSpec
+from loaders.servables.program import is_whole
+from loaders.signature import OTHER, FeatureError, Missing, Signature, TensorSpec
 from serving.errors import InvalidRequestError
 
 Specs = Mapping[str, TensorSpec]
@@ -65,16 +66,23 @@ def _number(name: str, value: Any, spec: TensorSpec) -> float:
     if isinstance(value, bool):
         raise FeatureError(f"feature {name!r} is true or false, it must be a number")
     if isinstance(value, int | float):
-        return _as_float(name, value)
+        is_other = OTHER in spec.spellings and isinstance(value, float) and value.is_integer()
+        return _meant(spec, OTHER) if is_other else _as_float(name, value)
     if not isinstance(value, str):
         raise FeatureError(f"feature {name!r} must be a number")
     if value in spec.spellings:
-        meant = spec.spellings[value]
-        return math.nan if meant is None else meant
+        return _meant(spec, value)
+    if OTHER in spec.spellings and not is_whole(value):
+        return _meant(spec, OTHER)
     try:
         return float(value) if "_" not in value else _refuse(name)
     except ValueError:
         return _refuse(name)
+
+
+def _meant(spec: TensorSpec, text: str) -> float:
+    meant = spec.spellings[text]
+    return math.nan if meant is None else meant
 
 
 def _as_float(name: str, value: float) -> float:

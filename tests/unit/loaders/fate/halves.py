@@ -19,6 +19,7 @@ from loaders.loader import Scores, Servable
 from loaders.merge import merge_rule
 from loaders.registry import open_half
 from loaders.signature import Batch
+from serving.frontdoor.fate.features import features_in, specs_of
 from tests.fate_models import GUEST, TEXTS, FateModel
 from tests.fate_reference import Row
 
@@ -44,10 +45,11 @@ class Loaded:
 
 
 def batch(servable: Servable, rows: Sequence[Row]) -> Batch:
-    """What a caller sends: numbers, and texts where texts are declared."""
+    """What callers of FATE-Serving send, as it arrives at the model."""
     signature = servable.signature
-    numbers = np.array([[row.get(name, math.nan) for name in signature.numbers] for row in rows], dtype=np.float64)
-    texts = np.array([[row.get(name) for name in signature.texts] for row in rows], dtype=np.object_)
+    read = [features_in(row, specs_of([signature])) for row in rows]
+    numbers = np.array([[one.get(name, math.nan) for name in signature.numbers] for one, _ in read], dtype=np.float64)
+    texts = np.array([[one.get(name) for name in signature.texts] for _, one in read], dtype=np.object_)
     return Batch(numbers.reshape(len(rows), -1), texts.reshape(len(rows), -1))
 
 
@@ -63,14 +65,19 @@ def load(root: Path, model: FateModel, mode: Mode) -> Loaded:
 
 
 def users(seed: int, model: FateModel, count: int) -> list[dict[str, Row]]:
-    """Raw rows of all parties: numbers, marked values, zeros, and nothing at all."""
+    """Raw rows of all parties: numbers, marked values, whole numbers in every spelling, NaN, and nothing at all.
+
+    A NaN that FATE-Serving scales stays one there; here it is missing, as everywhere else.
+    """
     source = random.Random(seed)
 
     def value(name: str) -> object:
         if name in model.worded:
             return source.choice([*TEXTS, *TEXTS, "black", "none", "purple"])
         if source.random() < 0.3:
-            return source.choice([-999, 777, 555, 0, 1, 2])
+            return source.choice([-999, 777, 555, 0, 1, 2, 0.0, 1.0, 2.0, "1", "1.0", "2.5"])
+        if source.random() < 0.1 and name.startswith("g") and name not in model.scaled:
+            return "NaN"
         return round(source.uniform(-2.5, 2.5), 3)
 
     def row(names: Sequence[str]) -> Row:

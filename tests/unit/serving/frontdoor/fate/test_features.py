@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from loaders.signature import FeatureError, Missing, Signature, TensorSpec
+from loaders.signature import OTHER, FeatureError, Missing, Signature, TensorSpec
 from serving.errors import InvalidRequestError
 from serving.frontdoor.fate.features import check_row, features_in, specs_of, user_id_in
 
@@ -39,6 +39,14 @@ def test_what_is_spelled_missing_is_missing(value: str) -> None:
 
 def test_nothing_and_unknown_names_are_left_out() -> None:
     assert features_in({"x": None, "other": 1, "more": [1]}, SPECS) == ({}, {})
+
+
+def test_whole_numbers_are_told_from_others_where_that_counts() -> None:
+    spec = TensorSpec(name="x", dtype="float64", shape=(-1,), spellings={OTHER: 0.5, "na": None})
+    signature = Signature((spec,), (TensorSpec(name="score", dtype="float64", shape=(-1, 1)),))
+    for value, number in ((1, 1.0), ("2", 2.0), (1.0, 0.5), (2.5, 2.5), ("2.0", 0.5), ("red", 0.5), ("nan", 0.5)):
+        assert features_in({"x": value}, specs_of([signature])) == ({"x": number}, {})
+    assert math.isnan(features_in({"x": "na"}, specs_of([signature]))[0]["x"])
 
 
 @pytest.mark.parametrize(("value", "text"), [("red", "red"), (1, "1"), (1.0, "1"), (1.5, "1.5")])

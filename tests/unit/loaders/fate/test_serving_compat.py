@@ -1,0 +1,135 @@
+"""Single values through single components, as FATE-Serving 2.1.7 computes them and as FATE does offline."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+
+import pytest
+
+from loaders.fate.compiling import compile_half
+from loaders.fate.component import Mode, Site
+from tessera.compat import fate_model_pb2 as wire
+from tests.fate_models import GUEST, Builder
+from tests.unit.loaders.fate.halves import batch
+
+SITE = f"guest:{GUEST}"
+
+
+def scaled(builder: Builder, lower: float, upper: float, method: str = "min_max_scale") -> None:
+    param = wire.ScaleParam(header=["x"])
+    scale = param.col_scale_param["x"]
+    scale.column_lower, scale.column_upper, scale.std = lower, upper, 1.0
+    builder.add("feature_scale_0", "Scale", "Scale", wire.ScaleMeta(method=method, need_run=True), param)
+
+
+def binned(builder: Builder) -> None:
+    meta = wire.FeatureBinningMeta(need_run=True)
+    meta.transform_param.transform_cols.append(0)
+    meta.transform_param.transform_type = "bin_num"
+    param = wire.FeatureBinningParam(header=["x"])
+    param.binning_result.binning_result["x"].split_points.extend([0.5, 1.5, 2.5])
+    builder.add("hetero_feature_binning_0", "HeteroFeatureBinning", "FeatureBinning", meta, param)
+
+
+def imputed(builder: Builder, replacement: str, *markers: str) -> None:
+    meta, param = wire.DataIOMeta(input_format="dense"), wire.DataIOParam(header=["x"])
+    meta.imputer_meta.is_imputer = True
+    meta.imputer_meta.missing_value.extend(markers)
+    param.imputer_param.missing_replace_value["x"] = replacement
+    builder.add("dataio_0", "DataIO", "DataIO", meta, param)
+
+
+def one_hot(builder: Builder) -> None:
+    """The sum of the indicators is 10 for 0, 20 for 1, 30 for 2, else 0."""
+    meta, param = wire.OneHotMeta(transform_col_names=["x"], need_run=True), wire.OneHotParam()
+    param.col_map["x"].values.extend(["0", "1", "2"])
+    param.col_map["x"].transformed_headers.extend(["x_0", "x_1", "x_2"])
+    builder.add("one_hot_0", "OneHotEncoder", "OneHot", meta, param)
+    builder.columns = ["x_0", "x_1", "x_2"]
+
+
+def sent(value: object, mode: Mode, *steps: Callable[[Builder], None]) -> float:
+    """The sum of a linear model of one column, or of its indicators."""
+    builder = Builder(random.Random(0), SITE, ["x"])
+    for step in steps:
+        step(builder)
+    weights = dict.fromkeys(builder.columns, 1.0) if builder.columns == ["x"] else {"x_0": 10.0, "x_1": 20.0, "x_2": 30}
+    param = wire.LinRModelParam(weight=weights, header=list(weights))
+    builder.add("linr_0", "HeteroLinR", "HeteroLinearRegression", wire.LinRModelMeta(), param)
+    servable = compile_half(builder.finish(), Site("guest", GUEST, (), mode)).servable()
+    [[score]] = servable.predict(batch(servable, [{} if value is None else {"x": value}]))["partial"]
+    return float(score)
+
+
+COMPAT, STRICT = Mode.SERVING_COMPAT, Mode.STRICT_OFFLINE
+
+
+@pytest.mark.parametrize(
+    ("value", "compat", "strict"),
+    [
+        (1, 20.0, 20.0),
+        (1.0, 10.0, 20.0),
+        ("1", 20.0, 20.0),
+        ("1.0", 10.0, 20.0),
+        ("+2", 30.0, 30.0),
+        (2.5, 10.0, 0.0),
+        (7, 0.0, 0.0),
+        (7.0, 10.0, 0.0),
+        ("NaN", 10.0, 0.0),
+    ],
+)
+def test_one_hot_knows_whole_numbers_as_they_are_written(value: object, compat: float, strict: float) -> None:
+    assert (sent(value, COMPAT, one_hot), sent(value, STRICT, one_hot)) == (compat, strict)
+
+
+def test_one_hot_takes_any_other_text_for_0() -> None:
+    assert sent("abc", COMPAT, one_hot) == 10.0
+
+
+def test_one_hot_of_scaled_numbers_is_that_of_0_and_of_bins_theirs() -> None:
+    def wide(builder: Builder) -> None:
+        scaled(builder, 0.0, 1.0)
+
+    assert (sent(1, COMPAT, wide, one_hot), sent(1, STRICT, wide, one_hot)) == (10.0, 20.0)
+    assert (sent(None, COMPAT, wide, one_hot), sent(1, COMPAT, wide, binned, one_hot)) == (0.0, 20.0)
+    assert (sent(2.0, COMPAT, binned, one_hot), sent(2.0, STRICT, binned, one_hot)) == (30.0, 30.0)
+
+
+@pytest.mark.parametrize(("replacement", "compat"), [("1", 20.0), ("1.0", 10.0), ("2.5", 10.0)])
+def test_one_hot_of_a_value_that_was_put_in(replacement: str, compat: float) -> None:
+    def filled(builder: Builder) -> None:
+        imputed(builder, replacement, "none", "-999")
+
+    for value in (None, "none", -999):
+        assert sent(value, COMPAT, filled, one_hot) == compat
+
+
+def test_nan_is_in_the_last_bin_and_an_absent_value_in_none() -> None:
+    assert (sent("NaN", COMPAT, binned), sent(None, COMPAT, binned)) == (2.0, 0.0)
+    assert sent("NaN", STRICT, binned) == 3.0
+
+
+def test_nan_that_is_listed_as_missing_is_replaced() -> None:
+    for markers, bin_ in ((("nan",), 1.0), ((), 2.0)):
+
+        def filled(builder: Builder, markers: tuple[str, ...] = markers) -> None:
+            imputed(builder, "1", *markers)
+
+        assert sent("NaN", COMPAT, filled, binned) == bin_
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "value", "compat"),
+    [(0.0, 2.0, 1.0, 0.5), (0.0, 2.0, 3.0, 1.0), (1.0, 1.0, 3.0, 1.0), (1.0, 1.0, 0.0, 0.0), (1.0, 1.0, 1.0, 0.0)]
+    + [(2.0, 1.0, value, float(value > 1)) for value in (0.0, 1.0, 1.5, 2.0, 3.0)],
+)
+def test_min_max_scale_also_where_its_limits_are_in_the_wrong_order(
+    lower: float, upper: float, value: float, compat: float
+) -> None:
+    def step(builder: Builder) -> None:
+        scaled(builder, lower, upper)
+
+    assert sent(value, COMPAT, step) == compat
+    assert math.isfinite(sent(value, STRICT, step))
