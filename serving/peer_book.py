@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from serving.admission import Admission
-from serving.doctor.parties import refusal
 from serving.errors import PeerUnavailableError
 from serving.host import HalfState
 from serving.peers.peer import Peer
-from serving.peers.status import PeerStatus
+from serving.peers.status import PeerStatus, refusal
 from serving.pool import ModelId
 from serving.publishing import Publishing
 from serving.settings import PeerSettings, Purpose

@@ -13,7 +13,6 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 
 import msgspec
 
-from loaders.remote import location_problem
 from serving import security
 from serving.settings import FallbackPolicy, PeerProtocol, Settings, Text
 
@@ -111,6 +110,8 @@ def _schedule(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _places(settings: Settings) -> Iterator[tuple[str, str]]:
+    from loaders.remote import location_problem  # noqa: PLC0415 - only a registry behind a URL pays for arrays
+
     if problem := location_problem(settings.registry, settings.artifacts.protocols):
         yield "registry", problem
 

@@ -19,9 +19,6 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
-
 logger = logging.getLogger(__name__)
 
 SNAPSHOT, LOCK, LOG, SOCKET = "cache.rdb", "cache.lock", "cache-server.log", "cache.sock"
@@ -128,7 +125,7 @@ class EmbeddedRedis:
             pass_fds=(self._lock,),
             umask=0o077,
         )
-        answering = asyncio.create_task(_answering(f"unix://{self._socket}"))
+        answering = asyncio.create_task(_answering(self._socket))
         ended = asyncio.create_task(process.wait())
         try:
             await asyncio.wait({answering, ended}, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
@@ -187,18 +184,24 @@ def find_server() -> str | None:
     return str(packed[0]) if packed else shutil.which("valkey-server") or shutil.which("redis-server")
 
 
-async def _answering(url: str) -> None:
-    client = Redis.from_url(url, driver_info=None)
+async def _answering(socket: Path) -> None:
+    while await _said_to_ping(socket) != b"+PONG\r\n":  # noqa: ASYNC110 - another program tells no event of ours
+        await asyncio.sleep(0.01)
+
+
+async def _said_to_ping(socket: Path) -> bytes:
+    """Nothing while it does not answer. By hand: a client library costs a node more time to import than to start."""
     try:
-        while True:
-            try:
-                await client.ping()
-            except (RedisError, OSError):
-                await asyncio.sleep(0.01)  # nothing tells when another program has opened its socket
-            else:
-                return
+        reader, writer = await asyncio.open_unix_connection(socket)
+    except OSError:
+        return b""
+    try:
+        writer.write(b"PING\r\n")
+        return await reader.readline()
+    except OSError:
+        return b""
     finally:
-        await client.aclose()
+        writer.close()
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

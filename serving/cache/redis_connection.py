@@ -7,13 +7,14 @@ command in flight and costs more than the server does: bench/micro/redis_wire.py
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, cast
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import hiredis
-from redis.asyncio.connection import SSLConnection, parse_url
 
 CONNECT_S = 1.0
 STALL_S = 1.0
@@ -57,18 +58,22 @@ class RedisAddress:
     def of(cls, url: str) -> RedisAddress:
         """From a redis://, rediss:// or unix:// URL as redis-py reads it, with `ssl_ca_certs`, `ssl_certfile` and
         `ssl_keyfile` as query parameters. Raises ValueError."""
-        found: dict[str, Any] = dict(parse_url(url))
+        parts = urlsplit(url)
+        if parts.scheme not in {"redis", "rediss", "unix"}:
+            raise ValueError("its scheme must be redis://, rediss:// or unix://")
+        options = dict(reversed(parse_qsl(parts.query)))  # the first of several counts
+        path, local = unquote(parts.path), parts.scheme == "unix"
         return cls(
-            host=found.get("host") or "localhost",
-            port=int(found.get("port") or 6379),
-            path=found.get("path") or "",
-            username=found.get("username") or "",
-            password=found.get("password") or "",
-            database=int(found.get("db") or 0),
-            tls=found.get("connection_class") is SSLConnection,
-            authority=found.get("ssl_ca_certs") or "",
-            certificate=found.get("ssl_certfile") or "",
-            key=found.get("ssl_keyfile") or "",
+            host="localhost" if local else unquote(parts.hostname or "localhost"),
+            port=6379 if local else parts.port or 6379,
+            path=path if local else "",
+            username=unquote(parts.username or "") or options.get("username", ""),
+            password=unquote(parts.password or "") or options.get("password", ""),
+            database=int(options["db"]) if "db" in options else 0 if local else _database(path),
+            tls=parts.scheme == "rediss",
+            authority=options.get("ssl_ca_certs", ""),
+            certificate=options.get("ssl_certfile", ""),
+            key=options.get("ssl_keyfile", ""),
         )
 
     def introduction(self) -> list[bytes]:
@@ -89,6 +94,13 @@ class RedisAddress:
         if self.certificate:
             context.load_cert_chain(self.certificate, self.key or None)
         return context
+
+
+def _database(path: str) -> int:
+    """0 for a path that is no number."""
+    with contextlib.suppress(ValueError):
+        return int(path.replace("/", ""))
+    return 0
 
 
 @dataclass(slots=True)

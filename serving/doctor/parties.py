@@ -9,9 +9,9 @@ from serving.doctor.finding import TIMEOUT_S, Finding, Findings, Level, skew
 from serving.errors import PeerUnavailableError
 from serving.host import HalfState
 from serving.peers.peer import PROTOCOL
-from serving.peers.status import PeerStatus, ask_status
+from serving.peers.status import PeerStatus, ask_status, refusal
 from serving.pool import ModelId
-from serving.transport import Channel, Code, RpcError
+from serving.transport import Channel, RpcError
 from serving.version import SOFTWARE
 
 _HALVES = {
@@ -37,19 +37,6 @@ async def peer(subject: str, link: Channel, models: Sequence[tuple[ModelId, str]
     yield Finding(Level.OK, subject, f"answers in {1_000 * status.round_trip_s:.1f} ms, takes us for {status.caller!r}")
     for finding in (_protocol(subject, status), skew(subject, status.skew_s), *_halves(subject, models, status)):
         yield finding
-
-
-def refusal(error: RpcError) -> str:
-    """Why another party does not tell how it stands."""
-    match error.code:
-        case Code.UNAVAILABLE | Code.DEADLINE_EXCEEDED:
-            return f"does not answer at its address: {error.details}"
-        case Code.PERMISSION_DENIED | Code.UNAUTHENTICATED:
-            return f"does not take us for a party it knows: {error.details}"
-        case Code.UNIMPLEMENTED:
-            return "something else than a party port of this version answers there"
-        case _:
-            return f"{error.code.name}: {error.details}"
 
 
 def _protocol(subject: str, status: PeerStatus) -> Finding:

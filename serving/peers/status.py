@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from serving.errors import PeerUnavailableError
 from serving.host import HalfState
 from serving.pool import ModelId
-from serving.transport import Channel
+from serving.transport import Channel, Code, RpcError
 from tessera.v1 import federation_pb2 as wire
 
 STATUS = "/tessera.v1.Federation/Status"
@@ -58,3 +58,16 @@ async def ask_status(
         round_trip_s=ended_s - began_s,
         halves=halves,
     )
+
+
+def refusal(error: RpcError) -> str:
+    """Why another party does not tell how it stands."""
+    match error.code:
+        case Code.UNAVAILABLE | Code.DEADLINE_EXCEEDED:
+            return f"does not answer at its address: {error.details}"
+        case Code.PERMISSION_DENIED | Code.UNAUTHENTICATED:
+            return f"does not take us for a party it knows: {error.details}"
+        case Code.UNIMPLEMENTED:
+            return "something else than a party port of this version answers there"
+        case _:
+            return f"{error.code.name}: {error.details}"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from serving.control import State
 from serving.settings import LogFormat, LogLevel
+
+if TYPE_CHECKING:
+    from serving.control import State
 
 logger = logging.getLogger(__name__)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,3 +54,18 @@ def test_wire_messages_stay_at_the_edges() -> None:
         if not edges.match(str(path.relative_to(ROOT))) and any(name.startswith("tessera.") for name in imported(path))
     ]
     assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("started", "unwanted"),
+    [
+        ("serving.commands.serve, serving.workers, serving.cache.embedded", {"numpy", "redis", "grpc", "google"}),
+        ("serving.worker, serving.assembly", {"redis", "httpx", "rich", "polars", "onnxruntime", "sqlalchemy"}),
+    ],
+)
+def test_a_node_starts_without_what_it_may_never_need(started: str, unwanted: set[str]) -> None:
+    """Imports are most of the time that a start takes."""
+    code = f"import sys, {started}; print(*sys.modules)"
+    environ = {"PYTHONPATH": f"{ROOT}:{ROOT}/proto"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ)
+    assert not unwanted & set(done.stdout.split())

@@ -11,6 +11,7 @@ import time
 import psutil
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from serving.cache import embedded
 from serving.cache.embedded import EmbeddedRedis, StateInUseError, find_server
@@ -137,7 +138,7 @@ async def test_a_server_that_dies_is_started_again(started, monkeypatch):
 async def _answers(server):
     try:
         return await ask(server, "PING")
-    except (ConnectionError, OSError, embedded.RedisError):
+    except (ConnectionError, OSError, RedisError):
         return False
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
-
-import httpx
 
 from loaders.fate.export import ExportError, Parts, parts_of_json, parts_of_zip
 from loaders.fate.names import FateName
 from serving.errors import ConflictError, InvalidRequestError, NotAllowedError
 from serving.settings import FateSettings
+
+if TYPE_CHECKING:
+    import httpx
 
 FATEFLOW, FILE, CACHE = "FATEFLOW", "FILE", "CACHE"
 
@@ -22,6 +24,8 @@ class ModelSources:
 
     def __init__(self, settings: FateSettings) -> None:
         self._settings = settings
+        if settings.transfer_urls:
+            import httpx  # noqa: F401, PLC0415 - only nodes beside a FATE-Flow pay for it, and at their start
 
     async def parts(self, load_type: str, place: str, name: FateName) -> Parts:
         """`place`: an address or a path, as `load_type` says. Raises InvalidRequestError, NotAllowedError and
@@ -43,6 +47,8 @@ class ModelSources:
         chosen = url or next(iter(allowed), "")
         if chosen.rstrip("/") not in {one.rstrip("/") for one in allowed}:
             raise NotAllowedError(f"model address {chosen!r} is not in this node's fate.transfer_urls")
+        import httpx  # noqa: PLC0415 - __init__ has done so already
+
         asked = {"name": name.table, "namespace": name.namespace}
         timeout_s = self._settings.fetch_timeout_s
         try:

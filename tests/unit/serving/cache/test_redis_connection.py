@@ -7,6 +7,7 @@ import ssl
 import hiredis
 import pytest
 import uvloop
+from redis.asyncio.connection import SSLConnection, parse_url
 
 from serving.cache import redis_connection
 from serving.cache.redis import RedisTier
@@ -234,3 +235,35 @@ def test_addresses():
     assert "secret" not in repr(RedisAddress(password="secret"))
     with pytest.raises(ValueError, match="scheme"):
         RedisAddress.of("http://h")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://",
+        "redis://h",
+        "redis://[::1]:7/",
+        "redis://h:7/2",
+        "redis://h/nothing",
+        "redis://h/1?db=3&db=4",
+        "redis://:p%40ss%2520@h",
+        "redis://us%65r:p@H.example:6380/0",
+        "redis://h?username=u&password=p%2520q",
+        "rediss://h?ssl_ca_certs=a%20b&ssl_certfile=c&ssl_keyfile=k",
+        "unix:///tmp/a%20b.sock",
+        "unix://u:p@/tmp/s?db=2",
+        "unix:///tmp/s?password=p",
+    ],
+)
+def test_addresses_are_what_redis_py_reads(url):
+    found = dict(parse_url(url))
+    names = {"username": "username", "password": "password", "database": "db", "host": "host", "port": "port"}
+    names |= {"path": "path", "authority": "ssl_ca_certs", "certificate": "ssl_certfile", "key": "ssl_keyfile"}
+    known = {field: found[name] for field, name in names.items() if name in found}
+    assert RedisAddress.of(url) == RedisAddress(**known, tls=found.get("connection_class") is SSLConnection)
+
+
+@pytest.mark.parametrize(("url", "wrong"), [("redis://h?db=one", "one"), ("redis://h:seven", "seven")])
+def test_wrong_addresses_are_refused(url, wrong):
+    with pytest.raises(ValueError, match=wrong):
+        RedisAddress.of(url)
