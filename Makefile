@@ -13,6 +13,9 @@ help: ## this list
 demo: $(VENV)/.train ## two parties train, publish and serve one model (KEEP=1 leaves the nodes running)
 	$(BIN)/python docs/examples/breast_cancer/demo.py $(if $(KEEP),--keep)
 
+# Hundreds of processes start in the tests: each reads what the first has compiled, also where the environment forbids it.
+test soak: export PYTHONDONTWRITEBYTECODE =
+
 test: $(VENV)/.dev ## everything but the long tests, with coverage
 	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
 
