@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
@@ -29,6 +30,33 @@ def parties(tmp_path: Path) -> Iterator[Parties]:
         both.stop()
 
 
+@pytest.fixture(scope="module")
+def online(transport: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parties]:
+    """Nodes that tests share and leave as they were, with a model online."""
+    both = Parties(tmp_path_factory.mktemp("online"))
+    try:
+        both.start()
+        both.online("m")
+        yield both
+    finally:
+        both.stop()
+
+
+@contextlib.contextmanager
+def kept(path: Path) -> Iterator[Path]:
+    """What is in the file is there afterwards."""
+    before = path.read_bytes()
+    try:
+        yield path
+    finally:
+        path.write_bytes(before)
+
+
+def restart(node: PartyNode) -> None:
+    node.stop()
+    node.start()
+
+
 def findings(node: PartyNode, level: str = "") -> list[str]:
     """`subject: text` of every finding, or of those of one level."""
     done = CliRunner().invoke(doctor, ["--config", str(node.config), "--json"])
@@ -39,54 +67,38 @@ def findings(node: PartyNode, level: str = "") -> list[str]:
     return [f"{one['subject']}: {one['text']}" for one in found if not level or one["level"] == level]
 
 
-def online(parties: Parties) -> None:
-    parties.start()
-    parties.guest.load("m", "1")
-    parties.guest.online("s", "m", "1")
-
-
-def test_two_nodes_that_are_well(parties: Parties) -> None:
-    online(parties)
-    assert findings(parties.guest, "error") == findings(parties.host, "error") == []
-    well = findings(parties.guest, "ok")
+def test_two_nodes_that_are_well(online: Parties) -> None:
+    assert findings(online.guest, "error") == findings(online.host, "error") == []
+    well = findings(online.guest, "ok")
     assert "peers.shop: model m/1 is ready there" in well
     assert any(one.startswith("ports.service: 127.0.0.1:") and one.endswith(" answers") for one in well)
     assert any(one.startswith("peers.shop: clocks agree within") for one in well)
     assert any("takes us for 'bank'" in one for one in well)
 
 
-def test_a_host_that_is_down(parties: Parties) -> None:
-    online(parties)
-    parties.host.stop()
-    [error] = findings(parties.guest, "error")
+def test_a_host_that_is_down(online: Parties) -> None:
+    online.host.stop()
+    [error] = findings(online.guest, "error")
     assert error.startswith("peers.shop: does not answer at its address")
+    online.host.start()
 
 
-def test_a_version_that_the_host_has_lost(parties: Parties) -> None:
-    online(parties)
-    parties.host.stop()
-    shutil.rmtree(parties.host.folder / "state")
-    parties.host.start()
-    [error] = findings(parties.guest, "error")
-    assert error == "peers.shop: model m/1 is not loaded there: `tessera model load` it"
+def test_features_that_have_gone(online: Parties) -> None:
+    with kept(online.host.folder / "users.csv") as features:
+        features.write_text("id,x\n0001,1\n")
+        restart(online.host)
+        [error] = findings(online.guest, "error")
+        assert "has no source for its features there" in error
+        features.unlink()
+        assert any(one.startswith("features.default: feature file") for one in findings(online.host, "error"))
+    restart(online.host)
 
 
-def test_features_that_have_gone(parties: Parties) -> None:
-    online(parties)
-    parties.host.stop()
-    (parties.host.folder / "users.csv").write_text("id,x\n0001,1\n")
-    parties.host.start()
-    [error] = findings(parties.guest, "error")
-    assert "has no source for its features there" in error
-    (parties.host.folder / "users.csv").unlink()
-    assert any(one.startswith("features.default: feature file") for one in findings(parties.host, "error"))
-
-
-def test_a_half_that_was_changed(parties: Parties) -> None:
-    online(parties)
-    [weights] = (parties.guest.registry / "m" / "1").glob("*/weights.npy")
-    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
-    [error] = findings(parties.guest, "error")
+def test_a_half_that_was_changed(online: Parties) -> None:
+    [weights] = (online.guest.registry / "m" / "1").glob("*/weights.npy")
+    with kept(weights):
+        weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+        [error] = findings(online.guest, "error")
     assert error.startswith("model m/1: ")
     assert "is corrupt" in error
 
@@ -107,14 +119,20 @@ def test_a_node_that_is_not_running(parties: Parties) -> None:
     assert not (parties.host.folder / "state").exists()
 
 
-def test_a_policy_that_a_model_has_nothing_for(parties: Parties) -> None:
-    online(parties)
-    with parties.guest.config.open("a") as config:
-        config.write("[fallbacks.s]\npolicy = 'partial'\n")
-    assert any(
-        one == "service s: policy partial is fail for m/1: its artifact declares no mean partial of 'shop'"
-        for one in findings(parties.guest, "warning")
-    )
+def test_a_policy_that_a_model_has_nothing_for(online: Parties) -> None:
+    with kept(online.guest.config) as config:
+        config.write_text(config.read_text() + "[fallbacks.m]\npolicy = 'partial'\n")
+        warnings = findings(online.guest, "warning")
+    assert "service m: policy partial is fail for m/1: its artifact declares no mean partial of 'shop'" in warnings
+
+
+def test_a_version_that_the_host_has_lost(online: Parties) -> None:
+    online.host.stop()
+    shutil.rmtree(online.host.folder / "state")
+    online.host.start()
+    [error] = findings(online.guest, "error")
+    assert error == "peers.shop: model m/1 is not loaded there: `tessera model load` it"
+    online.guest.load("m", "1")
 
 
 def test_settings_that_are_wrong(parties: Parties) -> None:

@@ -56,6 +56,12 @@ class Parties:
             intercept=0.125,
         )
 
+    def online(self, model: str) -> None:
+        """A pair of this name, bound to the service of the same name; the nodes run."""
+        self.pair(model=model)
+        self.guest.load(model, "1")
+        self.guest.online(model, model, "1")
+
     def start(self) -> None:
         self.host.start()
         self.guest.start()
@@ -85,14 +91,23 @@ def parties(transport: object, tmp_path_factory: pytest.TempPathFactory) -> Iter
         both.stop()
 
 
-@pytest.fixture
-def own_parties(tmp_path: Path) -> Iterator[Parties]:
-    """Nodes of one test, which may do anything to them. Not started."""
-    both = Parties(tmp_path)
+@pytest.fixture(scope="module")
+def strained(transport: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parties]:
+    both = Parties(tmp_path_factory.mktemp("strained"))
     try:
         yield both
     finally:
         both.stop()
+
+
+@pytest.fixture
+def own_parties(strained: Parties) -> Parties:
+    """Running nodes of one test at a time, which may do anything to them, with models of names of its own."""
+    for node in (strained.host, strained.guest):
+        if not node.serving():
+            node.stop()
+            node.start()
+    return strained
 
 
 def refused(call: object, *arguments: object, **fields: object) -> RpcError:
@@ -218,17 +233,6 @@ def test_raw_ids_stay_out_of_the_logs(parties: Parties) -> None:
         assert "0001" not in node.log
 
 
-def test_a_local_onnx_model_needs_no_host(own_parties: Parties) -> None:
-    guest = own_parties.guest
-    make_onnx(guest.registry, model="local", version="1", party="bank")
-    guest.start()
-    guest.load("local", "1")
-    guest.online("local", "local", "1")
-    reply = guest.predict(model="local", numbers={"a": 1.0, "b": 2.0})
-    assert len(reply.score) == 1
-    assert not reply.parties
-
-
 def test_the_scorecard_app_turns_probabilities_into_points(parties: Parties) -> None:
     parties.guest.online("card", "m", "1", app="scorecard")
     reply = parties.guest.predict(service="card", user_id="0002", numbers=CASE)
@@ -240,49 +244,46 @@ def test_the_scorecard_app_turns_probabilities_into_points(parties: Parties) -> 
     assert "ofset" in error.details
 
 
-def test_a_version_missing_at_the_host_does_not_go_online(own_parties: Parties) -> None:
-    own_parties.pair()
-    own_parties.start()
-    own_parties.guest.load("m", "1")
-    own_parties.host.admin("Unload", admin.UnloadRequest(model="m", version="1"))
-    error = refused(own_parties.guest.online, "s", "m", "1")
+def test_a_version_missing_at_the_host_does_not_go_online(parties: Parties) -> None:
+    parties.pair(model="missing")
+    parties.guest.load("missing", "1")
+    parties.host.admin("Unload", admin.UnloadRequest(model="missing", version="1"))
+    error = refused(parties.guest.online, "missing", "missing", "1")
     assert error.code is Code.FAILED_PRECONDITION
     assert "shop" in error.details
 
 
-def test_a_half_that_is_absent_at_the_host_is_named(own_parties: Parties) -> None:
-    own_parties.pair()
-    shutil.rmtree(own_parties.host.registry / "m")
-    own_parties.start()
-    reply = own_parties.guest.load("m", "1")
+def test_a_half_that_is_absent_at_the_host_is_named(parties: Parties) -> None:
+    parties.pair(model="absent")
+    shutil.rmtree(parties.host.registry / "absent")
+    reply = parties.guest.load("absent", "1")
     states = {item.party: (item.state, item.reason) for item in reply.replicas}
     assert states["bank"][0] == 0
     assert states["shop"][0] == 2
-    assert "m" in states["shop"][1]
+    assert "absent" in states["shop"][1]
 
 
-def test_a_flipped_byte_is_refused(own_parties: Parties) -> None:
-    own_parties.pair()
-    weights = next(own_parties.guest.registry.rglob("weights.npy"))
+def test_a_flipped_byte_is_refused(parties: Parties) -> None:
+    parties.pair(model="flipped")
+    weights = next((parties.guest.registry / "flipped").rglob("weights.npy"))
     raw = bytearray(weights.read_bytes())
     raw[-1] ^= 1
     weights.chmod(0o644)
     weights.write_bytes(raw)
-    own_parties.start()
-    error = refused(own_parties.guest.load, "m", "1")
+    error = refused(parties.guest.load, "flipped", "1")
     assert error.code is Code.FAILED_PRECONDITION
     assert "weights.npy" in error.details
-    assert str(own_parties.guest.registry) not in error.details
+    assert str(parties.guest.registry) not in error.details
 
 
-def test_halves_of_different_bindings_do_not_go_online(own_parties: Parties, tmp_path: Path) -> None:
+def test_halves_of_different_bindings_do_not_go_online(parties: Parties, tmp_path: Path) -> None:
     """The host holds another model under the same name and version."""
-    own_parties.pair()
-    shutil.rmtree(own_parties.host.registry / "m")
+    parties.pair(model="other")
+    shutil.rmtree(parties.host.registry / "other")
     make_bound_pair(
         tmp_path / "elsewhere",
-        own_parties.host.registry,
-        model="m",
+        parties.host.registry,
+        model="other",
         version="1",
         guest="bank",
         host="shop",
@@ -290,101 +291,62 @@ def test_halves_of_different_bindings_do_not_go_online(own_parties: Parties, tmp
         host_weights={"x": 9.0},
         intercept=0.0,
     )
-    own_parties.start()
-    reply = own_parties.guest.load("m", "1")
+    reply = parties.guest.load("other", "1")
     assert {item.party: item.state for item in reply.replicas}["shop"] == 2
-    error = refused(own_parties.guest.online, "s", "m", "1")
+    error = refused(parties.guest.online, "other", "other", "1")
     assert error.code is Code.FAILED_PRECONDITION
     assert "shop" in error.details
 
 
-def test_a_host_that_is_down_is_named_and_comes_back(own_parties: Parties) -> None:
-    own_parties.pair()
-    own_parties.start()
-    guest = own_parties.guest
-    guest.load("m", "1")
-    guest.online("s", "m", "1")
-    ask = {"service": "s", "numbers": CASE}
-    guest.predict(user_id="0001", **ask)
-    own_parties.host.stop()
-    error = refused(guest.predict, user_id="0002", **ask)
-    assert error.code is Code.UNAVAILABLE
+def test_a_host_without_the_features_does_not_count_as_loaded(parties: Parties) -> None:
+    make_bound_pair(
+        parties.guest.registry,
+        parties.host.registry,
+        model="z",
+        version="1",
+        guest="bank",
+        host="shop",
+        guest_weights={"a": 1.0},
+        host_weights={"x": 1.0, "z": 1.0},
+        intercept=0.0,
+    )
+    reply = parties.guest.load("z", "1")
+    [failed] = [one for one in reply.replicas if one.party == "shop"]
+    assert failed.state == federation.LOAD_STATE_FAILED
+    assert failed.reason == "z/1 has no source for its features here; the log there says why"
+    assert "has no column 'z'" in parties.host.log
+    error = refused(parties.guest.online, "z", "z", "1")
+    assert error.code is Code.FAILED_PRECONDITION
     assert "'shop'" in error.details
-    assert guest.predict(user_id="0001", **ask).parties[0].level == L2
-    own_parties.host.start()
-    assert until_ok(guest, user_id="0002", **ask).score[0] == pytest.approx(expected("0002"), abs=1e-12)
 
 
-def test_a_host_that_stalls_costs_the_deadline_and_no_more(own_parties: Parties) -> None:
-    own_parties.pair()
-    own_parties.start()
-    guest = own_parties.guest
-    guest.load("m", "1")
-    guest.online("s", "m", "1")
-    worker = own_parties.host.worker()
-    worker.suspend()
-    try:
-        error = refused(guest.predict, service="s", user_id="0001", numbers=CASE)
-    finally:
-        worker.resume()
-    assert error.code is Code.UNAVAILABLE
-    assert "timeout" in error.details
+def test_every_change_is_in_the_audit_log(parties: Parties) -> None:
+    guest = parties.guest
+    log = guest.folder / "state" / "audit.log"
+    before = len(log.read_text().splitlines())
+    parties.online("audited")
+    assert refused(guest.online, "audited", "audited", "1", revision=7).code is Code.FAILED_PRECONDITION
+    lines = [json.loads(line) for line in log.read_text().splitlines()[before:]]
+    told = [(line["what"], line["subject"], line["event"]) for line in lines]
+    assert told == [
+        ("PublishLoad", "audited/1", "asked"),
+        ("PublishLoad", "audited/1", "done"),
+        ("PublishOnline", "audited", "asked"),
+        ("PublishOnline", "audited", "done"),
+        ("PublishOnline", "audited", "asked"),
+        ("PublishOnline", "audited", "refused"),
+    ]
+    assert lines[3]["state"]["current"]["variants"][0]["version"] == "1"
+    assert all(line["who"].startswith("ipv4:127.0.0.1:") for line in lines)
 
 
-def test_everything_is_there_after_a_restart(own_parties: Parties) -> None:
-    own_parties.pair()
-    own_parties.start()
-    guest = own_parties.guest
-    guest.load("m", "1")
-    guest.online("s", "m", "1")
-    guest.predict(service="s", user_id="0001", numbers=CASE)
-    assert guest.stop() == 0
-    guest.start()
-    reply = guest.predict(service="s", user_id="0001", numbers=CASE)
-    assert reply.parties[0].level == L3
-    assert reply.score[0] == pytest.approx(expected("0001"), abs=1e-12)
-
-
-def test_a_killed_worker_comes_back_with_its_models(own_parties: Parties) -> None:
-    own_parties.pair()
-    own_parties.start()
-    guest = own_parties.guest
-    guest.load("m", "1")
-    guest.online("s", "m", "1")
-    guest.predict(service="s", user_id="0003", numbers=CASE)
-    worker = guest.worker()
-    worker.send_signal(signal.SIGKILL)
-    worker.wait(10)
-    reply = until_ok(guest, service="s", user_id="0003", numbers=CASE)
-    assert reply.parties[0].level == L3
-
-
-def test_the_node_answers_without_its_cache_server(own_parties: Parties) -> None:
-    own_parties.pair()
-    own_parties.start()
-    guest = own_parties.guest
-    guest.load("m", "1")
-    guest.online("s", "m", "1")
-    guest.cache_server().kill()
-    reply = guest.predict(service="s", user_id="0001", numbers=CASE)
-    assert reply.score[0] == pytest.approx(expected("0001"), abs=1e-12)
-    assert reply.parties[0].level == NONE
-
-
-def test_a_model_that_no_longer_loads_is_reported_and_the_rest_serves(own_parties: Parties) -> None:
-    own_parties.pair()
-    own_parties.pair(model="n")
-    own_parties.start()
-    guest = own_parties.guest
-    for model in ("m", "n"):
-        guest.load(model, "1")
-        guest.online(model, model, "1")
-    guest.stop()
-    shutil.rmtree(guest.registry / "n")
-    guest.start()
-    assert guest.predict(model="m", user_id="0001", numbers=CASE).complete
-    error = refused(guest.predict, model="n", user_id="0001", numbers=CASE)
-    assert error.code in {Code.NOT_FOUND, Code.UNAVAILABLE}
+def test_scores_do_not_depend_on_the_batch(parties: Parties) -> None:
+    values = np.linspace(-3, 3, 50)
+    numbers = {"a": wire.NumberColumn(values=values), "b": wire.NumberColumn(values=values[::-1])}
+    whole = parties.guest.batch(service="s", user_ids=["0001"] * 50, numbers=numbers)
+    for row in (0, 17, 49):
+        single = parties.guest.predict(service="s", user_id="0001", numbers={"a": values[row], "b": values[::-1][row]})
+        assert whole.scores[row] == single.score[0]
 
 
 def until_ok(node: PartyNode, timeout_s: float = 20, **fields: object) -> wire.PredictReply:
@@ -401,45 +363,83 @@ def until_ok(node: PartyNode, timeout_s: float = 20, **fields: object) -> wire.P
     return node.predict(**fields)
 
 
-def test_scores_do_not_depend_on_the_batch(parties: Parties) -> None:
-    values = np.linspace(-3, 3, 50)
-    numbers = {"a": wire.NumberColumn(values=values), "b": wire.NumberColumn(values=values[::-1])}
-    whole = parties.guest.batch(service="s", user_ids=["0001"] * 50, numbers=numbers)
-    for row in (0, 17, 49):
-        single = parties.guest.predict(service="s", user_id="0001", numbers={"a": values[row], "b": values[::-1][row]})
-        assert whole.scores[row] == single.score[0]
-
-
-def test_a_host_without_the_features_does_not_count_as_loaded(own_parties: Parties) -> None:
-    own_parties.pair()
-    (own_parties.host.folder / "users.csv").write_text("id,x\n0001,1\n")
-    own_parties.start()
-    reply = own_parties.guest.load("m", "1")
-    [failed] = [one for one in reply.replicas if one.party == "shop"]
-    assert failed.state == federation.LOAD_STATE_FAILED
-    assert failed.reason == "m/1 has no source for its features here; the log there says why"
-    assert "has no column 'y'" in own_parties.host.log
-    error = refused(own_parties.guest.online, "s", "m", "1")
-    assert error.code is Code.FAILED_PRECONDITION
-    assert "'shop'" in error.details
-
-
-def test_every_change_is_in_the_audit_log(own_parties: Parties) -> None:
-    own_parties.pair()
-    own_parties.start()
+def test_a_host_that_is_down_is_named_and_comes_back(own_parties: Parties) -> None:
+    own_parties.online("down")
     guest = own_parties.guest
-    guest.load("m", "1")
-    guest.online("s", "m", "1")
-    assert refused(guest.online, "s", "m", "1", revision=7).code is Code.FAILED_PRECONDITION
-    lines = [json.loads(line) for line in (guest.folder / "state" / "audit.log").read_text().splitlines()]
-    told = [(line["what"], line["subject"], line["event"]) for line in lines]
-    assert told == [
-        ("PublishLoad", "m/1", "asked"),
-        ("PublishLoad", "m/1", "done"),
-        ("PublishOnline", "s", "asked"),
-        ("PublishOnline", "s", "done"),
-        ("PublishOnline", "s", "asked"),
-        ("PublishOnline", "s", "refused"),
-    ]
-    assert lines[3]["state"]["current"]["variants"][0]["version"] == "1"
-    assert all(line["who"].startswith("ipv4:127.0.0.1:") for line in lines)
+    ask = {"service": "down", "numbers": CASE}
+    guest.predict(user_id="0001", **ask)
+    own_parties.host.stop()
+    error = refused(guest.predict, user_id="0002", **ask)
+    assert error.code is Code.UNAVAILABLE
+    assert "'shop'" in error.details
+    assert guest.predict(user_id="0001", **ask).parties[0].level == L2
+    own_parties.host.start()
+    assert until_ok(guest, user_id="0002", **ask).score[0] == pytest.approx(expected("0002"), abs=1e-12)
+
+
+def test_a_host_that_stalls_costs_the_deadline_and_no_more(own_parties: Parties) -> None:
+    own_parties.online("stalled")
+    guest = own_parties.guest
+    worker = own_parties.host.worker()
+    worker.suspend()
+    try:
+        error = refused(guest.predict, service="stalled", user_id="0001", numbers=CASE)
+    finally:
+        worker.resume()
+    assert error.code is Code.UNAVAILABLE
+    assert "timeout" in error.details
+    assert until_ok(guest, service="stalled", user_id="0001", numbers=CASE).complete
+
+
+def test_everything_is_there_after_a_restart(own_parties: Parties) -> None:
+    own_parties.online("restarted")
+    guest = own_parties.guest
+    guest.predict(service="restarted", user_id="0001", numbers=CASE)
+    assert guest.stop() == 0
+    guest.start()
+    reply = guest.predict(service="restarted", user_id="0001", numbers=CASE)
+    assert reply.parties[0].level == L3
+    assert reply.score[0] == pytest.approx(expected("0001"), abs=1e-12)
+
+
+def test_a_killed_worker_comes_back_with_its_models(own_parties: Parties) -> None:
+    own_parties.online("killed")
+    guest = own_parties.guest
+    guest.predict(service="killed", user_id="0003", numbers=CASE)
+    worker = guest.worker()
+    worker.send_signal(signal.SIGKILL)
+    worker.wait(10)
+    reply = until_ok(guest, service="killed", user_id="0003", numbers=CASE)
+    assert reply.parties[0].level == L3
+
+
+def test_a_model_that_no_longer_loads_is_reported_and_the_rest_serves(own_parties: Parties) -> None:
+    guest = own_parties.guest
+    for model in ("kept", "gone"):
+        own_parties.online(model)
+    guest.stop()
+    shutil.rmtree(guest.registry / "gone")
+    guest.start()
+    assert guest.predict(model="kept", user_id="0001", numbers=CASE).complete
+    error = refused(guest.predict, model="gone", user_id="0001", numbers=CASE)
+    assert error.code in {Code.NOT_FOUND, Code.UNAVAILABLE}
+
+
+def test_the_node_answers_without_its_cache_server(own_parties: Parties) -> None:
+    own_parties.online("uncached")
+    guest = own_parties.guest
+    guest.cache_server().kill()
+    reply = guest.predict(service="uncached", user_id="0001", numbers=CASE)
+    assert reply.score[0] == pytest.approx(expected("0001"), abs=1e-12)
+    assert reply.parties[0].level == NONE
+
+
+def test_a_local_onnx_model_needs_no_host(own_parties: Parties) -> None:
+    guest = own_parties.guest
+    make_onnx(guest.registry, model="local", version="1", party="bank")
+    own_parties.host.stop()
+    guest.load("local", "1")
+    guest.online("local", "local", "1")
+    reply = guest.predict(model="local", numbers={"a": 1.0, "b": 2.0})
+    assert len(reply.score) == 1
+    assert not reply.parties
