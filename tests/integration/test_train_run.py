@@ -46,6 +46,7 @@ class Parties:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.processes: dict[str, subprocess.Popen[str]] = {}
+        folder.mkdir(exist_ok=True)
         make_parties_module().make_parties(folder, guest_port=free_port(), host_port=free_port())
 
     def change_job(self, change: Callable[[dict[str, Any]], None]) -> None:
@@ -79,15 +80,20 @@ class Parties:
             time.sleep(0.05)
 
 
-@pytest.fixture
-def parties(tmp_path: Path) -> Iterator[Parties]:
-    started = Parties(tmp_path)
+@contextlib.contextmanager
+def ended(parties: Parties) -> Iterator[Parties]:
     try:
-        yield started
+        yield parties
     finally:
-        for process in started.processes.values():
+        for process in parties.processes.values():
             process.kill()
             process.communicate()
+
+
+@pytest.fixture
+def parties(tmp_path: Path) -> Iterator[Parties]:
+    with ended(Parties(tmp_path)) as started:
+        yield started
 
 
 def make_long(job: dict[str, Any]) -> None:
@@ -139,17 +145,21 @@ def check_served_scores(parties: Parties, halves: dict[str, Any]) -> None:
     np.testing.assert_allclose(1 / (1 + np.exp(-linear)), prediction.features[:, 0], atol=1e-9)
 
 
-@pytest.mark.parametrize(("killed", "left"), [("host", "guest"), ("guest", "host")])
-def test_a_killed_party_ends_the_other(parties: Parties, killed: str, left: str) -> None:
+def kill(parties: Parties, killed: str) -> tuple[float, list[psutil.Process]]:
+    """In the middle of training; when that was, and the processes that it had started."""
     parties.change_job(make_long)
     running = {side: parties.start(side) for side in SIDES}
     parties.wait_for_loss("guest")
     workers = psutil.Process(running[killed].pid).children(recursive=True)
     running[killed].kill()
-    began = time.monotonic()
-    _, told = running[left].communicate(timeout=60)
+    return time.monotonic(), workers
+
+
+def check_ended(parties: Parties, killed: str, began: float, workers: list[psutil.Process]) -> None:
+    [left] = SIDES.keys() - {killed}
+    _, told = parties.processes[left].communicate(timeout=60)
     assert time.monotonic() - began < 35
-    assert running[left].returncode == 1
+    assert parties.processes[left].returncode == 1
     lines = [line for line in told.splitlines() if line.startswith("tessera: ")]
     assert len(lines) == 1 and f"party {SIDES[killed]}" in lines[0] and "Traceback" not in told
     assert read_status(parties.job(left)).state is State.FAILED
@@ -157,6 +167,15 @@ def test_a_killed_party_ends_the_other(parties: Parties, killed: str, left: str)
     assert not list(parties.folder.rglob("manifest.json"))
     psutil.wait_procs(workers, timeout=5)
     assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
+
+
+def test_a_killed_party_ends_the_other(tmp_path: Path) -> None:
+    """Two jobs side by side: the one that is left waits for a quarter of a minute."""
+    with ended(Parties(tmp_path / "one")) as one, ended(Parties(tmp_path / "two")) as two:
+        of_host = kill(one, "host")
+        of_guest = kill(two, "guest")
+        check_ended(one, "host", *of_host)
+        check_ended(two, "guest", *of_guest)
 
 
 def test_a_stopped_party_says_so(parties: Parties) -> None:
