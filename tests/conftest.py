@@ -11,8 +11,8 @@ from blockbuster import BlockBuster, blockbuster_ctx
 from serving.transport import Transport
 
 OURS = ["serving", "loaders", "apps", "training"]
-QUICK_ON_GRPCIO = {"test_two_parties", "test_node_state"}
-"""Whole nodes run on both transports; on grpcio these belong to the quick tests, the others to the long ones."""
+QUICK_ON_GRPCIO = {"test_two_parties"}
+"""Whole nodes run on both transports; on grpcio this one belongs to the quick tests, the others to the long ones."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -38,6 +38,14 @@ def no_blocking_calls() -> Iterator[BlockBuster]:
         for call in ("io.BufferedReader.read", "os.listdir"):
             detector.functions[call].can_block_in("serving/telemetry/exposition.py", {"text"})
         yield detector
+
+
+@pytest.fixture(scope="module")
+def untraced() -> Iterator[None]:
+    """For suites of what measures: processes that they start are not traced for coverage, which others do for them."""
+    with pytest.MonkeyPatch.context() as environ:
+        environ.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        yield
 
 
 @pytest.fixture(scope="module", params=Transport, ids=lambda kind: kind.value)

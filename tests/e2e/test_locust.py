@@ -17,7 +17,7 @@ from tests.nodes import ROOT
 
 
 @pytest.fixture(scope="module")
-def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parties]:
+def parties(untraced: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parties]:
     made = Parties(tmp_path_factory.mktemp("locust"))
     made.pair()
     try:
@@ -34,7 +34,7 @@ def locust(parties: Parties, folder: Path, service: str) -> tuple[int, dict[str,
     (folder / "case.json").write_text(json.dumps(CASE))
     (folder / "ids.txt").write_text("0001\n0002\n")
     command = [sys.executable, "-m", "locust", "-f", str(ROOT / "bench/locustfile.py"), "--headless", "--only-summary"]
-    options = {"-u": "4", "-r": "4", "-t": "8s", "--host": parties.guest.address("service"), "--service": service}
+    options = {"-u": "4", "-r": "4", "-t": "3s", "--host": parties.guest.address("service"), "--service": service}
     files = {"--features": "case.json", "--ids": "ids.txt", "--csv": "told"}
     done = subprocess.run(
         [*command, *(word for pair in (options | files).items() for word in pair)],

@@ -14,6 +14,8 @@ from bench.harness.stage import Stage
 from bench.scenarios.__main__ import main, scenarios
 from serving.transport import Transport
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 STAGE = Stage(Transport.NATIVE, 0.3, 20_000)
 
 
@@ -31,7 +33,8 @@ def test_answers_are_right_and_come_from_where_the_scenario_says(name: str) -> N
     assert row.rss_mb["bank worker"] > 1
 
 
-def test_the_command_keeps_figures_and_writes_the_page(tmp_path: Path) -> None:
+def test_the_command_keeps_figures_and_writes_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.scenarios.__main__._USERS", 200_000)
     output, page = tmp_path / "scenarios.json", tmp_path / "page.md"
     page.write_text("# Page\n")
     arguments = ["batch", "--seconds", "0.2", "--output", str(output), "--page", str(page)]

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.fixture(scope="package")
-def echo_address() -> Iterator[str]:
+@pytest.fixture(scope="module")
+def echo_address(untraced: None) -> Iterator[str]:
     """Of an echo server in a process of its own."""
     command = [sys.executable, "-m", "tests.integration.bench.echo_server"]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/proto"}

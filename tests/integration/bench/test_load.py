@@ -15,6 +15,8 @@ from bench.load import Factory, LoadError, LoadResult, Plan, load_now
 from bench.load.calls import Caller, Pool
 from serving.transport import Transport, server
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 ROOT = Path(__file__).resolve().parents[3]
 ECHO = "/test.Echo/Echo"
 

@@ -20,6 +20,8 @@ from bench.transport.rounds import WrongReplyError, verify
 from serving.transport import Transport, server
 from tests.nodes import free_port
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 ROOT = Path(__file__).resolve().parents[3]
 needs_h2load = pytest.mark.skipif(shutil.which("h2load") is None, reason="apt-get install nghttp2-client")
 
