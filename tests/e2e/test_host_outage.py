@@ -12,16 +12,28 @@ from pathlib import Path
 import pytest
 
 from bench.harness.parties import Parties, running
-from bench.harness.population import SERVICE, expected_scores, guest_columns, guest_numbers, scores_without, user
+from bench.harness.population import (
+    MODEL,
+    SERVICE,
+    VERSION,
+    expected_scores,
+    guest_columns,
+    guest_numbers,
+    scores_without,
+    user,
+)
 from serving.transport import Channel, Code, RpcError, Transport, channel
 from tessera.v1 import inference_pb2 as wire
 from tessera.v1 import inference_pb2_grpc
+
+pytestmark = pytest.mark.usefixtures("untraced")
 
 FEATURES = dict(zip(guest_columns(), guest_numbers(), strict=True))
 RECOVERY_S, DOWN_S, PAUSE_S = 2.0, 0.8, 0.01
 DEFAULT_SCORE = 0.0625
 PARTIAL = f"[fallbacks.{SERVICE}]\npolicy = 'partial'\n"
-DEFAULT = f"[fallbacks.{SERVICE}]\npolicy = 'default'\nscore = {DEFAULT_SCORE}\n"
+OTHER = "other"
+DEFAULT = f"[fallbacks.{OTHER}]\npolicy = 'default'\nscore = {DEFAULT_SCORE}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,40 +43,44 @@ class Outcome:
     at: float
     took_s: float
     number: int
+    service: str
     reply: wire.PredictReply | None
     error: RpcError | None
 
 
-async def _call(link: Channel, number: int) -> Outcome:
+async def _call(link: Channel, number: int, service: str) -> Outcome:
     began, reply, error = time.monotonic(), None, None
-    request = wire.PredictRequest(service=SERVICE, user_id=user(number), numbers=FEATURES)
+    request = wire.PredictRequest(service=service, user_id=user(number), numbers=FEATURES)
     try:
         reply = await inference_pb2_grpc.InferenceStub(link.stub_channel).Predict(request, timeout=3)
     except RpcError as caught:
         error = caught
     ended = time.monotonic()
-    return Outcome(ended, ended - began, number, reply, error)
+    return Outcome(ended, ended - began, number, service, reply, error)
 
 
-async def _calls_until(address: str, over: asyncio.Event) -> list[Outcome]:
+async def _calls_until(address: str, services: tuple[str, ...], over: asyncio.Event) -> list[Outcome]:
+    """The services take turns."""
     link = channel(Transport.NATIVE, address)
     calls: list[asyncio.Future[Outcome]] = []
     while not over.is_set():
-        calls.append(asyncio.ensure_future(_call(link, len(calls))))
+        calls.append(asyncio.ensure_future(_call(link, len(calls), services[len(calls) % len(services)])))
         await asyncio.sleep(PAUSE_S)
     outcomes = list(await asyncio.gather(*calls))
     await link.close()
     return outcomes
 
 
-def outcomes_beside(parties: Parties, down: Callable[[], None], up: Callable[[], None]) -> tuple[list[Outcome], float]:
+def outcomes_beside(
+    parties: Parties, down: Callable[[], None], up: Callable[[], None], services: tuple[str, ...] = (SERVICE,)
+) -> tuple[list[Outcome], float]:
     """What became of a stream of calls while a host went and came back, and when it was back."""
 
     address = parties.address
 
     async def play() -> tuple[list[Outcome], float]:
         over = asyncio.Event()
-        calls = asyncio.ensure_future(_calls_until(address, over))
+        calls = asyncio.ensure_future(_calls_until(address, services, over))
         await asyncio.sleep(DOWN_S / 4)
         await asyncio.to_thread(down)
         await asyncio.sleep(DOWN_S)
@@ -103,7 +119,7 @@ def check_recovery(outcomes: list[Outcome], back: float, hosts: int) -> None:
     assert all(one.reply is not None and one.reply.complete for one in late)
 
 
-@pytest.mark.parametrize("hosts", [1, 2, 5])
+@pytest.mark.parametrize("hosts", [1, *(pytest.param(hosts, marks=pytest.mark.soak) for hosts in (2, 5))])
 def test_a_host_that_stalls_then_dies_leaves_no_call_without_an_answer(tmp_path: Path, hosts: int) -> None:
     with running(tmp_path, transport=Transport.NATIVE, hosts=hosts, users=2_000) as parties:
         for down, up in ((stall, go_on), (kill, lambda parties: parties.hosts[0].start())):
@@ -116,26 +132,17 @@ def test_a_host_that_stalls_then_dies_leaves_no_call_without_an_answer(tmp_path:
             check_recovery(outcomes, back, hosts)
 
 
-def test_a_configured_score_answers_while_the_host_is_gone(tmp_path: Path) -> None:
-    with running(tmp_path, transport=Transport.NATIVE, hosts=1, users=2_000, guest=DEFAULT) as parties:
-        outcomes, back = outcomes_beside(parties, lambda: kill(parties), parties.hosts[0].start)
-        assert not [one for one in outcomes if one.error is not None]
-        degraded = [one.reply for one in outcomes if one.reply is not None and not one.reply.complete]
-        assert degraded
-        assert all(reply.score[0] == DEFAULT_SCORE for reply in degraded)
-        assert all(reply.parties[0].status != wire.PARTY_STATUS_OK for reply in degraded)
-        check_recovery(outcomes, back, 1)
-
-
-def test_the_mean_partial_stands_in_while_the_host_is_gone(tmp_path: Path) -> None:
-    with running(tmp_path, transport=Transport.NATIVE, hosts=2, users=2_000, guest=PARTIAL) as parties:
-        outcomes, back = outcomes_beside(parties, lambda: kill(parties), parties.hosts[0].start)
+def test_what_is_configured_or_the_mean_partial_stands_in_while_the_host_is_gone(tmp_path: Path) -> None:
+    with running(tmp_path, transport=Transport.NATIVE, hosts=2, users=2_000, guest=PARTIAL + DEFAULT) as parties:
+        parties.guest.online(OTHER, MODEL, VERSION)
+        outcomes, back = outcomes_beside(parties, lambda: kill(parties), parties.hosts[0].start, (SERVICE, OTHER))
         assert not [one for one in outcomes if one.error is not None]
         degraded = [one for one in outcomes if one.reply is not None and not one.reply.complete]
-        assert degraded
+        assert {one.service for one in degraded} == {SERVICE, OTHER}
         scores = scores_without(0, 2)
         for one in degraded:
             assert one.reply is not None
-            assert one.reply.score[0] == pytest.approx(scores[one.number % len(scores)])
+            partial = scores[one.number % len(scores)]
+            assert one.reply.score[0] == (pytest.approx(partial) if one.service == SERVICE else DEFAULT_SCORE)
             assert [party.status == wire.PARTY_STATUS_OK for party in one.reply.parties] == [False, True]
         check_recovery(outcomes, back, 2)

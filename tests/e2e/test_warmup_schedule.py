@@ -141,6 +141,7 @@ def check(run: dict[str, Any]) -> None:
     assert came["cached"] <= BATCH
 
 
+@pytest.mark.soak
 def test_of_three_workers_one_runs_it_and_another_goes_on(parties: Parties) -> None:
     node = parties.guest("node", "workers = 3\nreplica = 'here'")
     node.load("m", "1")
