@@ -38,13 +38,13 @@ def until(what: Callable[[], T], timeout_s: float = 20.0) -> T:
         assert time.monotonic() < end, f"nothing came of {what}"
 
 
-def version(node: PartyNode) -> str:
-    return node.predict(service="s", numbers={"x": 0.0}).version
+def version(node: PartyNode, service: str = "s") -> str:
+    return node.predict(service=service, numbers={"x": 0.0}).version
 
 
-def versions(node: PartyNode, calls: int = 30) -> set[str]:
+def versions(node: PartyNode, service: str = "s") -> set[str]:
     """Over new connections, which the kernel spreads over the workers."""
-    return {version(node) for _ in range(calls)}
+    return {version(node, service) for _ in range(30)}
 
 
 def outcomes(node: PartyNode, model: ModelId) -> dict[str, int]:
@@ -58,10 +58,10 @@ def three_loaded(node: PartyNode, model: ModelId) -> set[str]:
     return set(found)
 
 
-@pytest.fixture
-def node(tmp_path: Path) -> Iterator[PartyNode]:
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PartyNode]:
     """Three workers; V1 and V2 in the registry."""
-    made = PartyNode(tmp_path, "bank", f"workers = 3\nreplica = 'here'\n{NO_CACHE}")
+    made = PartyNode(tmp_path_factory.mktemp("workers"), "bank", f"workers = 3\nreplica = 'here'\n{NO_CACHE}")
     for model in (V1, V2):
         publish({"bank": made.registry}, model)
     try:
@@ -108,11 +108,11 @@ def test_two_operators_at_two_workers(node: PartyNode) -> None:
     for model in (V1, V2):
         three_loaded(node, model)
     for revision in range(10):
-        node.online("s", "m", str(revision % 2 + 1), revision)
+        node.online("contested", "m", str(revision % 2 + 1), revision)
         with pytest.raises(RpcError) as refused:
-            node.online("s", "m", "1", revision)
+            node.online("contested", "m", "1", revision)
         assert refused.value.code is Code.FAILED_PRECONDITION
-    assert versions(node) == {"2"}
+    assert versions(node, "contested") == {"2"}
 
 
 class Fleet:

@@ -73,11 +73,11 @@ class Parties:
         return bank
 
 
-@pytest.fixture
-def parties(tmp_path: Path) -> Iterator[Parties]:
-    both = Parties(tmp_path)
-    both.start()
+@pytest.fixture(scope="module")
+def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parties]:
+    both = Parties(tmp_path_factory.mktemp("variants"))
     try:
+        both.start()
         for version in VERSIONS:
             both.guest.load("m", version)
         variants = [
