@@ -17,7 +17,8 @@ demo: $(VENV)/.train ## two parties train, publish and serve one model (KEEP=1 l
 test soak: export PYTHONDONTWRITEBYTECODE =
 
 test: $(VENV)/.dev ## everything but the long tests, with coverage
-	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
+	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile --no-loadscope-reorder \
+	    --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 check: $(VENV)/.dev ## style, types, import rules, budgets
 	$(BIN)/ruff check .
