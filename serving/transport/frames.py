@@ -121,6 +121,8 @@ class FrameReader:
             if turn < _LOOKED_AT:
                 if length_and_type == before:
                     position += _cut_alike(buffer, position, length_and_type, frames, self.most_frames)
+                    if len(frames) >= self.most_frames:
+                        break
                 before = length_and_type
         self._rest = buffer[position:]
         self.bytes_taken += position
@@ -137,11 +139,11 @@ def _cut_alike(buffer: bytes, start: int, length_and_type: int, frames: list[Fra
     which some clients write before their data. Returns how many bytes they take."""
     length = length_and_type >> 8
     step = 9 + length
-    count = min(most - len(frames), (len(buffer) - start) // step)
+    count = max(0, min(most - len(frames), (len(buffer) - start) // step))
     for offset, byte in zip((0, 1, 2, 3, 5), length_and_type.to_bytes(4, "big") + b"\0", strict=True):
         column = buffer[start + offset : start + count * step : step]
         count = len(column) - len(column.lstrip(bytes((byte,))))
-    if count > 0:
+    if count:
         frames += _frames_of(length).iter_unpack(memoryview(buffer)[start : start + count * step])
     return count * step
 

@@ -12,7 +12,9 @@ from serving.transport import Code, RpcError, ServerOptions, Transport, channel,
 from serving.transport.call import Head
 from serving.transport.frames import Setting
 from serving.transport.hpack import Decoder, encode
-from tests.integration.http2_peer import BIG, ECHO, HELLO, LATER, NEVER, opening, raw, request, serving
+from serving.transport.native_server import NativeServer
+from serving.transport.server_socket import ServerProtocol
+from tests.integration.http2_peer import ECHO, HELLO, LATER, NEVER, opening, raw, serving
 
 
 async def test_a_request_that_never_ends_is_given_up_at_its_deadline():
@@ -108,37 +110,64 @@ async def test_what_is_accepted_while_the_server_stops_is_closed(turns):
                     pass
 
 
-async def test_a_slow_reader_that_talks_is_not_closed_as_silent():
-    """Its pings are not read while it takes no output; it is heard again once it does."""
-    async with serving(ServerOptions(keepalive_s=5)) as (made, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 12)
-        wide = frames.settings({Setting.INITIAL_WINDOW_SIZE: frames.MAX_WINDOW}) + frames.window_update(0, 1 << 30)
-        writer.write(HELLO + wide + b"".join(request(number, BIG) for number in range(1, 91, 2)))
-        async with asyncio.timeout(10):
-            while not (made._connections and next(iter(made._connections)).watch.unread):
-                await asyncio.sleep(0)
-        (protocol,) = made._connections
-        begun, taken = asyncio.get_running_loop().time(), 0
-        for second in range(8, 40, 8):
-            before = protocol._transport.get_write_buffer_size()
-            while protocol.watch.unread and protocol._transport.get_write_buffer_size() >= before:
-                read = await reader.read(1 << 16)
-                assert read
-                taken += len(read)
-            while not protocol.watch.unread:
-                await asyncio.sleep(0)
-            made.tick(begun + second)
-            writer.write(frames.frame(frames.PING, 0, 0, b"talkative"[:8]))
-        assert made._connections == {protocol}
-        assert not made.closed_for
-        for second in range(41, 110):
-            made.tick(begun + second)
-        async with asyncio.timeout(5):
-            while not made.closed_for:
-                await asyncio.sleep(0)
-        assert made.closed_for == {"stalled": 1}
-        assert taken
-        writer.close()
+class FullSocket(asyncio.Transport):
+    """Takes output, of which so much waits as the test says."""
+
+    def __init__(self, unsent):
+        super().__init__()
+        self.unsent, self.reads, self.aborted = unsent, True, False
+
+    def write(self, data):
+        pass
+
+    def get_write_buffer_size(self):
+        return self.unsent
+
+    def pause_reading(self):
+        self.reads = False
+
+    def resume_reading(self):
+        self.reads = True
+
+    def is_closing(self):
+        return self.aborted
+
+    def abort(self):
+        self.aborted = True
+
+
+def with_a_full_socket():
+    made = NativeServer(ServerOptions(keepalive_s=5))
+    protocol, wire = ServerProtocol(made), FullSocket(100_000)
+    protocol.connection_made(wire)
+    protocol.data_received(HELLO)
+    protocol.pause_writing()
+    assert not wire.reads
+    return protocol, wire, asyncio.get_running_loop().time()
+
+
+async def test_a_slow_reader_is_not_taken_for_silent_while_nobody_reads_it():
+    protocol, wire, begun = with_a_full_socket()
+    for second in range(1, 300):
+        wire.unsent -= 1
+        protocol.tick(begun + second)
+        assert not wire.aborted
+    protocol.resume_writing()
+    assert wire.reads
+    protocol.tick(begun + 9)
+    assert not wire.aborted
+    protocol.tick(begun + 12)
+    assert protocol.connection.closed_reason == "silent"
+
+
+async def test_a_reader_that_takes_nothing_is_given_up():
+    protocol, wire, begun = with_a_full_socket()
+    for second in range(1, 61):
+        protocol.tick(begun + second)
+        assert not wire.aborted
+    protocol.tick(begun + 62)
+    assert wire.aborted
+    assert protocol.connection.closed_reason == "stalled"
 
 
 # --- calls that wait for room on a full connection ---
