@@ -34,6 +34,8 @@ DEFAULT_SCORE = 0.0625
 PARTIAL = f"[fallbacks.{SERVICE}]\npolicy = 'partial'\n"
 OTHER = "other"
 DEFAULT = f"[fallbacks.{OTHER}]\npolicy = 'default'\nscore = {DEFAULT_SCORE}\n"
+KEPT = "kept"
+STALE = f"[fallbacks.{KEPT}]\npolicy = 'stale'\n[cache]\nshared_ttl_s = 0.05\nremote_ttl_s = 0.05\nstale_s = 600\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +134,25 @@ def test_a_host_that_stalls_then_dies_leaves_no_call_without_an_answer(tmp_path:
             check_recovery(outcomes, back, hosts)
 
 
-def test_what_is_configured_or_the_mean_partial_stands_in_while_the_host_is_gone(tmp_path: Path) -> None:
-    with running(tmp_path, transport=Transport.NATIVE, hosts=2, users=2_000, guest=PARTIAL + DEFAULT) as parties:
-        parties.guest.online(OTHER, MODEL, VERSION)
-        outcomes, back = outcomes_beside(parties, lambda: kill(parties), parties.hosts[0].start, (SERVICE, OTHER))
+def test_what_was_kept_is_configured_or_the_mean_stands_in_while_the_host_is_gone(tmp_path: Path) -> None:
+    settings, number = PARTIAL + DEFAULT + STALE, 1_999
+    with running(tmp_path, transport=Transport.NATIVE, hosts=2, users=2_000, guest=settings) as parties:
+        for service in (OTHER, KEPT):
+            parties.guest.online(service, MODEL, VERSION)
+
+        def asked_again() -> wire.PredictReply:
+            return parties.guest.predict(service=KEPT, user_id=user(number), numbers=FEATURES)
+
+        def kill_and_ask() -> None:
+            assert asked_again().complete
+            time.sleep(0.1)  # of real caches: what is kept is not fresh any more
+            kill(parties)
+            reply = asked_again()
+            assert not reply.complete
+            assert reply.score[0] == pytest.approx(expected_scores(2)[number % len(expected_scores(2))])
+            assert [party.status == wire.PARTY_STATUS_OK for party in reply.parties] == [False, True]
+
+        outcomes, back = outcomes_beside(parties, kill_and_ask, parties.hosts[0].start, (SERVICE, OTHER))
         assert not [one for one in outcomes if one.error is not None]
         degraded = [one for one in outcomes if one.reply is not None and not one.reply.complete]
         assert {one.service for one in degraded} == {SERVICE, OTHER}
