@@ -169,7 +169,8 @@ class RedisControlStore(ControlStore):
                 age_s = float(now_s - int(when))
                 if age_s >= REPORT_TTL_S:
                     gone.append(key)
-                else:
+                    continue
+                with contextlib.suppress(msgspec.MsgspecError):  # of another version
                     found.append(msgspec.structs.replace(msgspec.json.decode(raw, type=ReplicaReport), age_s=age_s))
             if gone:
                 self._redis.hdel(f"{self._key}:replicas", *gone)
@@ -184,9 +185,10 @@ class RedisControlStore(ControlStore):
 
     def _examine(self) -> None:
         """Of a server that was not asked yet, or may have been replaced by another since: follow it, if it may be."""
+        connections = self._connections  # another thread may make one meanwhile, which is examined next
         self._check()
         self._compare()
-        self._examined = self._connections
+        self._examined = connections
 
     def _check(self) -> None:
         try:

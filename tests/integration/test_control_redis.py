@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import redis
 
-from serving.control import FileControlStore, InDoubtError, State
+from serving.control import FileControlStore, InDoubtError, ReplicaReport, State
 from serving.control_redis import ControlStoreError, RedisControlStore
 from serving.errors import ConflictError, NotKeptError
 from serving.replicas import Replicas
@@ -202,4 +202,36 @@ def test_a_change_of_which_the_server_never_says_whether_it_is_made_is_in_doubt(
     assert store.read().revision == 1
     store.refresh()
     assert store.read() == State(default_service="lost", revision=2)
+    store.close()
+
+
+def test_a_report_that_this_version_cannot_read_hides_no_other(tmp_path: Path, server: redis.Redis) -> None:
+    store = store_on(tmp_path)
+    store.report(ReplicaReport(replica="here", revision=0))
+    (now_s, _) = server.time()
+    server.hset("tessera:control:bank:replicas", "later@1", f'{now_s} {{"replica": {{"name": "later"}}}}')
+    assert [report.replica for report in store.reports()] == ["here"]
+    store.close()
+
+
+class Reconnecting(RedisControlStore):
+    """Another thread makes a connection while the server is examined."""
+
+    meanwhile = False
+
+    def _check(self) -> None:
+        super()._check()
+        if self.meanwhile:
+            self.meanwhile = False
+            self._redis.connection_pool.make_connection().connect()
+
+
+def test_a_connection_that_came_while_another_was_examined_is_examined_too(tmp_path: Path) -> None:
+    store = Reconnecting(url_of(tmp_path), "bank", FileControlStore(tmp_path / "one"))
+    with redis_server(tmp_path, **DURABLE) as url, redis.Redis.from_url(url) as client:
+        store.meanwhile = True
+        store.refresh()
+        client.config_set("appendfsync", "everysec")
+        with pytest.raises(ControlStoreError, match="set appendfsync always"):
+            store.refresh()
     store.close()
