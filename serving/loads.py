@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Set
-from typing import Protocol
+from collections.abc import Awaitable, Mapping, Set
+from typing import Protocol, TypeVar
 
 from serving import bindings
 from serving.errors import ConflictError, PeerError
@@ -18,6 +18,8 @@ from serving.replicas import Replicas
 from serving.wanted import Wanted
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class LoadingPeer(Protocol):
@@ -80,20 +82,17 @@ class Loads:
     ) -> tuple[ReplicaOutcome, ModelHandle]:
         known = self._pool.find(model)
         if known is None:
-            await self._reconciler.check_there(model)
+            await _in_time(self._reconciler.check_there(model), model, time)
         self._asked.append(model)
         if known is None:
             self.follow(again={model})
         try:
-            async with asyncio.timeout_at(time.ends):
-                handle = await self._reconciler.loaded(model)
+            handle = await _in_time(self._reconciler.loaded(model), model, time)
             if binding_digest:
                 handle.check_binding(binding_digest)
             if model not in bindings.wanted_models(self._wanted.state) or self._replicas.failed(model):
                 await self._wanted.change(lambda state: bindings.with_model(state, model))
                 logger.info("%s is to be kept loaded", model)
-        except TimeoutError:
-            raise ConflictError(time.late(str(model))) from None
         finally:
             # What was not acknowledged is not wanted either.
             self._asked.remove(model)
@@ -112,3 +111,12 @@ class Loads:
             return await peer.load(handle.id, handle.artifact.binding_digest, time.left_s)
         except PeerError as error:
             return [ReplicaOutcome(host, "", LoadState.FAILED, str(error))]
+
+
+async def _in_time(work: Awaitable[T], model: ModelId, time: LoadTime) -> T:
+    """Raises ConflictError when it takes longer."""
+    try:
+        async with asyncio.timeout_at(time.ends):
+            return await work
+    except TimeoutError:
+        raise ConflictError(time.late(str(model))) from None

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from loaders.tessera import TesseraLoader
+from serving import reconciler
 from serving.control import MemoryControlStore
 from serving.errors import ConflictError
 from serving.lifecycle import LoadState, ReplicaOutcome
@@ -141,6 +142,16 @@ async def test_a_half_that_this_replica_does_not_load_in_time_is_asked_of_nobody
     with pytest.raises(ConflictError, match=r"trio/1 did not load within 0\.05 s \(limits\.load_timeout_s\)"):
         await parties["bank"].publishing.load(V1)
     assert not parties["shop"].publishing.models()
+
+
+async def test_a_registry_that_does_not_answer_is_waited_for_no_longer(
+    stack: AsyncExitStack, roots: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parties, over = await started(stack, roots, load_timeout_s=0.05), threading.Event()
+    monkeypatch.setattr(reconciler, "find_half", lambda *half: over.wait(10))
+    with pytest.raises(ConflictError, match=r"trio/1 did not load within 0\.05 s"):
+        await parties["bank"].publishing.load(V1)
+    over.set()
 
 
 @pytest.mark.parametrize(
