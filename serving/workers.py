@@ -121,6 +121,8 @@ class Supervisor:
         self._listening = Listening(settings.workers)
         self._workers: dict[int, Worker] = {}
         self._restarting: set[int] = set()
+        self._replaced: set[Worker] = set()
+        """Those that still drain."""
         self._listened = False
         self._stopping = asyncio.Event()
         self._rolling: asyncio.Task[None] | None = None
@@ -136,6 +138,7 @@ class Supervisor:
             if self._rolling is not None:
                 self._rolling.cancel()
                 await asyncio.wait({self._rolling})
+            await asyncio.gather(*(worker.stop(self._settings.limits.drain_s) for worker in self._replaced))
             self._listening.close()
             ports_file.remove(self._state_dir)
         return next((code for code in codes if code), ExitCode.OK)
@@ -208,9 +211,7 @@ class Supervisor:
     # --- SIGHUP ---
 
     def _roll(self) -> None:
-        if self._rolling is not None and not self._rolling.done():
-            logger.warning("the workers are being replaced already; send SIGHUP again afterwards")
-            return
+        """A replacement that is under way is given up for the new one: its worker may never become ready."""
         try:
             settings = self._reload()
             self._listening.follow(settings)
@@ -220,9 +221,13 @@ class Supervisor:
         if settings.workers != self._settings.workers:
             logger.warning("the number of workers changes when the node is stopped and started, not before")
         self._settings = msgspec.structs.replace(settings, workers=self._settings.workers)
-        self._rolling = asyncio.create_task(self._replace_all())
+        self._rolling = asyncio.create_task(self._replace_all(self._rolling))
 
-    async def _replace_all(self) -> None:
+    async def _replace_all(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None and not before.done():
+            logger.warning("the replacement of the workers is given up and begins anew")
+            before.cancel()
+            await asyncio.wait({before})
         for slot in range(self._settings.workers):
             old = self._workers[slot]
             if old.ended.done():
@@ -244,6 +249,8 @@ class Supervisor:
         finally:
             if self._workers[slot] is not new:
                 await new.stop(0)
+        self._replaced.add(old)
+        old.ended.add_done_callback(lambda _: self._replaced.discard(old))
         await old.stop(self._settings.limits.drain_s)
         return True
 

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from serving import worker, workers
@@ -17,12 +18,27 @@ async def slow(payload, call):
     return payload
 
 
+async def for_seconds(payload, call):
+    await asyncio.sleep(float(payload))
+    return payload
+
+
+async def ready(state_dir):
+    """Where there is a file `hold`, a node takes it away and never becomes it."""
+    if (state_dir / "hold").exists():
+        (state_dir / "hold").unlink()
+        await asyncio.Event().wait()
+
+
 async def assemble(settings):
     made = server(settings.transport)
     made.add_bytes_handler("/test.Echo/Echo", lambda payload, call: payload)
     made.add_bytes_handler("/test.Echo/Who", lambda payload, call: b"%d" % os.getpid())
     made.add_bytes_handler("/test.Echo/Slow", slow)
-    return Node(settings, (Port("service", made, settings.ports.service),), (), lambda: asyncio.sleep(0))
+    made.add_bytes_handler("/test.Echo/For", for_seconds)
+    return Node(
+        settings, (Port("service", made, settings.ports.service),), (), partial(ready, Path(settings.state_dir))
+    )
 
 
 def main():

@@ -166,6 +166,30 @@ def test_sighup_starts_a_worker_with_the_new_settings(serving):
     assert "draining for up to 1.25 s" in running.ended()[1]
 
 
+def test_sigterm_in_the_middle_of_a_replacement_cuts_no_call(serving):
+    running = serving()
+    running.worker()
+    address = ports_file.read(running.state_dir)["service"]
+
+    async def call():
+        link = channel(Transport.NATIVE, address)
+        try:
+            asked = asyncio.ensure_future(link.unary("/test.Echo/For", b"2.5", 10))
+            await asyncio.sleep(0.1)
+            await asyncio.to_thread(replaced_and_stopped)
+            return await asked
+        finally:
+            await link.close()
+
+    def replaced_and_stopped():
+        running.process.send_signal(signal.SIGHUP)
+        assert any("draining" in line for line in running.process.stderr)
+        running.process.terminate()
+
+    assert asyncio.run(call()) == b"2.5"
+    assert running.ended()[0] == 0
+
+
 def test_sighup_with_wrong_settings_changes_nothing(serving):
     running = serving()
     first = running.worker()

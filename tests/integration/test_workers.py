@@ -131,3 +131,24 @@ def test_moved_ports_are_followed(tmp_path):
     finally:
         running.process.terminate()
         running.process.communicate(timeout=20)
+
+
+def test_a_second_sighup_gives_up_a_replacement_that_comes_to_no_end(tmp_path):
+    running = Serving(tmp_path)
+    try:
+        first = running.worker()
+        hold = running.state_dir / "hold"
+        hold.touch()
+        running.process.send_signal(signal.SIGHUP)
+        second = running.next_worker(first)
+        until(lambda: not hold.exists())
+        running.process.send_signal(signal.SIGHUP)
+        for gone in (first, second):
+            until(lambda gone=gone: not gone.is_running())
+        until(lambda: workers(running))
+        assert psutil.Process(running.process.pid).is_running()
+    finally:
+        running.process.terminate()
+        _, said = running.process.communicate(timeout=20)
+    assert "is given up and begins anew" in said
+    assert running.process.returncode == 0
