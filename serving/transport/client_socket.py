@@ -77,6 +77,8 @@ class ClientProtocol(asyncio.Protocol):
         self._heard_at = self.loop.time()
         before = self.connection.peer_max_streams
         self.connection.receive(data)
+        while self.connection.more:
+            self.connection.receive(b"")
         if self.waiting and self.connection.peer_max_streams > before:
             self._admit_waiting(self.connection.peer_max_streams - before)
         self.flush()

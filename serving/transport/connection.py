@@ -30,6 +30,7 @@ class Connection(Control):
         super().__init__(endpoint, limits, clock, client)
         self.closed_reason: str | None = None
         self.closed_code = ErrorCode.NO_ERROR
+        self.more = False
         self._reader = FrameReader()
         self._decoder: Decoder[Any] = Decoder(parse_head, limits.max_header_list_bytes)
         self._preface_left = b"" if client else frames.PREFACE
@@ -131,17 +132,18 @@ class Connection(Control):
     # --- what the peer does ---
 
     def receive(self, received: bytes) -> None:
-        """Take bytes from the peer. The caller takes the output afterwards."""
+        """Take bytes from the peer. The caller takes the output afterwards, and calls again, with nothing, while there
+        is `more`: so many frames are no single turn's work."""
+        self.more = False
         if self.closed_reason is not None:
             return
         self._awake = True
         try:
             if self._preface_left:
                 received = self._preface(received)
-            feed = self._reader.feed
-            self._act(cut := feed(received))
-            while len(cut) >= frames.MOST_FRAMES:
-                self._act(cut := feed(b""))
+            cut = self._reader.feed(received)
+            self._act(cut)
+            self.more = len(cut) >= frames.MOST_FRAMES
         except ConnectionFault as fault:
             self.close(fault.code, fault.reason)
 

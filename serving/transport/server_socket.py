@@ -25,6 +25,8 @@ from serving.transport.streams import ConnectionLimits, Stream
 from serving.transport.watch import Uploads, Watch
 
 _GOODBYE_S = 5.0
+_MUCH = 64 << 10
+"""Of one read, in bytes."""
 _NOT_GRPC = encode(((b":status", b"415"),))
 _STALLED = RpcError(Code.DEADLINE_EXCEEDED, "the request did not go on")
 _HEAD_TOO_LARGE = RpcError(Code.RESOURCE_EXHAUSTED, "request headers too large")
@@ -92,6 +94,25 @@ class ServerProtocol(asyncio.Protocol):
         self.watch.heard_at = self.loop.time()
         self.connection.receive(data)
         self.flush()
+        if self.connection.more or len(data) >= _MUCH:
+            self._let_others()
+
+    def _let_others(self) -> None:
+        """A loop reads on from a socket while there is much, in the same turn; what others send would wait."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+            self.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if self._transport is None or self._transport.is_closing() or self.watch.unread:
+            return
+        if self.connection.more:
+            self.connection.receive(b"")
+            self.flush()
+        if self.connection.more:
+            self._let_others()
+        else:
+            self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -108,10 +129,9 @@ class ServerProtocol(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.watch.read_again(self.loop.time())
-        if self._transport is not None:
-            self._transport.resume_reading()
         self.connection.resume()
         self.flush()
+        self._read_on()
 
     def _go_on(self) -> None:
         self.connection.go_on()

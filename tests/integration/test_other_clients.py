@@ -24,6 +24,8 @@ BORNE = {"calls", "settings", "connections"}
 """Floods that are served rather than cut off."""
 _RATIO = 50
 _FLOOR_S = 0.25
+_BESIDE_S = 0.5
+"""Of a flood, which takes all the time there is. Of several connections read to the end it would be more."""
 WIDE = frames.settings({Setting.INITIAL_WINDOW_SIZE: frames.MAX_WINDOW}) + frames.window_update(0, 1 << 30)
 SHUT = frames.settings({Setting.INITIAL_WINDOW_SIZE: 0})
 MANY_BIG = b"".join(request(number, BIG) for number in range(1, 401, 2))
@@ -143,8 +145,8 @@ async def test_uploads_that_never_end_delay_nobody():
 @pytest.mark.parametrize("kind", ["calls", "resets", "pings", "garbage", "bombs", "settings", "connections"])
 @pytest.mark.parametrize("flood_s", [1.0, pytest.param(10.0, marks=pytest.mark.soak)])
 def test_a_flood_delays_nobody(loop, kind, flood_s):
-    """From another process, over four connections made again whenever the server closes them. Between two calls of
-    other clients the server takes in what is there of the flood, thousands of calls: few calls take long."""
+    """From another process, over four connections made again whenever the server closes them. A call of another client
+    waits for a portion of each."""
 
     async def story():
         async with serving() as (made, port), not_delayed(port) as client:
@@ -153,7 +155,8 @@ def test_a_flood_delays_nobody(loop, kind, flood_s):
             )
             try:
                 assert await flooder.stdout.readline() == b"flooding\n"
-                await p99_s(client, sys.maxsize, flood_s, least=3)
+                beside_s = await p99_s(client, sys.maxsize, flood_s)
+                assert beside_s < _BESIDE_S, f"p99 {beside_s * 1e3:.1f} ms"
                 while kind not in BORNE and not made.closed_for:
                     await p99_s(client, 1)
                 assert flooder.returncode is None

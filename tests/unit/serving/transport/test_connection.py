@@ -360,9 +360,21 @@ BROKEN_RULES = {
 def test_a_peer_that_breaks_the_rules_of_the_connection_gets_a_goaway(sent, code):
     made, _ = connection()
     made.receive(sent)
+    while made.more:
+        made.receive(b"")
     assert fault(made) is code
     made.receive(request(99))
     assert made.take_output() == b""
+
+
+def test_many_frames_are_taken_in_portions():
+    made, sink = greeted()
+    made.receive(b"".join(request(number) for number in range(1, 2 * frames.MOST_FRAMES + 20, 2)))
+    assert made.more
+    assert len(sink.streams) == frames.MOST_FRAMES
+    made.receive(b"")
+    assert not made.more
+    assert len(sink.streams) == frames.MOST_FRAMES + 10
 
 
 STREAM_FAULTS = {
