@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -60,8 +61,9 @@ class HttpServer:
             self._running = asyncio.create_task(self._server.serve(sockets=[self._socket]))
 
     async def stop(self, grace_s: float) -> None:
-        """Take no more connections, give running calls `grace_s`."""
-        self._config.timeout_graceful_shutdown = int(grace_s)
+        """Take no more connections, give running calls `grace_s`, at least a second: uvicorn calls none at all an
+        error."""
+        self._config.timeout_graceful_shutdown = max(1, math.ceil(grace_s))
         self._server.should_exit = True
         if self._running is not None:
             await self._running

@@ -50,3 +50,13 @@ async def test_a_taken_port_is_named():
     finally:
         await first.stop(0)
         await second.stop(0)
+
+
+async def test_an_end_without_grace_is_no_error(caplog):
+    server = Story().server
+    port = server.add_port("127.0.0.1:0")
+    await server.start()
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        await client.get("/quick")
+        await server.stop(0)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
