@@ -84,10 +84,10 @@ class PayloadReader:
 
     def partial(self, answered: Mapping[str, Any]) -> Partial:
         """One row of `spec`, from what stands under `data` of a host's reply. Raises PartnerError."""
-        if self.spec.form is PartialForm.DIRECTIONS:
-            bits = np.array(self._directions(answered.get(self.component)), dtype=np.uint8)
-            return np.packbits(bits, bitorder="little")[None, :]
         payload = answered.get(self.component, answered)  # hosts of the first line name no component
+        if self.spec.form is PartialForm.DIRECTIONS:
+            bits = np.array(self._directions(payload), dtype=np.uint8)
+            return np.packbits(bits, bitorder="little")[None, :]
         if not isinstance(payload, Mapping):
             raise PartnerError(f"component {self.component!r} is no object")
         numbers = [payload.get("score", payload.get("prob"))]

@@ -44,6 +44,9 @@ _STATUS = {
     Code.RESOURCE_EXHAUSTED: PartyStatus.REJECTED,
     Code.NOT_FOUND: PartyStatus.REJECTED,
 }
+NO_MODEL, OVER_LIMIT = "rejected, no such model", "rejected, over a limit"
+"""What a reason begins with when a call was refused for one of these."""
+_REFUSED = {Code.NOT_FOUND: NO_MODEL, Code.RESOURCE_EXHAUSTED: OVER_LIMIT}
 _STATUSES = tuple(PartyStatus)
 _WORST = max(PartyStatus)
 _OWN_TEXT = {PartyStatus.TIMEOUT: LATE, PartyStatus.UNREACHABLE: "unreachable"}
@@ -212,4 +215,5 @@ def failed(status: PartyStatus, rows: int, wanted: PartialSpec, reason: str) -> 
 def _reason(error: RpcError) -> str:
     """Public text: the peer's own, unless it comes from the transport."""
     status = _STATUS.get(error.code, PartyStatus.INTERNAL)
-    return _OWN_TEXT.get(status) or f"{status.name.lower()}: {error.details[:MAX_REASON] or error.code.name}"
+    said = _REFUSED.get(error.code, status.name.lower())
+    return _OWN_TEXT.get(status) or f"{said}: {error.details[:MAX_REASON] or error.code.name}"

@@ -259,6 +259,17 @@ def test_a_publication_without_a_service_waits_for_the_hosts_and_publish_bind_ta
     assert fate.models(fate.guest, "publishBind", publish(fate.guest, "108")).statusCode == 100
 
 
+def test_a_host_that_lacks_the_model_says_104_in_a_call_and_in_a_batch(fate: Deployment) -> None:
+    assert fate.load(fate.guest, "108").statusCode == 0
+    body = {**case("u1", "nothing"), "modelId": f"guest#{GUEST}#{MODEL_ID}", "modelVersion": "108", "serviceId": None}
+    batch = {name: body.pop(name) for name in ("modelId", "modelVersion")}
+    for reply in (
+        fate.infer(**batch, **body),
+        fate.infer("batchInference", **batch, batchDataList=[{"index": 0, **body}, {"index": 1, **case("u2")}]),
+    ):
+        assert (reply["retcode"], "is not loaded at this party" in reply["retmsg"]) == (2104, True), reply
+
+
 def test_a_job_is_begun_and_its_result_asked_for(fate: Deployment) -> None:
     fate.publish("job", "100")
     asked = {**case("u2", "job"), "appid": GUEST, "caseid": "j1"}

@@ -26,9 +26,10 @@ from serving.errors import (
     public,
 )
 from serving.peers.fate import retcode_in, said, status_of
+from serving.peers.peer import NO_MODEL, OVER_LIMIT
 from serving.transport import Code
 
-OF_A_CALL = frozenset({PartyStatus.TIMEOUT, PartyStatus.UNREACHABLE, PartyStatus.MISMATCH})
+_OF_A_CALL = frozenset({PartyStatus.TIMEOUT, PartyStatus.UNREACHABLE, PartyStatus.MISMATCH})
 """What a host's part of a whole call comes to, and never that of a row by itself."""
 
 
@@ -72,6 +73,8 @@ _HOST_CODES = {
     PartyStatus.INTERNAL: FateCode.SYSTEM,
 }
 """What a host with another protocol would have said. None where it said nothing: it was not reached in time."""
+_REFUSALS = ((NO_MODEL, FateCode.NO_MODEL), (OVER_LIMIT, FateCode.OVERLOAD))
+"""What a host refuses to whoever asks, and for all that is asked."""
 _WITHOUT_REASON = {
     PartyStatus.NOT_FOUND: "party {!r} does not know the user",
     PartyStatus.MISMATCH: "party {!r} has not the half that is asked for",
@@ -107,8 +110,17 @@ def host_failure(lacking: HostFailure) -> tuple[int, str]:
     if status not in _HOST_CODES:
         detail = f": {reason}" if reason else ""
         return int(FateCode.NETWORK), f"host {lacking.party} remote error : {status.name.lower()}{detail}"
-    code = int(_HOST_CODES[status])
+    code = int(_refusal(reason) or _HOST_CODES[status])
     return _of_host(code), said(code, reason or _WITHOUT_REASON[status].format(lacking.party))
+
+
+def is_of_a_call(lacking: HostFailure) -> bool:
+    """Whether the call as a whole failed at a host, and not its rows."""
+    return lacking.status in _OF_A_CALL or _refusal(lacking.reason) is not None
+
+
+def _refusal(reason: str) -> FateCode | None:
+    return next((code for text, code in _REFUSALS if reason.startswith(text)), None)
 
 
 def _of_host(retcode: int) -> int:

@@ -12,7 +12,7 @@ from serving.access import Access
 from serving.errors import PeerError, TesseraError
 from serving.frontdoor.fate.batch import BatchCodec
 from serving.frontdoor.fate.bodies import NamedBody, Reply, SingleBody, body_in, message_of
-from serving.frontdoor.fate.codes import OF_A_CALL, failure, of_first_line
+from serving.frontdoor.fate.codes import failure, is_of_a_call, of_first_line
 from serving.frontdoor.fate.features import features_in, specs_of, user_id_in
 from serving.frontdoor.fate.rules import Flow
 from serving.frontdoor.fate.served import BATCH_INFERENCE, INFERENCE, FateModels
@@ -133,7 +133,7 @@ class FateInference:
         try:
             return await reply
         except PeerError as error:
-            if error.failure is None or error.failure.status in OF_A_CALL:
+            if error.failure is None or is_of_a_call(error.failure):
                 raise
         left_s = None if remaining_s is None else remaining_s - (self._clock() - began)
         rows = [self._pipeline.predict(one, left_s) for one in codec.row_by_row(raw)]

@@ -64,6 +64,8 @@ def test_what_a_host_writes_its_guest_reads(tmp_path: Path, kind: str, seed: int
         read = np.concatenate([reader.partial(row) for row in sent])
         assert read.dtype == values.dtype
         assert read.tolist() == values.tolist()
+        flat = [{**one[half.component], "retcode": 0} for one in sent]
+        assert np.concatenate([reader.partial(row) for row in flat]).tolist() == values.tolist()
 
 
 @pytest.mark.parametrize(
@@ -86,5 +88,6 @@ def test_payloads_that_lack_something_are_told_from_good_ones(tmp_path: Path) ->
     without_tree = {tree: nodes for tree, nodes in good.items() if tree != first.tree}
     numbered = {**good, first.tree: dict.fromkeys(first.nodes, 1)}
     for payload in (None, 7, [], {}, without_tree, {**good, first.tree: {}}, {**good, first.tree: None}, numbered):
-        with pytest.raises(PartnerError, match="directions"):
-            reader.partial({reader.component: payload})
+        for answered in ({reader.component: payload}, payload if isinstance(payload, dict) else {}):
+            with pytest.raises(PartnerError, match="directions"):
+                reader.partial(answered)

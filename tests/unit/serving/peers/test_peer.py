@@ -73,7 +73,7 @@ async def test_a_model_that_is_not_loaded_there_is_named(tmp_path):
     async with shop(tmp_path) as host:
         answer = await host.peer.infer(ModelId("m", "2"), DIGEST, ["u1"], ONE, soon())
     assert answer.statuses == [REJECTED]
-    assert "m/2 is not loaded at this party" in answer.reason
+    assert answer.reason == "rejected, no such model: model m/2 is not loaded at this party"
 
 
 async def test_only_the_guest_of_a_model_is_answered(tmp_path):
@@ -88,7 +88,7 @@ async def test_too_many_users_in_one_call_are_refused(tmp_path):
     async with shop(tmp_path) as host:
         answer = await host.peer.infer(MODEL, host.handle.artifact.binding_digest, ["u1"] * 51, ONE, soon())
     assert answer.statuses == [REJECTED] * 51
-    assert "51 users in one call, this party answers 1 to 50" in answer.reason
+    assert answer.reason == "rejected, over a limit: 51 users in one call, this party answers 1 to 50"
 
 
 @pytest.mark.parametrize(

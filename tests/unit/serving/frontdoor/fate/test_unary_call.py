@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from loaders.fate.importing import store_half
 from loaders.fate.names import FateName
 from loaders.merge import merge_rule
 from loaders.registry import open_half
+from loaders.signature import Signature
 from serving.admission import make_admission
 from serving.features.memory import MemoryFeatureSource
+from serving.features.source import FeatureRows, FeatureSource, FeatureSourceError
 from serving.frontdoor.fate import unary_call
 from serving.frontdoor.fate.unary_call import UNARY_CALL, PartnerSide
 from serving.host import HostSide
@@ -78,6 +80,7 @@ async def serving(
     keys: Mapping[str, AccessKey] | None = None,
     caller: str = GUEST,
     allowed: PeerSettings | None = None,
+    features: FeatureSource | None = None,
 ) -> AsyncIterator[Host]:
     pool = ModelPool(1 << 24)
     for version in MODELS:
@@ -85,7 +88,7 @@ async def serving(
     settings = Settings(party=HOST, state_dir=str(root), registry="", limits=Limits(max_batch_rows=10))
     settings = msgspec.structs.replace(settings, peers={caller: allowed or PeerSettings()})
     admission = await asyncio.to_thread(make_admission, settings, b"s" * 32)
-    host = HostSide(pool, {"default": MemoryFeatureSource(USERS)}, admission)
+    host = HostSide(pool, {"default": features or MemoryFeatureSource(USERS)}, admission)
     side = PartnerSide(host, pool, settings, Signatures(keys or {}, 10.0), lambda call: caller)
     port = server(Transport.GRPCIO)
     unary_call.register(port, side, RequestFigures())
@@ -201,6 +204,40 @@ async def test_the_first_line_names_the_guests_model_and_reads_a_flat_reply(host
     asked.body.value = json.dumps(body).encode()
     data = (await host.ask(asked))["data"]
     assert data["score"] == data["prob"] == data["heterologisticregression_0"]["score"] == pytest.approx(linear("u1"))
+
+
+@pytest.mark.parametrize("command", ["federatedInference4Tree", "federatedInference"])
+@pytest.mark.parametrize("version", ["2", "3"])
+async def test_the_first_line_finds_trees_at_the_top_level_too(host: Host, version: str, command: str) -> None:
+    named = {"name": version, "namespace": f"guest#{GUEST}#m"}
+    asked = packet("", command, "", partnerModelInfo=named, featureIdMap={"device_id": "u2"})
+    data = (await host.ask(asked))["data"]
+    assert walked(MODELS[version], data) == pytest.approx(expected(version, "u2"))
+    assert data == {
+        **data["hetero_secure_boost_0"],
+        "hetero_secure_boost_0": data["hetero_secure_boost_0"],
+        "retcode": 0,
+    }
+
+
+async def test_the_second_line_asks_for_trees_with_the_command_of_the_first(host: Host) -> None:
+    asked = packet("2", "federatedInference4Tree", sendToRemoteFeatureData={"device_id": "u1"})
+    data = (await host.ask(asked))["data"]
+    assert data.keys() == {"hetero_secure_boost_0", "retcode"}
+    assert walked(MODELS["2"], data["hetero_secure_boost_0"]) == pytest.approx(expected("2", "u1"))
+
+
+class Broken(MemoryFeatureSource):
+    async def lookup(self, user_ids: Sequence[str], signature: Signature) -> FeatureRows:
+        raise FeatureSourceError("no route to 10.0.0.7")
+
+
+async def test_features_that_cannot_be_fetched_have_a_code_of_their_own(tmp_path: Path) -> None:
+    async with serving(tmp_path, features=Broken({})) as host:
+        row = {"index": 0, "sendToRemoteFeatureData": {"id": "u1"}}
+        for asked in (single("1", "u1"), packet("1", "batch", batchDataList=[row])):
+            reply = await host.ask(asked)
+            assert (reply["retcode"], "10.0.0.7" in reply["retmsg"], reply["data"]) == (116, False, {})
 
 
 @pytest.mark.parametrize(
