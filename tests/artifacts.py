@@ -132,3 +132,34 @@ def make_onnx(root: Path, *, model: str, version: str, party: str, further: bool
     half = half_path(root, model, version, "guest", party)
     bind(half, [HalfRef("guest", party, digest)])
     return half
+
+
+def make_words(root: Path, *, model: str, version: str, party: str) -> Path:
+    """A local ONNX model of one text: score = 1 for `grün`, else 0, float32."""
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        [
+            helper.make_node("Equal", ["colour", "green"], ["same"]),
+            helper.make_node("Cast", ["same"], ["score"], to=TensorProto.FLOAT),
+        ],
+        "words",
+        [helper.make_tensor_value_info("colour", TensorProto.STRING, [None])],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, [None])],
+        [helper.make_tensor("green", TensorProto.STRING, [1], ["grün".encode()])],
+    )
+    raw = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9).SerializeToString()
+    manifest = Manifest(
+        model=model,
+        version=version,
+        role="guest",
+        party=party,
+        format="onnx",
+        inputs=(TensorSpec(name="colour", dtype="string", shape=(-1,)),),
+        outputs=(TensorSpec(name="score", dtype="float32", shape=(-1,)),),
+        merge=Merge(kind=MergeKind.NONE),
+    )
+    digest = write_half(root, manifest, {"model.onnx": raw})
+    half = half_path(root, model, version, "guest", party)
+    bind(half, [HalfRef("guest", party, digest)])
+    return half

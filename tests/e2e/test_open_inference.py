@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from google.protobuf import json_format
 
@@ -17,7 +18,7 @@ from serving.transport import Channel, Code, RpcError
 from tessera.compat import open_inference_pb2 as oip
 from tessera.compat import open_inference_pb2_grpc
 from tessera.v1 import admin_pb2
-from tests.artifacts import make_onnx
+from tests.artifacts import make_onnx, make_words
 from tests.e2e.test_two_parties import Parties, expected
 from tests.nodes import PartyNode
 
@@ -33,8 +34,10 @@ def guest(transport: object, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     both.pair(model="n")
     for version in "12":
         make_onnx(both.guest.registry, model="local", version=version, party=both.guest.party, further=True)
+    make_words(both.guest.registry, model="words", version="1", party=both.guest.party)
     both.start()
     try:
+        both.guest.load("words", "1")
         for version in "12":
             both.guest.load("local", version)
         halves = [admin_pb2.VariantWeight(model="local", version=version, weight=5_000) for version in "12"]
@@ -154,6 +157,60 @@ def test_a_local_model_is_described_as_itself(said: dict[str, Any]) -> None:
     assert {one["name"]: one["shape"] for one in said["local_metadata"]["inputs"]}["x"] == ["-1", "2"]
 
 
+def test_a_text_is_a_feature_too(said: dict[str, Any]) -> None:
+    assert np.ravel(said["words"]).tolist() == [0.0, 1.0, 0.0, 0.0]
+    tensors = {one["name"]: (one["datatype"], one["shape"]) for one in said["words_metadata"]["inputs"]}
+    assert tensors["colour"] == ("BYTES", ["-1", "1"])
+    code, text = said["numbers_for_words"]
+    assert (code, "'colour'" in text) == ("StatusCode.INVALID_ARGUMENT", True)
+
+
+NUMBERS = {
+    "BOOL": ("bool_contents", "?"),
+    "INT8": ("int_contents", "i1"),
+    "INT16": ("int_contents", "<i2"),
+    "INT32": ("int_contents", "<i4"),
+    "INT64": ("int64_contents", "<i8"),
+    "UINT8": ("uint_contents", "u1"),
+    "UINT16": ("uint_contents", "<u2"),
+    "UINT32": ("uint_contents", "<u4"),
+    "UINT64": ("uint64_contents", "<u8"),
+    "FP16": ("", "<f2"),
+    "FP32": ("fp32_contents", "<f4"),
+    "FP64": ("fp64_contents", "<f8"),
+    "BF16": ("", ""),
+}
+
+
+@pytest.mark.parametrize("datatype", list(NUMBERS))
+def test_a_number_of_every_datatype_is_a_feature_typed_and_raw(guest: PartyNode, datatype: str) -> None:
+    field, dtype = NUMBERS[datatype]
+    typed, raw = oip.ModelInferRequest(model_name="s"), oip.ModelInferRequest(model_name="s")
+    for request in (typed, raw):
+        request.inputs.add(name="user_id", datatype="BYTES", shape=[1])
+    typed.inputs[0].contents.bytes_contents.append(b"0001")
+    raw.raw_input_contents.append(b"\x04\x00\x00\x000001")
+    for name, value in (("a", 1), ("b", 0)):
+        for request in (typed, raw):
+            request.inputs.add(name=name, datatype=datatype, shape=[1, 1])
+        encoded = np.array([value], dtype).tobytes() if dtype else np.array([value], "<f4").tobytes()[2:]
+        raw.raw_input_contents.append(encoded)
+        if field:
+            getattr(typed.inputs[-1].contents, field).append(value)
+
+    async def ask(link: Channel) -> list[Any]:
+        stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(link.stub_channel)
+        replies = [(await stub.ModelInfer(raw, timeout=5)).raw_output_contents[0]]
+        if field:
+            replies.append((await stub.ModelInfer(typed, timeout=5)).outputs[0].contents.fp64_contents)
+        return replies
+
+    replies = guest.call("service", ask)
+    wanted = pytest.approx(expected("0001", {"a": 1, "b": 0}), abs=1e-12)
+    assert np.frombuffer(replies[0], "<f8").tolist() == [wanted]
+    assert all(list(reply) == [wanted] for reply in replies[1:])
+
+
 def test_an_error_in_a_stream_is_one_answer_of_it(said: dict[str, Any]) -> None:
     first, second, third = said["stream"]
     assert (first["id"], first["score"]) == ("one", [score("0001")])
@@ -187,6 +244,7 @@ def test_a_model_is_loaded_and_unloaded(said: dict[str, Any]) -> None:
         ("m", "1", "READY"),
         ("local", "1", "READY"),
         ("local", "2", "READY"),
+        ("words", "1", "READY"),
         ("n", "1", "UNAVAILABLE"),
     }
     assert (said["loaded"], said["unloaded"]) == (True, False)

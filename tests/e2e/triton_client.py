@@ -30,6 +30,12 @@ def inputs(users: list[str], datatype: str = "FP64") -> list[Any]:
     return made
 
 
+def numbers_for(name: str) -> Any:
+    tensor = triton.InferInput(name, [1, 1], "FP64")
+    tensor.set_data_from_numpy(np.array([[1.0]]))
+    return tensor
+
+
 def shown(result: Any) -> dict[str, Any]:
     response = result.get_response()
     return {
@@ -53,6 +59,15 @@ def local(client: Any, model: str) -> dict[str, Any]:
     shown = {name: result.as_numpy(name).tolist() for name in ("score", "same", "larger")}
     words = [[one.decode() for one in row] for row in result.as_numpy("word").tolist()]
     return {**shown, "word": words, "names": [one.name for one in result.get_response().outputs]}
+
+
+def coloured(client: Any) -> list[list[float]]:
+    """A model of one text."""
+    words = ["red", "grün", "", "GRÜN"]
+    tensor = triton.InferInput("colour", [len(words), 1], "BYTES")
+    tensor.set_data_from_numpy(np.array([[word.encode()] for word in words], dtype=np.object_))
+    scores: list[list[float]] = client.infer("words", [tensor]).as_numpy("score").tolist()
+    return scores
 
 
 def refused(call: Callable[[], object]) -> list[str]:
@@ -114,6 +129,9 @@ def main() -> None:
         "statistics": lambda: service.get_inference_statistics("s", as_json=True),
         "local": lambda: local(service, "local"),
         "split": lambda: local(service, "split"),
+        "words": lambda: coloured(service),
+        "words_metadata": lambda: service.get_model_metadata("words", as_json=True),
+        "numbers_for_words": lambda: refused(lambda: service.infer("words", [numbers_for("colour")])),
         "local_metadata": lambda: service.get_model_metadata("local", as_json=True),
         "unknown": lambda: refused(lambda: service.infer("none", inputs(["0001"]))),
         "index": lambda: service.get_model_repository_index(as_json=True),
