@@ -2,7 +2,7 @@ import signal
 
 import pytest
 
-from serving.workers import Again, Ended, GiveUp, InUseError, Wish, after, exclusive
+from serving.workers import Again, Ended, GiveUp, InUseError, Wish, after, exclusive, with_huge_pages
 
 
 def ended(code, lived_s=1.0, listened=True, wish=Wish.RUN):
@@ -35,3 +35,16 @@ def test_one_supervisor_per_state_folder(tmp_path):
         exclusive(tmp_path / "state").__enter__()
     with exclusive(tmp_path / "state"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("said", "now"),
+    [
+        (None, "glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.check=1", "glibc.malloc.check=1:glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
+    ],
+)
+def test_workers_ask_for_huge_pages_unless_the_operator_says_something(said, now):
+    given = {"A": "b"} | ({} if said is None else {"GLIBC_TUNABLES": said})
+    assert with_huge_pages(given) == {"A": "b", "GLIBC_TUNABLES": now}
