@@ -27,6 +27,8 @@ from serving.telemetry import logs
 Assemble = Callable[[Settings], Awaitable[Node]]
 
 _PR_SET_PDEATHSIG = 1
+_SWITCH_S = 5e-4
+"""How long the event loop waits at most for a thread that loads a model, by its own doing, to let it run; 5 ms else."""
 
 
 def die_with(parent: int) -> None:
@@ -46,6 +48,7 @@ def run(config: Path, assemble: Assemble, handover: Handover = NOTHING_HANDED) -
         gc.freeze()
         # Requests leave no cycles; collections that look for some cost a fifth of the path of a hit.
         gc.set_threshold(50_000, 10, 10)
+        sys.setswitchinterval(_SWITCH_S)
         uvloop.run(_live(settings, assemble, handover))
     except (SettingsError, OSError, TesseraError, FeatureSourceError, ArtifactError, LoadError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.filename is None else None
