@@ -430,6 +430,8 @@ def test_models_are_described(fate: Deployment) -> None:
     assert fate.models(fate.guest, "queryModel", models.QueryModelRequest(queryType=1, serviceId="describe")).modelInfos
     one = fate.models(fate.guest, "queryModel", models.QueryModelRequest(beginIndex=1, endIndex=2)).modelInfos
     assert [info.index for info in one] == [1]
+    for wrong in ({"beginIndex": -1}, {"endIndex": -1}, {"queryType": 3}):
+        assert fate.models(fate.guest, "queryModel", models.QueryModelRequest(**wrong)).retcode == 100
 
 
 def test_models_are_copied_only_where_it_is_allowed(fate: Deployment) -> None:

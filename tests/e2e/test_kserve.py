@@ -1,4 +1,8 @@
-"""Open Inference Protocol v2, asked by kserve's client from an environment of its own, which the test makes."""
+"""Open Inference Protocol v2, asked by kserve's client from an environment of its own, which the test makes.
+
+It is among the long tests since that environment comes from a registry: kserve's pins (kubernetes, pandas, cloud
+clients, older gRPC) do not go with ours, and to install them takes half a minute of one core besides the downloads.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from loaders.fate.names import FateName, name_in
+from loaders.fate.names import FateName, FateNameError, name_in
 from serving.errors import InvalidRequestError
 from serving.frontdoor.fate.models import GUEST, HOST, Publication
 from serving.pool import ModelHandle
@@ -73,5 +73,8 @@ def publication_in(raw: bytes, party: str) -> Publication:
         raise InvalidRequestError("modelData names no guest, or another role than guest and host")
     if found.part_id != party:
         raise InvalidRequestError(f"modelData is of party {found.part_id!r}, this node is party {party!r}")
-    services = tuple(found.service_ids or ())
-    return Publication(FateName(found.namespace, found.table_name), found.role, guests[0], tuple(hosts), services)
+    try:
+        name = FateName(found.namespace, found.table_name)
+    except FateNameError as error:
+        raise InvalidRequestError(f"modelData cannot be used: {error}") from None
+    return Publication(name, found.role, guests[0], tuple(hosts), tuple(found.service_ids or ()))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
+from google.protobuf.message import DecodeError
 
 from loaders.fate.describing import cache_file, components_of
 from loaders.fate.export import ExportError, parts_of_json
@@ -29,8 +30,8 @@ from tessera.compat import fate_model_service_pb2_grpc
 
 SERVICE = "com.webank.ai.fate.api.mlmodel.manager.ModelService"
 TRANSFER = f"/{SERVICE}/modelTransfer"
-WITHIN, EXACTLY = 1, 2
-"""Kinds of queryModel beside 0, all."""
+ALL, WITHIN, EXACTLY = 0, 1, 2
+"""Kinds of queryModel."""
 
 R = TypeVar("R")
 
@@ -91,6 +92,9 @@ class ModelServicer(fate_model_service_pb2_grpc.ModelServiceServicer):
     @answering_method
     async def queryModel(self, request: wire.QueryModelRequest, context: object) -> wire.QueryModelResponse:
         self._admin.access.admin(call_of(context), Role.VIEWER)
+        if min(request.beginIndex, request.endIndex) < 0 or request.queryType not in {ALL, WITHIN, EXACTLY}:
+            text = "beginIndex and endIndex are not negative, queryType is 0, 1 or 2"
+            return wire.QueryModelResponse(retcode=FateCode.BAD_PARAMETER, message=text)
         found = [handle for handle in self._store.loaded() if self._is_asked_for(handle, request)]
         page = found[request.beginIndex : request.endIndex or None]
         infos = [
@@ -152,6 +156,8 @@ class ModelServicer(fate_model_service_pb2_grpc.ModelServiceServicer):
             return wire.ModelTransferResponse.FromString(raw)
         except RpcError as error:
             raise ConflictError(f"node {source} does not hand it over: {error.code.name}") from None
+        except DecodeError:
+            raise ConflictError(f"node {source} answers with what is no ModelTransferResponse") from None
         finally:
             await link.close()
 

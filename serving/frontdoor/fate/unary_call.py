@@ -184,7 +184,7 @@ def _asked(raw: bytes) -> _Asked:
 
 def _is_first_line(operator: str) -> bool:
     version = operator.strip()
-    return not version.isdigit() or int(version[:9]) < FIRST_LINE_BELOW
+    return not (version.isascii() and version.isdigit()) or int(version[:9]) < FIRST_LINE_BELOW
 
 
 def _name(packet: wire.Packet, asked: _Asked, first_line: bool) -> FateName:

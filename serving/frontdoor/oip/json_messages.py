@@ -6,6 +6,7 @@ Triton's extension: the JSON says how many bytes each has, and they follow it in
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from serving.frontdoor.oip.tensors import BF16, BYTES, Tensor, from_raw, from_va
 
 BINARY_SIZE, BINARY, ALL_BINARY = "binary_data_size", "binary_data", "binary_data_output"
 _LENGTH_BYTES = 4
+_DIGITS = re.compile("[0-9]{1,18}")
 _NUMBERS: frozenset[type] = frozenset((int, float, type(None)))
 
 
@@ -52,7 +54,7 @@ class InferBody(msgspec.Struct):
 
 def body_parts(raw: bytes, header_length: str | None) -> tuple[InferBody, bytes]:
     """The JSON, and the binary tensors behind it. Raises InvalidRequestError."""
-    if header_length is not None and not (header_length.isascii() and header_length.isdigit()):
+    if header_length is not None and not _DIGITS.fullmatch(header_length):
         raise InvalidRequestError("Inference-Header-Content-Length is a number of bytes")
     length = len(raw) if header_length is None else int(header_length)
     try:

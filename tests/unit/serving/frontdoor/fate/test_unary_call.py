@@ -196,7 +196,7 @@ async def test_a_batch_is_answered_row_by_row(host: Host) -> None:
     assert reply["singleInferenceResultMap"] == {str(row["index"]): row for row in reply["batchDataList"]}
 
 
-@pytest.mark.parametrize("operator", ["", "103"])
+@pytest.mark.parametrize("operator", ["", "103", "²", "next"])
 async def test_the_first_line_names_the_guests_model_and_reads_a_flat_reply(host: Host, operator: str) -> None:
     asked = packet("", "federatedInference", operator, featureIdMap={"device_id": "u1"})
     asked.header.task.Clear()
