@@ -72,6 +72,7 @@ class ServerProtocol(asyncio.Protocol):
         self.connection = Connection(self, Head, ConnectionLimits(), self.loop.time, client=False)
         self.deadlines = Deadlines(self.loop, self._calls)
         self._transport: asyncio.Transport | None = None
+        self._others_turn = False
         self._uploads: Uploads[ServerCall] = Uploads()
         self.watch = Watch(self.connection, self.options.keepalive_s, self.loop.time())
 
@@ -99,12 +100,17 @@ class ServerProtocol(asyncio.Protocol):
 
     def _let_others(self) -> None:
         """A loop reads on from a socket while there is much, in the same turn; what others send would wait."""
-        if self._transport is not None and not self._transport.is_closing():
+        if self._transport is not None and not self._transport.is_closing() and not self._others_turn:
             self._transport.pause_reading()
-            self.loop.call_soon(self._read_on)
+            self._others_turn = True
+            self.loop.call_soon(self._own_turn)
+
+    def _own_turn(self) -> None:
+        self._others_turn = False
+        self._read_on()
 
     def _read_on(self) -> None:
-        if self._transport is None or self._transport.is_closing() or self.watch.unread:
+        if self._others_turn or self._transport is None or self._transport.is_closing() or self.watch.unread:
             return
         if self.connection.more:
             self.connection.receive(b"")

@@ -53,12 +53,17 @@ FLOODS = {
 }
 
 
+ENDLESS = {"calls", "settings", "connections"}
+"""Floods that begin anew when all is sent; the others wait for the server to close the connection."""
+
+
 class Source:
     """One connection at a time, and what it has still to send."""
 
-    def __init__(self, port: int, text: bytes, selector: selectors.DefaultSelector) -> None:
+    def __init__(self, port: int, text: bytes, selector: selectors.DefaultSelector, again: bool) -> None:
         self.port = port
         self.text = text
+        self.again = again
         self.selector = selector
         self.connect()
 
@@ -74,8 +79,10 @@ class Source:
                 raise ConnectionResetError
             if self.left:
                 self.left = self.left[self.socket.send(self.left[: 1 << 18]) :]
-            if not self.left:
+            if not self.left and self.again:
                 raise ConnectionResetError
+            if not self.left:
+                self.selector.modify(self.socket, selectors.EVENT_READ, self)
         except BlockingIOError:
             pass
         except OSError:
@@ -88,7 +95,7 @@ def main(port: int, kind: str) -> None:
     selector = selectors.DefaultSelector()
     text = FLOODS[kind]()
     for _ in range(_CONNECTIONS):
-        Source(port, text, selector)
+        Source(port, text, selector, kind in ENDLESS)
     print("flooding", flush=True)
     while True:
         for key, events in selector.select():
