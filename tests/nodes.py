@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -168,3 +169,14 @@ class PartyNode:
             return self.call("service", check) == health_pb2.HealthCheckResponse.SERVING
         except (RpcError, KeyError):
             return False
+
+
+def worker_pids(node: PartyNode) -> set[int]:
+    """Of the workers that run now."""
+    assert node.process is not None
+    found = set()
+    for child in psutil.Process(node.process.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since
+            if "--worker" in child.cmdline():
+                found.add(child.pid)
+    return found

@@ -7,12 +7,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from serving.pool import ModelId
 from serving.transport import RpcError
-from tests.nodes import PartyNode
+from tests.nodes import PartyNode, worker_pids
 from tests.unit.serving.halves import publish
 
 
@@ -29,12 +28,6 @@ def bank(tmp_path: Path) -> Iterator[PartyNode]:
         node.stop()
 
 
-def workers(node: PartyNode) -> set[int]:
-    assert node.process is not None
-    children = psutil.Process(node.process.pid).children()
-    return {child.pid for child in children if "--worker" in child.cmdline()}
-
-
 def test_every_call_is_answered_while_the_workers_are_replaced(bank: PartyNode) -> None:
     """Each call has a connection of its own, so that every worker gets some, those too that just began."""
     done = threading.Event()
@@ -48,7 +41,7 @@ def test_every_call_is_answered_while_the_workers_are_replaced(bank: PartyNode) 
             except RpcError as error:
                 failed.append(error)
 
-    before = workers(bank)
+    before = worker_pids(bank)
     callers = [threading.Thread(target=call) for _ in range(3)]
     for caller in callers:
         caller.start()
@@ -57,7 +50,7 @@ def test_every_call_is_answered_while_the_workers_are_replaced(bank: PartyNode) 
     try:
         replaced = threading.Event()
         for _ in range(600):
-            if len(workers(bank)) == 2 and not workers(bank) & before:
+            if len(worker_pids(bank)) == 2 and not worker_pids(bank) & before:
                 break
             replaced.wait(0.1)
         else:
@@ -66,5 +59,6 @@ def test_every_call_is_answered_while_the_workers_are_replaced(bank: PartyNode) 
         done.set()
         for caller in callers:
             caller.join(30)
+    assert not [caller for caller in callers if caller.is_alive()]
     assert failed == []
     assert len(set(answered)) == 1
