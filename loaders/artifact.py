@@ -145,3 +145,8 @@ class Artifact:
     @property
     def files(self) -> Mapping[str, FileEntry]:
         return self.manifest.files
+
+
+msgspec.json.Decoder(Manifest)
+"""Once, here: msgspec prepares a type when it is first used, and two threads that do so at once may crash the
+process."""

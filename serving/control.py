@@ -383,3 +383,7 @@ def with_unknown_keys(new: Any, before: Any, known: Any) -> Any:
     if isinstance(new, tuple) and isinstance(known, tuple):
         return [next((b for b, k in zip(before, known, strict=True) if k == item), item) for item in new]
     return new
+
+
+for _read_on_threads in (State, ReplicaReport):
+    msgspec.json.Decoder(_read_on_threads)  # see loaders/artifact.py

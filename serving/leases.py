@@ -63,6 +63,8 @@ class _Work(msgspec.Struct, frozen=True, kw_only=True):
     notes: bytes = b""
 
 
+msgspec.json.Decoder(_Work)  # see loaders/artifact.py
+
 _Edit = Callable[[_Work], _Work]
 
 

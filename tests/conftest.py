@@ -40,6 +40,16 @@ def no_blocking_calls() -> Iterator[BlockBuster]:
         yield detector
 
 
+@pytest.fixture
+def loops_in_threads(no_blocking_calls: BlockBuster) -> Iterator[None]:
+    """For tests with several loops, in threads: they may wait for each other, at the lock of coverage's tracer."""
+    no_blocking_calls.deactivate()
+    try:
+        yield
+    finally:
+        no_blocking_calls.activate()
+
+
 @pytest.fixture(scope="module")
 def untraced() -> Iterator[None]:
     """For suites of what measures: processes that they start are not traced for coverage, which others do for them."""

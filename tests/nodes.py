@@ -76,7 +76,7 @@ class PartyNode:
         end = time.monotonic() + timeout_s
         while not self.serving():
             assert self.process is not None
-            assert self.process.poll() is None, self.log
+            assert self.process.poll() is None, f"ended with {self.process.returncode}: {self.log}"
             assert time.monotonic() < end, self.log
             time.sleep(0.02)
 

@@ -28,6 +28,7 @@ def bank(tmp_path: Path) -> Iterator[PartyNode]:
         node.stop()
 
 
+@pytest.mark.usefixtures("loops_in_threads")
 def test_every_call_is_answered_while_the_workers_are_replaced(bank: PartyNode) -> None:
     """Each call has a connection of its own, so that every worker gets some, those too that just began."""
     done = threading.Event()
