@@ -12,11 +12,12 @@ from apps.catalog import names
 from loaders.signature import Signature
 from serving import bindings
 from serving.app_shelf import AppId, AppLife, AppShelf
-from serving.control import ReplicaModel, State, WantedApp
+from serving.control import State, WantedApp
 from serving.errors import ConflictError, UnknownNameError
 from serving.lifecycle import LoadState, ModelState, ReplicaOutcome
 from serving.load_time import LoadTime
 from serving.replicas import FOLLOW_S, Replicas
+from serving.reports import ReplicaModel
 from serving.wanted import Wanted
 
 logger = logging.getLogger(__name__)

@@ -9,26 +9,22 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import os
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 import rfc8785
 
-from serving.disk import remove_older, sync_folder, write_synced
+from serving.disk import sync_folder, write_synced
 from serving.errors import ConflictError
 from serving.leases import FileLeases, Leases, MemoryLeases
+from serving.reports import REPORT_TTL_S, FileReports, ReplicaReport
 
 SCHEMA = "1.0"
-REPORT_TTL_S = 5.0
-"""Of a replica that does not report any more."""
-_LITTER_S = 12 * REPORT_TTL_S
 
 
 class WantedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,33 +111,6 @@ class InDoubtError(OSError):
     """Nobody has said whether the change was made; what is read later shows it."""
 
 
-class ReplicaModel(msgspec.Struct, frozen=True):
-    """A model or an app at one replica: its state's name, why it is not ready, and the binding of the half, or the
-    app's digest."""
-
-    state: str
-    reason: str = ""
-    binding_digest: str = ""
-
-
-class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replica says of itself. `revision`: of the state that it follows; `models` by `name/version`, `apps` by
-    `name:version`. `generation` tells processes apart that have one name, as a worker and its successor have for a
-    while: later ones are greater. `age_s`: since it was said, filled in by who reads it."""
-
-    replica: str
-    revision: int
-    models: dict[str, ReplicaModel] = {}
-    apps: dict[str, ReplicaModel] = {}
-    generation: str = ""
-    age_s: float = 0.0
-
-    @property
-    def key(self) -> str:
-        """No other process has it."""
-        return f"{self.replica}@{self.generation}"
-
-
 class ControlStore(ABC):
     """Keeps one State for all replicas of a party, and what they report. Thread-safe; `read` is cheap and may be as old
     as the last `refresh`; the other methods wait for a disk or a network and raise OSError when that fails.
@@ -218,7 +187,7 @@ class FileControlStore(ControlStore):
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "state.json"
-        self._replicas = folder / "replicas"
+        self._reports = FileReports(folder / "replicas", clock)
         self._clock = clock
         self._lock = threading.Lock()
         self._document: dict[str, Any] = {}
@@ -258,31 +227,16 @@ class FileControlStore(ControlStore):
             self._read_newer()
 
     def report(self, report: ReplicaReport) -> None:
-        self._replicas.mkdir(exist_ok=True)
-        path = self._report_path(report)
-        draft = path.with_name(f"{path.name}.draft")
-        draft.write_bytes(msgspec.json.encode(report))
-        os.utime(draft, (self._clock(), self._clock()))
-        draft.replace(path)
+        self._reports.report(report)
 
     def withdraw(self, report: ReplicaReport) -> None:
-        self._report_path(report).unlink(missing_ok=True)
+        self._reports.withdraw(report)
 
     def reports(self) -> list[ReplicaReport]:
-        now_s, found = self._clock(), []
-        remove_older(self._replicas, now_s - _LITTER_S)
-        for path in sorted(self._replicas.glob("*.json")):
-            try:
-                age_s = max(0.0, now_s - path.stat().st_mtime)
-                if age_s < REPORT_TTL_S:
-                    report = msgspec.json.decode(path.read_bytes(), type=ReplicaReport)
-                    found.append(msgspec.structs.replace(report, age_s=age_s))
-            except (OSError, msgspec.MsgspecError):
-                continue  # gone meanwhile, or of another version
-        return found
+        return self._reports.reports()
 
-    def _report_path(self, report: ReplicaReport) -> Path:
-        return self._replicas / f"{quote(report.key, safe='')}.json"
+    def close(self) -> None:
+        self._reports.close()
 
     @contextlib.contextmanager
     def _exclusively(self) -> Iterator[None]:
@@ -385,5 +339,4 @@ def with_unknown_keys(new: Any, before: Any, known: Any) -> Any:
     return new
 
 
-for _read_on_threads in (State, ReplicaReport):
-    msgspec.json.Decoder(_read_on_threads)  # see loaders/artifact.py
+msgspec.json.Decoder(State)  # see loaders/artifact.py

@@ -22,11 +22,9 @@ from redis.commands.core import Script
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from serving.control import (
-    REPORT_TTL_S,
     ControlStore,
     FileControlStore,
     InDoubtError,
-    ReplicaReport,
     SnapshotError,
     State,
     decode_state,
@@ -35,6 +33,7 @@ from serving.control import (
 )
 from serving.errors import ConflictError
 from serving.leases import Lease, LeaseLostError, Leases
+from serving.reports import REPORT_TTL_S, ReplicaReport
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import msgspec
 
 from serving import bindings
 from serving.app_publishing import AppPublishing
-from serving.control import Binding, Hold, ReplicaModel, ReplicaReport, Service, State
+from serving.control import Binding, Hold, Service, State
 from serving.errors import ConflictError, NotKeptError, UnknownNameError
 from serving.holds import HoldingPeer, Holds, HostHolds, hold_model
 from serving.lifecycle import Lifecycle, ReplicaOutcome
@@ -24,6 +24,7 @@ from serving.loads import LoadingPeer, Loads
 from serving.pool import ModelHandle, ModelId, ModelPool
 from serving.reconciler import Reconciler
 from serving.replicas import FOLLOW_S, Replicas
+from serving.reports import ReplicaModel, ReplicaReport
 from serving.routing import RouteTable
 from serving.settings import LogLevel
 from serving.uninterrupted import to_the_end

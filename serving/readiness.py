@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from serving.cache.redis import RedisTier
-from serving.control import ReplicaReport
 from serving.lifecycle import ModelState
 from serving.publishing import Publishing
+from serving.reports import ReplicaReport
 
 Check = Callable[[], Iterable[str]]
 """What is wrong with one part now, one line each, without secrets; nothing when all is well."""

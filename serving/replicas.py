@@ -9,11 +9,12 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
 
-from serving.control import ControlStore, ReplicaModel, ReplicaReport
+from serving.control import ControlStore
 from serving.errors import ConflictError
 from serving.lifecycle import LoadState, ModelState, ReplicaOutcome
 from serving.load_time import LoadTime
 from serving.pool import ModelHandle, ModelId
+from serving.reports import ReplicaModel, ReplicaReport
 from serving.uninterrupted import to_the_end
 
 logger = logging.getLogger(__name__)

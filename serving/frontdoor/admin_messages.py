@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from serving.app_publishing import AppStatus
-from serving.control import ReplicaModel, ReplicaReport
 from serving.figures.counts import VariantFigures
 from serving.frontdoor.answer import enum_value
 from serving.lifecycle import ModelState
 from serving.peer_book import PeerView
 from serving.pool import ModelId
 from serving.publishing import ModelStatus
+from serving.reports import ReplicaModel, ReplicaReport
 from tessera.v1 import admin_pb2 as wire
 
 

@@ -15,8 +15,6 @@ from serving.control import (
     FileControlStore,
     Hold,
     MemoryControlStore,
-    ReplicaModel,
-    ReplicaReport,
     Service,
     State,
     Variant,
@@ -26,6 +24,7 @@ from serving.control import (
 from serving.control_redis import RedisControlStore
 from serving.errors import ConflictError
 from serving.leases import LeaseLostError
+from serving.reports import ReplicaModel, ReplicaReport
 from tests.redis_server import DURABLE, redis_server
 
 Maker = Callable[[str], ControlStore]

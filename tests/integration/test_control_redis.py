@@ -13,10 +13,11 @@ import msgspec
 import pytest
 import redis
 
-from serving.control import FileControlStore, InDoubtError, ReplicaReport, State
+from serving.control import FileControlStore, InDoubtError, State
 from serving.control_redis import ControlStoreError, RedisControlStore
 from serving.errors import ConflictError, NotKeptError
 from serving.replicas import Replicas
+from serving.reports import ReplicaReport
 from serving.wanted import Wanted
 from tests.redis_server import DURABLE, redis_server, url_of
 

@@ -191,9 +191,7 @@ class Seen:
 
     @classmethod
     def at(cls, node: PartyNode) -> Seen:
-        listed = node.admin("ListModels", wire.ListModelsRequest()).models
-        # Without what only the killed process reports, for some seconds still.
-        models = [model for model in listed if not (model.state == "NEW" and model.replicas)]
+        models = node.admin("ListModels", wire.ListModelsRequest()).models
         assert {model.state for model in models} == {"READY"}
         [service] = node.admin("ListServices", wire.ListServicesRequest()).services
         return cls(tuple(model.version for model in models), service.revision, service.variants[0].version)

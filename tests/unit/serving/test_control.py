@@ -11,17 +11,8 @@ import msgspec
 import pytest
 import rfc8785
 
-from serving.control import (
-    REPORT_TTL_S,
-    Binding,
-    FileControlStore,
-    ReplicaReport,
-    SnapshotError,
-    State,
-    WantedModel,
-)
+from serving.control import Binding, FileControlStore, SnapshotError, State, WantedModel
 from serving.errors import ConflictError
-from tests.clock import Clock
 from tests.contract.test_control_store import FULL
 
 
@@ -247,17 +238,3 @@ def test_a_stale_writer_leaves_the_file_alone(tmp_path: Path) -> None:
     with pytest.raises(ConflictError):
         store.compare_and_set(0, State())
     assert (tmp_path / "state.json").read_bytes() == before
-
-
-def test_reports_of_processes_that_were_killed_do_not_pile_up(tmp_path: Path) -> None:
-    now = Clock()
-    store = FileControlStore(tmp_path, now)
-    store.report(ReplicaReport(replica="here", generation="1", revision=0))
-    (tmp_path / "replicas" / "here@0.json.draft").write_bytes(b"{")
-    os.utime(tmp_path / "replicas" / "here@0.json.draft", (now(), now()))
-    now.tick(REPORT_TTL_S)
-    assert store.reports() == []
-    now.tick(3_600)
-    store.report(ReplicaReport(replica="here", generation="2", revision=0))
-    assert [report.generation for report in store.reports()] == ["2"]
-    assert [path.name for path in (tmp_path / "replicas").iterdir()] == ["here%402.json"]

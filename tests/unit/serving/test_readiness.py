@@ -9,9 +9,10 @@ from pathlib import Path
 
 import msgspec
 
-from serving.control import MemoryControlStore, ReplicaModel, ReplicaReport
+from serving.control import MemoryControlStore
 from serving.pool import ModelId
 from serving.readiness import publishing_problems, report
+from serving.reports import ReplicaModel, ReplicaReport
 from tessera.v1 import admin_pb2 as wire
 from tests.unit.serving.halves import publish
 from tests.unit.serving.parties import Party, running

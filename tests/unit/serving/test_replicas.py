@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from serving.app_shelf import AppShelf
-from serving.control import FileControlStore, MemoryControlStore, ReplicaModel, ReplicaReport, State
+from serving.control import FileControlStore, MemoryControlStore, State
 from serving.lifecycle import LoadState
 from serving.load_time import LoadTime
 from serving.pool import ModelId, ModelPool
 from serving.publishing import Publishing
 from serving.reconciler import Reconciler
 from serving.replicas import Replicas
+from serving.reports import ReplicaModel, ReplicaReport
 from serving.settings import AppSettings
 from tests.clock import Clock
 from tests.unit.serving.halves import publish
