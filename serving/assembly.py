@@ -82,7 +82,7 @@ from serving.replicas import Replicas
 from serving.request_log import LoggedPipeline, RequestLog
 from serving.routing import RouteTable
 from serving.security import own_credentials, port_credentials
-from serving.settings import Limits, PeerProtocol, PeerSettings, Role, Settings
+from serving.settings import PeerProtocol, PeerSettings, Role, Settings
 from serving.telemetry.exposition import Exposition, Reading, request_metrics
 from serving.telemetry.lag import LoopLag
 from serving.telemetry.logs import follow_level
@@ -116,8 +116,8 @@ async def assemble(settings: Settings) -> Node:
     remote = RemotePartials(settings.party, batchers, cache, secret, settings.cache)
     results, effects, fallbacks = await _answers(settings, secret)
     warming = _warming(settings, secret, Prefetching(publishing.routes, pool, remote, limits.max_batch_rows))
-    given = (publishing.routes, pool, remote, Answers(results, effects, warming.seen, fallbacks), limits)
-    pipeline = _pipeline(settings.request_log_share, secret, given)
+    answers = Answers(results, effects, warming.seen, fallbacks)
+    pipeline = _pipeline(settings, secret, publishing.routes, pool, remote, answers)
     sources, admission, host = await _hosting(settings, pool, secret)
 
     figures, lag, access = RequestFigures(), LoopLag(), Access(settings)
@@ -163,8 +163,13 @@ async def assemble(settings: Settings) -> Node:
     return (node := Node(settings, ports, parts, ready))
 
 
-def _pipeline(log_share: float, secret: bytes, given: tuple[RouteTable, ModelPool, Hosts, Answers, Limits]) -> Pipeline:
-    return LoggedPipeline(RequestLog(log_share, secret), *given) if log_share else Pipeline(*given)
+def _pipeline(
+    settings: Settings, secret: bytes, routes: RouteTable, pool: ModelPool, hosts: Hosts, answers: Answers
+) -> Pipeline:
+    limits, share = settings.limits, settings.request_log_share
+    if share:
+        return LoggedPipeline(RequestLog(share, secret), routes, pool, hosts, answers, limits)
+    return Pipeline(routes, pool, hosts, answers, limits)
 
 
 def _threads(settings: Settings) -> ModelThreads:
