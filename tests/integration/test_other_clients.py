@@ -6,6 +6,7 @@ What fails here is a server that blocks: the bounds are wide enough for a machin
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 import time
 from contextlib import asynccontextmanager
@@ -139,6 +140,33 @@ async def test_uploads_that_never_end_delay_nobody():
             peer.send(opening(number, ECHO), frames.frame(frames.DATA, 0, number, part))
         await peer.alive()
         assert len(made.calls) == 100
+
+
+@pytest.mark.parametrize("loop", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_what_one_connection_sends_is_taken_in_portions(loop):
+    """Of one turn of the loop, however much is there: the others get theirs in between."""
+    calls, taken, turns = 6_000, 0, [0]
+
+    def count(payload, call):
+        nonlocal taken
+        taken += 1
+        return payload
+
+    def turn():
+        turns.append(taken)
+        if taken < calls:
+            asyncio.get_running_loop().call_soon(turn)
+
+    async def story():
+        async with serving() as (made, port), raw(port) as peer:
+            made.add_bytes_handler("/test.Echo/Count", count)
+            peer.send(HELLO, b"".join(request(2 * number + 1, "/test.Echo/Count", b"") for number in range(calls)))
+            turn()
+            while taken < calls:
+                await asyncio.sleep(0.001)
+
+    loop(story())
+    assert max(after - before for before, after in itertools.pairwise(turns)) <= frames.MOST_FRAMES
 
 
 @pytest.mark.parametrize("loop", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
