@@ -63,8 +63,12 @@ class Parties:
         self.guest.online(model, model, "1")
 
     def start(self) -> None:
-        self.host.start()
-        self.guest.start()
+        try:
+            self.host.start()
+            self.guest.start()
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         self.guest.stop()
