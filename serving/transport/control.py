@@ -14,6 +14,8 @@ _LAST_CALL = b"lastcall"
 _REMEMBERED_GAPS = 64
 _FEW_SETTINGS = 16
 """Of more in one frame only the last value of each counts: every new window is work for all streams."""
+_FEW_SETTINGS_BYTES = 6 * _FEW_SETTINGS
+"""To read so many more takes as long as any frame."""
 _STREAMS_FOR_ONE_FRAME = 8
 """Another window for so many streams takes as long as any frame."""
 _DEFAULT_TABLE_BYTES = 4096
@@ -111,7 +113,7 @@ class Control(Sender):
             self._patience.spend()
             return
         if self.settled:
-            self._patience.spend()
+            self._patience.spend(1 + len(payload) // _FEW_SETTINGS_BYTES)
         self._expected = None
         values = frames.parse_settings(payload)
         for key, value in dict(values).items() if len(values) > _FEW_SETTINGS else values:

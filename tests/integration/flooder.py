@@ -53,7 +53,7 @@ FLOODS = {
 }
 
 
-ENDLESS = {"calls", "settings", "connections"}
+ENDLESS = {"calls", "connections"}
 """Floods that begin anew when all is sent; the others wait for the server to close the connection."""
 
 

@@ -21,7 +21,7 @@ from serving.transport.frames import Setting
 from tests.integration.http2_peer import BIG, ECHO, HELLO, opening, raw, request, serving
 
 FLOODER = Path(__file__).with_name("flooder.py")
-BORNE = {"calls", "settings", "connections"}
+BORNE = {"calls", "connections"}
 """Floods that are served rather than cut off."""
 _RATIO = 50
 _FLOOR_S = 0.25

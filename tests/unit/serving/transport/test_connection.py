@@ -341,6 +341,10 @@ BROKEN_RULES = {
     ),
     "a ping flood": (HELLO + frames.frame(frames.PING, 0, 0, b"12345678") * 2500, ErrorCode.ENHANCE_YOUR_CALM),
     "a settings flood": (HELLO + frames.settings({}) * 2500, ErrorCode.ENHANCE_YOUR_CALM),
+    "a flood of long settings": (
+        HELLO + frames.frame(frames.SETTINGS, 0, 0, b"\0\4\0\0\0\1" * 2600) * 20,
+        ErrorCode.ENHANCE_YOUR_CALM,
+    ),
     "an empty data flood": (
         HELLO + request(1, end=False) + frames.frame(frames.DATA, 0, 1) * 2500,
         ErrorCode.ENHANCE_YOUR_CALM,
