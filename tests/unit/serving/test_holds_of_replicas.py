@@ -57,8 +57,7 @@ async def parties(tmp_path: Path) -> AsyncIterator[Parties]:
         ]
         while len(await asyncio.to_thread(store.reports)) < 2:
             await asyncio.sleep(0)
-        for model in (V1, V2, V3, MISSING):
-            await one.publishing.load(model)
+        await asyncio.gather(*map(one.publishing.load, (V1, V2, V3, MISSING)))
         yield Parties(one, other, shop, store)
 
 
