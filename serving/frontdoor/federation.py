@@ -30,6 +30,8 @@ from tessera.v1 import federation_pb2_grpc
 
 INFER = "/tessera.v1.Federation/Infer"
 MAX_TTL_S = 86_400
+MAX_NAME = 256
+"""Characters of what a party names that is kept here."""
 
 PURPOSES = {int(wire.Purpose.Value(f"PURPOSE_{one.name}")): one for one in Purpose}
 
@@ -127,6 +129,9 @@ class FederationServicer(federation_pb2_grpc.FederationServicer):
         party = self._allowed(context, model)
         if not 0 < request.ttl_s <= MAX_TTL_S:
             raise InvalidRequestError(f"ttl_s is {request.ttl_s}, it must be from 1 to {MAX_TTL_S}")
+        for key in ("service", "publish"):
+            if len(getattr(request, key)) > MAX_NAME:
+                raise InvalidRequestError(f"{key} has more than {MAX_NAME} characters")
         hold, replaces = self._wanted_hold(request, party), request.replaces if request.HasField("replaces") else None
         digest = request.binding_digest.hex()
         if replaces is None and self._publishing.holds.renews(hold):
