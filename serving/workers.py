@@ -218,6 +218,7 @@ class Supervisor:
         """A replacement that is under way is given up for the new one: its worker may never become ready."""
         try:
             settings = self._reload()
+            self._check_same_node(settings)
             self._listening.follow(settings)
         except (SettingsError, OSError) as error:
             logger.error("not restarting, the settings are wrong: %s", error)
@@ -226,6 +227,12 @@ class Supervisor:
             logger.warning("the number of workers changes when the node is stopped and started, not before")
         self._settings = msgspec.structs.replace(settings, workers=self._settings.workers)
         self._rolling = asyncio.create_task(self._replace_all(self._rolling))
+
+    def _check_same_node(self, settings: Settings) -> None:
+        """Old and new workers are one node while both run. Raises SettingsError."""
+        for key in ("party", "state_dir"):
+            if getattr(settings, key) != getattr(self._settings, key):
+                raise SettingsError([f"{key}: changes when the node is stopped and started, not before"])
 
     async def _replace_all(self, before: asyncio.Task[None] | None) -> None:
         if before is not None and not before.done():
