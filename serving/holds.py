@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,6 +28,8 @@ MAX_HOLDS = 1_000
 """Of one party here: more services and versions than it has."""
 HOLD_TTL_S = 600
 """Seconds for which a guest asks; it renews at a third of that."""
+RETRY_S = 30
+"""When a host has refused: it may have lost the version for a moment, and people are told until it is held again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,8 @@ class HostHolds:
         self._peers = peers
         self.refused = 0
         """Renewals that a host did not grant, or did not answer."""
+        self.lacking: dict[str, tuple[str, ...]] = {}
+        """By service, which version is not held at which host, and why, since it was renewed last."""
 
     async def take(self, holder: Holder, handles: Iterable[ModelHandle]) -> None:
         """Have every host keep these versions. Raises ConflictError with every party that refused, and why."""
@@ -144,11 +148,20 @@ class HostHolds:
         )
 
     async def renew(self, holder: Holder, handles: Iterable[ModelHandle], replaces: str | None = None) -> None:
-        """Prolong every hold, or take it in place of what the publish `replaces` holds. What is refused is logged: the
-        hold that is there will expire."""
-        for text in filter(None, await self.refusals(holder, handles, replaces)):
-            self.refused += 1
-            logger.warning("a hold could not be renewed, it will expire: %s", text)
+        """Prolong every hold, or take it in place of what the publish `replaces` holds. What is refused is lacking, and
+        logged once: the hold that is there will expire."""
+        refusals = tuple(filter(None, await self.refusals(holder, handles, replaces)))
+        self.refused += len(refusals)
+        known = self.lacking.pop(holder.service, ())
+        if refusals:
+            self.lacking[holder.service] = refusals
+        for text in refusals:
+            if text not in known:
+                logger.warning("a hold could not be renewed, it will expire: %s", text)
+
+    def forget_others(self, services: Container[str]) -> None:
+        """What is lacking for services that are not there any more does not matter."""
+        self.lacking = {name: texts for name, texts in self.lacking.items() if name in services}
 
     async def release(self, holder: Holder, handles: Iterable[ModelHandle]) -> None:
         """Let the hosts drop these versions. A host that does not hear it waits for the hold to expire."""
@@ -175,10 +188,11 @@ class HostHolds:
 
 
 class HoldUpkeep:
-    """Runs `pass_` at once and then at every third of a hold's time, until stopped. `pause` waits for seconds."""
+    """Runs `pass_` at once and then at every third of a hold's time, or sooner when it says that something is lacking,
+    until stopped. `pause` waits for seconds."""
 
     def __init__(
-        self, pass_: Callable[[], Awaitable[None]], pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+        self, pass_: Callable[[], Awaitable[bool]], pause: Callable[[float], Awaitable[None]] = asyncio.sleep
     ) -> None:
         self._pass = pass_
         self._pause = pause
@@ -194,11 +208,13 @@ class HoldUpkeep:
 
     async def _keep(self) -> None:
         while True:
+            pause_s = HOLD_TTL_S / 3
             try:
-                await self._pass()
+                if await self._pass():
+                    pause_s = RETRY_S
             except Exception:
                 logger.exception("the upkeep of holds failed; it is tried again")
-            await self._pause(HOLD_TTL_S / 3)
+            await self._pause(pause_s)
 
 
 def no_address(party: str) -> str:

@@ -287,14 +287,17 @@ class Publishing:
     def state(self) -> State:
         return self._wanted.state
 
-    async def keep_holds(self) -> None:
-        """Renew this guest's holds at its hosts, and forget the expired ones that others had here."""
+    async def keep_holds(self) -> bool:
+        """Renew this guest's holds at its hosts, and forget the expired ones that others had here. Whether a hold is
+        lacking."""
         async with self._binding:
-            services = self._wanted.state.services.items()
+            services = self._wanted.state.services
+            self.host_holds.forget_others(services)
             await asyncio.gather(
-                *(self.host_holds.renew(Holder.of(name, one), self._needed(one)) for name, one in services)
+                *(self.host_holds.renew(Holder.of(name, one), self._needed(one)) for name, one in services.items())
             )
         await self.holds.sweep()
+        return bool(self.host_holds.lacking)
 
     async def _hold_and_bind(
         self, service: str, revision: int, models: Sequence[ModelId], rules: BindingRules

@@ -9,7 +9,7 @@ import pytest
 from serving import bindings
 from serving.control import Hold, MemoryControlStore
 from serving.errors import ConflictError, LimitError, PeerUnavailableError
-from serving.holds import HOLD_TTL_S, Holder, Holds, HoldUpkeep, HostHolds
+from serving.holds import HOLD_TTL_S, RETRY_S, Holder, Holds, HoldUpkeep, HostHolds
 from serving.pool import ModelId
 from serving.wanted import Wanted
 from tests.clock import Clock
@@ -180,15 +180,36 @@ async def test_a_release_that_fails_is_only_logged(caplog: pytest.LogCaptureFixt
     assert "the hold on m/1 for service s stays until it expires: party 'shop': down" in caplog.text
 
 
+async def test_what_is_lacking_is_known_by_service_until_it_is_held_and_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    telco = Host("party 'telco': m/1 is not loaded")
+    taken = HostHolds({"shop": Host(), "telco": telco})
+    for _ in range(2):
+        await taken.renew(HOLDER, [handle(V1)])
+    text = "m/1 at party 'telco': m/1 is not loaded"
+    assert (taken.lacking, taken.refused) == ({"s": (text,)}, 2)
+    assert caplog.messages == [f"a hold could not be renewed, it will expire: {text}"]
+    taken.forget_others(["s"])
+    assert taken.lacking
+    taken.forget_others(["t"])
+    assert not taken.lacking
+    await taken.renew(HOLDER, [handle(V1)])
+    telco.refusal = ""
+    await taken.renew(HOLDER, [handle(V1)])
+    assert not taken.lacking
+
+
 async def test_upkeep_runs_at_once_and_at_every_third_even_after_a_failure(caplog: pytest.LogCaptureFixture) -> None:
     passes: list[int] = []
     pauses: asyncio.Queue[float] = asyncio.Queue()
     go = asyncio.Semaphore(0)
 
-    async def one_pass() -> None:
+    async def one_pass() -> bool:
         passes.append(len(passes))
         if len(passes) == 1:
             raise OSError(28, "No space left on device")
+        return len(passes) == 3
 
     async def pause(seconds: float) -> None:
         pauses.put_nowait(seconds)
@@ -198,7 +219,7 @@ async def test_upkeep_runs_at_once_and_at_every_third_even_after_a_failure(caplo
     await upkeep.stop()
     upkeep.start()
     for expected in (1, 2, 3):
-        assert await pauses.get() == HOLD_TTL_S / 3
+        assert await pauses.get() == (RETRY_S if expected == 3 else HOLD_TTL_S / 3)
         assert len(passes) == expected
         go.release()
     assert "No space left on device" in caplog.text

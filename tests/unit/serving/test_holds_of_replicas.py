@@ -13,11 +13,13 @@ import pytest_asyncio
 
 from serving.bindings import VariantWeight
 from serving.control import Hold
-from serving.errors import ConflictError
+from serving.errors import ConflictError, NotKeptError
+from serving.holds import Holds
 from serving.pool import ModelId
 from tests.gated_store import Gated
 from tests.unit.serving.halves import publish
 from tests.unit.serving.parties import Party, running
+from tests.unit.serving.test_publishing import Silent
 
 V1, V2, V3 = (ModelId("m", version) for version in "123")
 MISSING = ModelId("m", "9")
@@ -111,3 +113,25 @@ async def test_who_holds_a_version_is_said_once(parties: Parties) -> None:
     other = Hold(party="bank", service="s", model="m", version="1", revision=2, expires_s=1e12, publish="other")
     await parties.shop.publishing.holds.grant(other)
     assert next(status.held_by for status in parties.shop.publishing.models()) == ("party 'bank' (service 's')",)
+
+
+async def test_a_binding_of_which_nobody_knew_is_held_from_the_next_renewal_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, roots = Silent(), {party: tmp_path / party for party in ("bank", "shop")}
+    for model in (V1, V2):
+        await asyncio.to_thread(publish, roots, model)
+    async with running("shop", roots["shop"]) as shop:
+        async with running("bank", roots["bank"], store, {"shop": shop.address}) as bank:
+            await asyncio.gather(*map(bank.publishing.load, (V1, V2)))
+            await bank.publishing.online("s", 0, all_of(V1))
+            store.silent = True
+            with pytest.raises(NotKeptError):
+                await bank.publishing.online("s", 1, all_of(V2))
+            store.silent = False
+            await bank.publishing.keep_holds()
+        now = store.read().services["s"].publish
+        left = [one for one in shop.store.read().holds if one.publish != now]
+        await Holds(shop.publishing._wanted, lambda: max(one.expires_s for one in left)).sweep()
+        assert sorted((one.version, one.publish) for one in shop.store.read().holds) == [("1", now), ("2", now)]
+    assert "has expired" not in caplog.text
