@@ -127,7 +127,7 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     `purposes`: what it may ask partials for. `budget`: about how many users and versions it may ask in
     `budget_window_s`; None for any number. `users`: a file of the ids it may ask about, one a line; empty for any.
-    `hedge_address`: a second one, asked for partials when the first took `hedge_after_s`; empty: never.
+    `limit`: how much it may ask. `hedge_address`: a second one, asked when the first took `hedge_after_s`; or none.
     With protocol fate: `app_key` names the key of `fate.keys` that signs packets to it; `probe_user` is a user that it
     knows, and with one it is accepted unmanaged where FATE-Flow binds.
     """
@@ -140,6 +140,7 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     budget: Count | None = None
     budget_window_s: Seconds = 86_400.0
     users: FilePath = ""
+    limit: RateLimit | None = None
     protocol: PeerProtocol = PeerProtocol.TESSERA
     app_key: str = ""
     probe_user: str = ""
