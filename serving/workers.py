@@ -172,8 +172,16 @@ class Supervisor:
                 self._stopping.set()
                 return step.code
             failures = step.failures
+            if ended.wish is Wish.RUN:
+                self._leave_to_the_others(slot)
             await self._pause(ended.code, step.pause_s)
         return ExitCode.OK
+
+    def _leave_to_the_others(self, slot: int) -> None:
+        try:
+            self._listening.renew(slot)
+        except OSError as error:
+            logger.error("connections wait for the next worker of slot %d: %s", slot, error.strerror)
 
     async def _start(self, slot: int) -> Worker:
         environ = self._environ

@@ -102,6 +102,23 @@ async def test_a_killed_worker_is_replaced_while_the_others_serve(three):
     assert killed not in after
 
 
+async def test_what_comes_before_the_successor_of_a_killed_worker_is_ready_goes_to_the_others(three):
+    before = await all_answer(three)
+    killed = next(iter(before))
+    (three.state_dir / "hold").touch()  # the next worker never becomes ready
+    psutil.Process(killed).kill()
+    async with asyncio.timeout(20):
+        while (three.state_dir / "hold").exists():
+            await asyncio.sleep(0.02)
+    assert set(await who(three, 100)) == set(before) - {killed}
+    waiting = workers(three) - set(before)
+    three.process.send_signal(signal.SIGHUP)
+    async with asyncio.timeout(40):
+        while workers(three) & (waiting | set(before)) or len(workers(three)) != 3:
+            await asyncio.sleep(0.02)
+    assert set(await all_answer(three)) == workers(three)
+
+
 async def test_sigterm_drains_all(three):
     await all_answer(three)
     links = [channel(Transport.NATIVE, three.address) for _ in range(6)]
