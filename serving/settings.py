@@ -353,12 +353,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything a node is told. `party` is this party's id.
-
-    `features` maps a model name, or `default`, to its source. `plaintext_caller` is the party that whoever connects to
-    the party port without TLS counts as; without it such callers are refused. `principals` are who may use the admin
-    port; while there are none, everybody who reaches it may. `anonymous_callers`: whether the service and HTTP ports
-    take calls of nobody in particular. `replica` names this node among those of the party; empty: the host's name.
+    """Everything a node is told. `party` is this party's id. `features` maps a model name, or `default`, to its source.
+    `plaintext_caller` is the party that whoever connects to the party port without TLS counts as; without it such
+    callers are refused. `principals` are who may use the admin port; while there are none, everybody who reaches it
+    may. `anonymous_callers`: whether the service and HTTP ports take calls of nobody in particular. `replica` names
+    this node among those of the party; empty: the host's name.
     """
 
     party: PartyId
@@ -371,6 +370,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.PLAIN
     request_log_share: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    request_log_features: bool = False
     ports: Ports = Ports()
     tls: dict[PortName, TlsSettings] = {}
     principals: dict[PartyId, PrincipalSettings] = {}
