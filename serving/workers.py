@@ -159,9 +159,9 @@ class Supervisor:
 
     async def _keep(self, slot: int) -> int:
         """Keep one worker running in a slot until the supervisor stops; its exit code."""
-        failures = 0
+        failures, worker = 0, None
         while not self._stopping.is_set():
-            self._workers[slot] = await self._start(slot)
+            await self._fill(slot, worker)
             worker = await self._end(slot)
             self._listened = self._listened or worker.listening.is_set()
             ended = Ended(worker.ended.result(), self._clock() - worker.started_s, self._listened, self._wish(slot))
@@ -176,6 +176,16 @@ class Supervisor:
                 self._leave_to_the_others(slot)
             await self._pause(ended.code, step.pause_s)
         return ExitCode.OK
+
+    async def _fill(self, slot: int, ended: Worker | None) -> None:
+        """A worker for a slot whose last one has ended, unless a replacement has taken the slot meanwhile."""
+        if self._workers.get(slot) is not ended:
+            return
+        worker = await self._start(slot)
+        if self._workers.get(slot) is ended:
+            self._workers[slot] = worker
+        else:
+            await worker.stop(0)
 
     def _leave_to_the_others(self, slot: int) -> None:
         try:
@@ -248,23 +258,24 @@ class Supervisor:
             before.cancel()
             await asyncio.wait({before})
         for slot in range(self._settings.workers):
-            old = self._workers[slot]
-            if old.ended.done():
+            old = self._workers.get(slot)
+            if old is None or old.ended.done():
                 continue  # its successor reads the new settings anyway
             if not self._listening.of(slot):
                 self._restarting.add(slot)
                 await old.stop(self._settings.limits.drain_s)
-            elif not await self._replace(slot, old):
+            elif not await self._replace(slot):
                 logger.error("the new worker did not become ready; the others stay as they are")
                 return
 
-    async def _replace(self, slot: int, old: Worker) -> bool:
-        """The old worker serves until the new one is ready; then both take from the same sockets until it has gone."""
+    async def _replace(self, slot: int) -> bool:
+        """The old worker serves until the new one is ready; then both take from the same sockets until it has gone. One
+        that ended meanwhile may have a successor, which is an old one then."""
         new = await self._start(slot)
         try:
             if not await new.becomes_ready():
                 return False
-            self._workers[slot] = new
+            old, self._workers[slot] = self._workers[slot], new
         finally:
             if self._workers[slot] is not new:
                 await new.stop(0)

@@ -169,3 +169,24 @@ def test_a_second_sighup_gives_up_a_replacement_that_comes_to_no_end(tmp_path):
         _, said = running.process.communicate(timeout=20)
     assert "is given up and begins anew" in said
     assert running.process.returncode == 0
+
+
+def test_a_worker_that_ends_while_it_is_replaced_leaves_one_in_its_slot(tmp_path):
+    running = Serving(tmp_path)
+    try:
+        first = running.worker()
+        running.address = ports_file.read(running.state_dir)["service"]
+        (running.state_dir / "hold").touch()
+        running.process.send_signal(signal.SIGHUP)
+        second = running.next_worker(first)
+        until(lambda: not (running.state_dir / "hold").exists())
+        first.kill()
+        third = until(lambda: workers(running) - {first.pid, second.pid}).pop()
+        (running.state_dir / "go").touch()
+        until(lambda: workers(running) == {second.pid})
+        until(lambda: set(asyncio.run(who(running, 3))) == {second.pid})
+        assert not psutil.pid_exists(third)
+    finally:
+        running.process.terminate()
+        running.process.communicate(timeout=20)
+    assert running.process.returncode == 0
