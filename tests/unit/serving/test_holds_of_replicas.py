@@ -8,11 +8,12 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 import pytest_asyncio
 
 from serving.bindings import VariantWeight
-from serving.control import Hold
+from serving.control import Hold, State
 from serving.errors import ConflictError, NotKeptError
 from serving.holds import Holds
 from serving.pool import ModelId
@@ -135,3 +136,19 @@ async def test_a_binding_of_which_nobody_knew_is_held_from_the_next_renewal_on(
         await Holds(shop.publishing._wanted, lambda: max(one.expires_s for one in left)).sweep()
         assert sorted((one.version, one.publish) for one in shop.store.read().holds) == [("1", now), ("2", now)]
     assert "has expired" not in caplog.text
+
+
+async def test_what_a_version_held_that_knew_no_publishes_is_passed_on(parties: Parties) -> None:
+    def as_before(state: State) -> State:
+        services = {name: msgspec.structs.replace(one, publish="") for name, one in state.services.items()}
+        holds = tuple(msgspec.structs.replace(one, publish="") for one in state.holds)
+        return msgspec.structs.replace(state, services=services, holds=holds)
+
+    await parties.one.publishing.online("s", 0, all_of(V1))
+    for store in (parties.store, parties.shop.store):
+        await asyncio.to_thread(store.compare_and_set, store.read().revision, as_before(store.read()))
+    await parties.one.publishing.keep_holds()
+    assert parties.held() == ["1"]
+    bound = await parties.one.publishing.online("s", 1, all_of(V2))
+    assert parties.held() == ["1", "2"]
+    assert {hold.publish for hold in parties.shop.store.read().holds} == {bound.publish}
