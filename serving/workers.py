@@ -299,7 +299,17 @@ def supervise(config: Path, worker: Sequence[str] = WORKER, workers: int | None 
 async def _supervise(settings: Settings, config: Path, command: Sequence[str]) -> int:
     async with _shared_cache(settings) as extra:
         environ = for_workers({**os.environ, **extra})
-        return await Supervisor(settings, command, environ, lambda: load(config, environ)).run()
+
+        def reload() -> Settings:
+            if _has_own_cache(load(config, os.environ)) is not _has_own_cache(settings):
+                raise SettingsError(["cache.url, cache.embedded: a server of the node's own begins and ends with it"])
+            return load(config, environ)
+
+        return await Supervisor(settings, command, environ, reload).run()
+
+
+def _has_own_cache(settings: Settings) -> bool:
+    return settings.cache.embedded and not settings.cache.url
 
 
 def for_workers(environ: Mapping[str, str]) -> dict[str, str]:
@@ -316,7 +326,7 @@ def for_workers(environ: Mapping[str, str]) -> dict[str, str]:
 @contextlib.asynccontextmanager
 async def _shared_cache(settings: Settings) -> AsyncIterator[dict[str, str]]:
     """The environment that points workers to the node's own cache server; empty where it has none."""
-    if settings.cache.url or not settings.cache.embedded:
+    if not _has_own_cache(settings):
         yield {}
         return
     from serving.cache.embedded import EmbeddedRedis  # noqa: PLC0415 - only a node with its own server needs it
