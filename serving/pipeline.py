@@ -21,6 +21,7 @@ from serving import scoring
 from serving.cache.result import ResultCache
 from serving.cache.tier import MISS
 from serving.calls import Gathering, Waiting
+from serving.codec import Codec
 from serving.errors import InvalidRequestError, TesseraError, UnknownNameError, code_of
 from serving.limits import Gate, Limiter, deadline_of, leave
 from serving.peers.fallback import FAIL, Fallbacks, filled, own_scores
@@ -39,21 +40,6 @@ T = TypeVar("T")
 
 Finish = Callable[[Response, int | None], T]
 """See Waiting."""
-
-
-class Codec(Protocol):
-    """One method of one public protocol: wire bytes to a request, a response to wire bytes."""
-
-    name: str
-    """Protocol and method; part of the keys of the result cache."""
-
-    def decode(self, raw: bytes) -> Request: ...
-
-    def encode(self, response: Response, level: CacheLevel) -> bytes: ...
-
-    def encode_row(self, response: Response, row: int, level: CacheLevel) -> bytes:
-        """One of several rows that ran together, each a call of its own."""
-        return self.encode(response.row(row), level)
 
 
 class Counting(Comparing, Protocol):
@@ -140,8 +126,8 @@ class Pipeline:
         self, codec: Codec, raw: bytes, request: Request, epoch: int, response: Response, row: int | None
     ) -> bytes:
         if request.case_id and response.complete:
-            self._results.store(codec.name, raw, request, epoch, _encode(codec, response, row, CacheLevel.L1))
-        return _encode(codec, response, row, CacheLevel.NONE)
+            self._results.store(codec.name, raw, request, epoch, codec.reply(response, row, CacheLevel.L1))
+        return codec.reply(response, row, CacheLevel.NONE)
 
     def _begin(
         self, request: Request, remaining_s: float | None, finish: Finish[T], gates: Sequence[Gate]
@@ -402,10 +388,6 @@ class Pipeline:
 
 def _itself(response: Response, row: int | None) -> Response:
     return response if row is None else response.row(row)
-
-
-def _encode(codec: Codec, response: Response, row: int | None, level: CacheLevel) -> bytes:
-    return codec.encode(response, level) if row is None else codec.encode_row(response, row, level)
 
 
 async def _all(replies: Sequence[Promise[T]]) -> Sequence[T]:

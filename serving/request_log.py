@@ -13,9 +13,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 from apps.app import CacheLevel, PartyOutcome, Request, Response
+from serving.codec import Codec
 from serving.errors import code_of
 from serving.peers.hosts import Hosts
-from serving.pipeline import Answers, Codec, Pipeline
+from serving.pipeline import Answers, Pipeline
 from serving.pool import ModelPool
 from serving.routing import RouteTable
 from serving.settings import Limits

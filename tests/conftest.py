@@ -7,8 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import settings
 
 from serving.transport import Transport
+
+settings.register_profile("untimed")
+settings.load_profile("untimed")
+"""Nothing is wrong with an example that takes long on a busy machine."""
 
 OURS = ["serving", "loaders", "apps", "training"]
 QUICK_ON_GRPCIO = {"test_two_parties"}

@@ -12,9 +12,10 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from serving.access import Access
+from serving.codec import Codec
 from serving.frontdoor.http_call import JSON, answering, body_of, caller_of, remaining_s
 from serving.frontdoor.json_inference import JsonBatchPredict, JsonPredict
-from serving.pipeline import Codec, Pipeline
+from serving.pipeline import Pipeline
 from serving.readiness import Readiness
 from serving.telemetry.exposition import CONTENT_TYPE
 from serving.telemetry.requests import RequestFigures

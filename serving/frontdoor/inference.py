@@ -10,11 +10,12 @@ from google.protobuf.message import DecodeError, Message
 
 from apps.app import CacheLevel, Request, Response
 from serving.access import Access
+from serving.codec import Codec
 from serving.errors import InvalidRequestError
 from serving.frontdoor.answer import answering, enum_value
 from serving.frontdoor.rows import first_failures
 from serving.frontdoor.wire_fields import delimited, delimited_head, enumerated
-from serving.pipeline import Codec, Pipeline
+from serving.pipeline import Pipeline
 from serving.telemetry.requests import RequestFigures
 from serving.transport import Call, Server
 from tessera.v1 import inference_pb2 as wire

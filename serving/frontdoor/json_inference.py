@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from apps.app import CacheLevel, PartyStatus, Request, Response
+from serving.codec import Codec
 from serving.errors import InvalidRequestError
 from serving.frontdoor.rows import first_failures
-from serving.pipeline import Codec
 
 S = TypeVar("S", bound=msgspec.Struct)
 

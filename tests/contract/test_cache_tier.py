@@ -99,7 +99,7 @@ async def test_hits_misses_and_fills_are_counted(rig):
     assert (counts.fills, counts.hits, counts.misses, counts.errors) == (1, 1, 2, 0)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(payload=st.lists(st.floats(width=64), max_size=4), life=st.floats(0.001, 1e6), share=st.floats(0, 1))
 async def test_no_entry_is_found_after_its_end(rig, payload, life, share):
     import struct

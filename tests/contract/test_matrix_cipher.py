@@ -39,7 +39,7 @@ def inputs(rows: int, columns: int, seed: int = 0) -> tuple[np.ndarray, np.ndarr
     return generator.normal(size=(rows, columns)) * 3, generator.uniform(-1, 1, rows)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.integers(1, 900), columns=st.integers(1, 30), seed=st.integers(0, 2**32))
 def test_the_product_is_exact_on_rounded_inputs(cipher, keys, rows, columns, seed):
     matrix, vector = inputs(rows, columns, seed)

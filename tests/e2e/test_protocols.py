@@ -27,7 +27,7 @@ Answer = float | str
 """The score, or the code of the protocol."""
 Ask = Callable[[PartyNode, str, str, Case], Answer]
 
-ROUNDS = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ROUNDS = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")

@@ -179,7 +179,7 @@ def watched():
     return failures
 
 
-QUICK = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=200, suppress_health_check=list(HealthCheck))
 LONG = settings(QUICK, max_examples=20_000)
 
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from apps.app import CacheLevel, Request, Response
 from loaders.signature import FeatureError
+from serving.codec import Codec
 from serving.errors import HostFailure, InvalidRequestError, LimitError
 from serving.frontdoor.fate.bodies import BatchBody, BatchReply, RowBody, RowReply, body_in, message_of
 from serving.frontdoor.fate.codes import failure, host_failure
 from serving.frontdoor.fate.features import Specs, check_row, features_in, specs_of, user_id_in
 from serving.frontdoor.fate.served import BATCH_INFERENCE, FateModels
-from serving.pipeline import Codec
 from serving.pool import ModelId
 
 

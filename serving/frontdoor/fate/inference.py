@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from apps.app import CacheLevel, PartyStatus, Request, Response
 from serving.access import Access
+from serving.codec import Codec
 from serving.errors import PeerError, TesseraError
 from serving.frontdoor.fate.batch import BatchCodec
 from serving.frontdoor.fate.bodies import NamedBody, Reply, SingleBody, body_in, message_of
@@ -16,7 +17,7 @@ from serving.frontdoor.fate.codes import failure, is_of_a_call, of_first_line
 from serving.frontdoor.fate.features import features_in, specs_of, user_id_in
 from serving.frontdoor.fate.rules import Flow
 from serving.frontdoor.fate.served import BATCH_INFERENCE, INFERENCE, FateModels
-from serving.pipeline import Codec, Pipeline
+from serving.pipeline import Pipeline
 from serving.pool import ModelId
 from serving.routing import Address
 from serving.telemetry.requests import MethodFigures, RequestFigures

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from apps.app import CacheLevel, Request, Response
+from serving.codec import Codec
 from serving.errors import InvalidRequestError, LimitError, TesseraError
 from serving.frontdoor.oip.models import Models, ModelView
 from serving.frontdoor.oip.rows import Answered, Asked, answer_of, key_of, request_of
-from serving.pipeline import Codec, Pipeline
+from serving.pipeline import Pipeline
 from serving.transport import Code
 
 Encode = Callable[[Answered], bytes]

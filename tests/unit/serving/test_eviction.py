@@ -166,7 +166,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["load", "use", "bind", "unload"]), s
 
 
 @given(STEPS)
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_happens_bound_versions_stay_and_the_pool_is_not_overdrawn(
     registry: Path, size: int, steps: list[tuple[str, int]]
 ) -> None:

@@ -23,6 +23,7 @@ from loaders.merge import merge_rule
 from loaders.registry import open_half
 from loaders.signature import Batch, FeatureError, Signature
 from serving.cache.result import ResultCache
+from serving.codec import Codec
 from serving.errors import (
     DeadlineError,
     InvalidRequestError,
@@ -38,7 +39,7 @@ from serving.host import HostSide
 from serving.peers.fallback import Fallbacks
 from serving.peers.memory import LocalHosts
 from serving.peers.partials import Lookup, Piece
-from serving.pipeline import Answers, Codec, Pipeline
+from serving.pipeline import Answers, Pipeline
 from serving.pool import ModelHandle, ModelId, ModelPool
 from serving.routing import BUCKETS, Routes, RouteTable, ServiceRoute, VariantRoute, bucket
 from serving.settings import FallbackPolicy, FallbackSettings, Limits, RateLimit

@@ -70,7 +70,7 @@ def test_100_000_users_split_within_one_percent(weights: Weights, salt: str) -> 
         assert abs(counts[version] / len(USERS) - weight / BUCKETS) < 0.01
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(splits())
 def test_a_changed_weight_moves_no_user_who_need_not_move(change: tuple[Weights, Weights]) -> None:
     """A user leaves a version only when that version shrinks, and goes to one that grows."""
@@ -83,7 +83,7 @@ def test_a_changed_weight_moves_no_user_who_need_not_move(change: tuple[Weights,
             assert after[entered] > before[entered], count
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(splits(), splits())
 def test_the_fewest_users_move_whatever_came_before(one: tuple[Weights, Weights], two: tuple[Weights, Weights]) -> None:
     """After a history of changes the ranges are in pieces; the share that moves is still the least there can be."""

@@ -99,6 +99,7 @@ async def test_a_half_that_does_not_go_with_ours(half: HalfState) -> None:
         (said(halves=[99]), "its reply to Status cannot be used"),
         (said(), "its reply to Status names 0 versions of 1"),
     ],
+    ids=["unknown caller", "other service", "failure", "garbage", "unknown state", "too few"],
 )
 async def test_an_answer_that_is_none(reply: bytes | RpcError, text: str) -> None:
     assert wrong(await found(reply, V1)) == [(Level.ERROR, text)]

@@ -341,7 +341,7 @@ class Story:
         assert answer.values[:, 0].tolist() == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(STEPS, st.integers(1, 3), st.integers(1, 4), st.integers(1, 6))
 def test_whatever_the_order_every_caller_gets_one_outcome_and_its_own_rows(steps, in_flight, max_rows, max_queued):
     async def play():

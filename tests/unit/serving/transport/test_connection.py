@@ -427,7 +427,7 @@ FRAMES = st.builds(
 def test_no_frames_raise_anything_and_the_books_balance(how):
     said = st.lists(st.one_of(FRAMES, st.builds(request, st.sampled_from([1, 3, 5]))), max_size=30)
 
-    @settings(how, deadline=None)
+    @settings(how)
     @given(st.booleans(), said, st.data())
     def heard(client, received, data):
         made, _ = greeted(client)
@@ -446,7 +446,7 @@ def test_no_frames_raise_anything_and_the_books_balance(how):
 
 @HOW_LONG
 def test_no_bytes_raise_anything(how):
-    @settings(how, deadline=None)
+    @settings(how)
     @given(st.lists(st.binary(max_size=60), max_size=10))
     def heard(chunks):
         made, _ = greeted()

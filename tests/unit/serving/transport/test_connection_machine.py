@@ -202,7 +202,7 @@ class Pair(RuleBasedStateMachine):
         assert not self.server.connection.streams
 
 
-QUICK = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=60, stateful_step_count=40, suppress_health_check=list(HealthCheck))
 LONG = settings(QUICK, max_examples=2_000, stateful_step_count=80)
 
 

@@ -12,7 +12,7 @@ HOW_LONG = pytest.mark.parametrize(
     "how",
     [
         settings(max_examples=200),
-        pytest.param(settings(max_examples=20_000, deadline=None), marks=[pytest.mark.soak, pytest.mark.timeout(1800)]),
+        pytest.param(settings(max_examples=20_000), marks=[pytest.mark.soak, pytest.mark.timeout(1800)]),
     ],
     ids=["quick", "long"],
 )

@@ -124,7 +124,7 @@ async def intersect(pool, sets, parameters=None) -> dict[str, Table]:
 IDS = st.sets(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8), min_size=1, max_size=30)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(common=IDS, guest=IDS, host=IDS, chunk=st.integers(1, 40))
 def test_it_is_the_intersection_of_the_sets(pool, common, guest, host, chunk) -> None:
     sets = {"guest": list(guest | common), "host": list(host | common)}
