@@ -34,6 +34,7 @@ from serving.frontdoor import admin, federation, inference
 from serving.frontdoor.admin import AdminNode
 from serving.frontdoor.fate import doors as fate_doors
 from serving.frontdoor.fate.doors import FateNode, Ports
+from serving.frontdoor.fate.jobs import Jobs
 from serving.frontdoor.federation import FederationNode
 from serving.frontdoor.http import HttpDoor
 from serving.frontdoor.oip import service as oip
@@ -133,7 +134,7 @@ async def assemble(settings: Settings) -> Node:
         return report(node.state is NodeState.READY, node.state.value, (*checks, schedule.problems), replicas.heard())
 
     described = FateNode(settings, publishing, pool, pipeline, audit, access, readiness, host, keys, shared)
-    protocols = _foreign_protocols(described, Ports(*servers), figures)
+    protocols, jobs = _foreign_protocols(described, Ports(*servers), figures)
     readings: tuple[Reading, ...] = (
         *(partial(request_metrics, figures), partial(lag_metrics, lag), partial(figure_metrics, effects)),
         *_control_readings(publishing, pool, replicas),
@@ -148,7 +149,7 @@ async def assemble(settings: Settings) -> Node:
         *(Part(one.start, one.stop) for one in (lag, effects, warming.activity)),
         *(Part(stop=stop) for stop in (cache.close, *(batcher.close for batcher in batchers.values()))),
         *(Part(source.open, source.close) for source in sources.values()),
-        *(Part(stop=one.stop) for one in (pipeline, reconciler, replicas, upkeep, schedule)),
+        *(Part(stop=one.stop) for one in (pipeline, reconciler, replicas, upkeep, schedule, jobs)),
     )
 
     async def ready() -> None:
@@ -223,8 +224,8 @@ async def _answers(settings: Settings, secret: bytes) -> tuple[ResultCache, Effe
     return results, effects, Fallbacks(settings.fallbacks)
 
 
-def _foreign_protocols(node: FateNode, ports: Ports, figures: RequestFigures) -> list[Route]:
-    """Registers them; returns what belongs on the HTTP port."""
+def _foreign_protocols(node: FateNode, ports: Ports, figures: RequestFigures) -> tuple[list[Route], Jobs]:
+    """Registers them; returns what belongs on the HTTP port, and what callers have begun."""
     limits, access = node.settings.limits, node.access
     models = Models(node.publishing.routes, node.pool)
     repository = Repository(node.publishing, models, node.settings.registry_folder, node.settings.party)
@@ -232,8 +233,8 @@ def _foreign_protocols(node: FateNode, ports: Ports, figures: RequestFigures) ->
     foreign = OipNode(door, repository, node.readiness, limits.max_batch_rows, node.audit, access)
     oip.register(ports.service, foreign, figures, access.operator)
     oip.register(ports.operator, foreign, figures, partial(access.admin, role=Role.OPERATOR))
-    fate = fate_doors.register(ports, node, figures)
-    return [*OipHttp(foreign, figures, limits.max_request_bytes).routes(), *fate]
+    fate, jobs = fate_doors.register(ports, node, figures)
+    return [*OipHttp(foreign, figures, limits.max_request_bytes).routes(), *fate], jobs
 
 
 def _exposition(settings: Settings, replicas: Replicas, own: Exposition) -> tuple[Part, Callable[[], Awaitable[bytes]]]:
