@@ -42,6 +42,7 @@ VERSIONS: Mapping[str, FateModel] = {
     "106": make(8, Recipe("fm", plain=True)),
     "107": make(9, Recipe("scorecard", plain=True)),
     "108": make(10, Recipe("lr", plain=True)),
+    "109": make(11, Recipe("lr", plain=True)),
 }
 LR, TREES, MIX = VERSIONS["100"], VERSIONS["101"], VERSIONS["102"]
 
@@ -268,6 +269,20 @@ def test_a_host_that_lacks_the_model_says_104_in_a_call_and_in_a_batch(fate: Dep
         fate.infer("batchInference", **batch, batchDataList=[{"index": 0, **body}, {"index": 1, **case("u2")}]),
     ):
         assert (reply["retcode"], "is not loaded at this party" in reply["retmsg"]) == (2104, True), reply
+
+
+def test_a_row_of_a_host_that_lacks_the_model_now_says_so_beside_rows_at_hand(fate: Deployment) -> None:
+    for node in (fate.guest, fate.host):
+        assert fate.load(node, "109").statusCode == 0
+    named = {"modelId": f"guest#{GUEST}#{MODEL_ID}", "modelVersion": "109"}
+    rows = [{"index": index, **case(user, "")} for index, user in enumerate(USERS)]
+    assert fate.infer("batchInference", **named, batchDataList=rows[:1])["batchDataList"][0]["retcode"] == 0
+    half = models.UnloadRequest(tableName="109", namespace=f"host#{HOST}#{MODEL_ID}")
+    assert fate.models(fate.host, "unload", half).statusCode == 0
+    reply = fate.infer("batchInference", **named, batchDataList=rows)
+    at_hand, lacking = reply["batchDataList"]
+    assert (reply["retcode"], at_hand["retcode"], lacking["retcode"]) == (0, 0, 2104), reply
+    assert lacking["retmsg"].startswith("host return code 104 host msg :rejected, no such model"), reply
 
 
 def test_a_job_is_begun_and_its_result_asked_for(fate: Deployment) -> None:
