@@ -71,7 +71,7 @@ class HostSide:
     ) -> Partials:
         """Users about whom `asker` may not ask are REJECTED. Raises UnknownNameError, ConflictError (another binding),
         InternalError (no features), and NotAllowedError or LimitError when it may ask about none of them."""
-        with self._pool.acquire(model) as handle:
+        with self._pool.half(model) as handle:
             handle.check_binding(binding_digest)
             admitted = self._admission.admit(asker, model, user_ids)
             asked = user_ids if admitted is None else list(compress(user_ids, admitted))
@@ -123,7 +123,7 @@ class HostSide:
 
     def check_guest(self, model: ModelId, caller: str) -> None:
         """Only the guest of a model may ask for its partials. Raises NotAllowedError, UnknownNameError."""
-        if not _is_guest(self._pool.acquire(model), caller):
+        if not _is_guest(self._pool.half(model), caller):
             raise NotAllowedError(f"party {caller!r} is not the guest of model {model}")
 
     def source(self, model: ModelId) -> FeatureSource:

@@ -85,10 +85,12 @@ class Models:
     def find(self, name: str, version: str) -> ModelView:
         """Raises UnknownNameError in the words that clients of the protocol look for."""
         address, ids = self._named(name, version)
-        handles = tuple(filter(None, map(self._pool.find, ids)))
+        handles = tuple(one for one in map(self._pool.find, ids) if one is not None and _is_guest(one))
         if not handles:
             shown = f"{name}/{version}" if version else name
-            raise UnknownNameError(f"Request for unknown model: {shown!r} is neither a service nor a loaded version")
+            raise UnknownNameError(
+                f"Request for unknown model: {shown!r} is neither a service nor a loaded version that answers callers"
+            )
         return ModelView(name, address, handles)
 
     def by_version(self, name: str, version: str) -> list[ModelView]:
@@ -139,7 +141,12 @@ class Models:
         return [ModelView(handle.id.model, _explicit(handle.id), (handle,)) for handle in self._guest_halves()]
 
     def _guest_halves(self) -> list[ModelHandle]:
-        return [one for one in self._pool.loaded if one.artifact.manifest.role == "guest"]
+        return list(filter(_is_guest, self._pool.loaded))
+
+
+def _is_guest(handle: ModelHandle) -> bool:
+    """A host's half has numbers for its guest alone."""
+    return handle.artifact.manifest.role == "guest"
 
 
 def _explicit(version: ModelId) -> Address:
