@@ -41,6 +41,7 @@ from serving.frontdoor.oip import service as oip
 from serving.frontdoor.oip.control import Repository
 from serving.frontdoor.oip.door import Door
 from serving.frontdoor.oip.http import OipHttp
+from serving.frontdoor.oip.log_settings import LogSettings
 from serving.frontdoor.oip.models import Models
 from serving.frontdoor.oip.service import OipNode
 from serving.holds import HoldUpkeep
@@ -230,7 +231,8 @@ def _foreign_protocols(node: FateNode, ports: Ports, figures: RequestFigures) ->
     models = Models(node.publishing.routes, node.pool)
     repository = Repository(node.publishing, models, node.settings.registry_folder, node.settings.party)
     door = Door(node.pipeline, models)
-    foreign = OipNode(door, repository, node.readiness, limits.max_batch_rows, node.audit, access)
+    log = LogSettings(node.publishing, node.settings.log_level)
+    foreign = OipNode(door, repository, node.readiness, limits.max_batch_rows, node.audit, access, log)
     oip.register(ports.service, foreign, figures, access.operator)
     oip.register(ports.operator, foreign, figures, partial(access.admin, role=Role.OPERATOR))
     fate, jobs = fate_doors.register(ports, node, figures)

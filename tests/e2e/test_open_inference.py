@@ -235,6 +235,23 @@ def test_model_control_is_for_operators(said: dict[str, Any]) -> None:
     assert "failed to load" in text
 
 
+def test_the_log_level_is_what_the_log_settings_say(said: dict[str, Any]) -> None:
+    assert "logging" in said["server"]["extensions"]
+    steps = ("log_settings", "log_more", "log_less", "log_as_before")
+    shown = [
+        {name: next(iter(value.values())) for name, value in said[step]["settings"].items() if "log_e" not in name}
+        for step in steps
+    ]
+    fixed = {"log_file": "", "log_format": "default"}
+    assert shown == [
+        {"log_info": info, "log_warning": True, "log_verbose_level": verbose, **fixed}
+        for info, verbose in ((True, 0), (True, 1), (False, 0), (True, 0))
+    ]
+    code, text = said["log_file"]
+    assert (code, "'log_file' is that of the settings file" in text) == ("StatusCode.INVALID_ARGUMENT", True)
+    assert said["trace"][0] == "StatusCode.UNIMPLEMENTED"
+
+
 def test_a_model_is_loaded_and_unloaded(said: dict[str, Any]) -> None:
     assert {(one["name"], one["version"], one["state"]) for one in said["index"]["models"]} == {
         ("s", "1", "READY"),

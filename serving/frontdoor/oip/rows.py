@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from apps.app import PartyOutcome, Request, Response
-from serving.errors import InvalidRequestError
+from serving.errors import CallerError, InvalidRequestError
 from serving.frontdoor.oip.models import LABEL, STATUS_PREFIX, USER_ID, ModelView, TensorView
 from serving.frontdoor.oip.tensors import BYTES, Array, Tensor, as_bytes, of_texts, texts
+from serving.transport import Code
 
 CASE_ID = "case_id"
 RESERVED = frozenset(
     ("sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output")
 )
+
+
+_NOT_OFFERED = {"shared_memory_region": "shared memory", "classification": "classification"}
+"""By the parameter of an input or an output that asks for it."""
+
+
+class NotOfferedError(CallerError):
+    """A part of the protocol that this node does not have."""
+
+    code = Code.UNIMPLEMENTED
+
+
+def check_offered(parameters: Iterable[Container[str]]) -> None:
+    """`parameters`: those of each input and output. Raises NotOfferedError."""
+    for given in parameters:
+        for name, what in _NOT_OFFERED.items():
+            if name in given:
+                raise NotOfferedError(f"{what} is not supported")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from serving.errors import UnauthenticatedError, UnknownNameError, public
 from serving.frontdoor.answer import answering, answering_method
 from serving.frontdoor.oip.control import Repository
 from serving.frontdoor.oip.door import Door, Terms
+from serving.frontdoor.oip.log_settings import LogSettings, Values
 from serving.frontdoor.oip.messages import asked, config, parse, raw_reply, statistics, typed_reply
 from serving.readiness import Readiness
 from serving.telemetry.requests import MethodFigures, RequestFigures
@@ -24,9 +25,11 @@ from tessera.compat import open_inference_pb2_grpc
 SERVICE = "inference.GRPCInferenceService"
 MODEL_INFER = f"/{SERVICE}/ModelInfer"
 MODEL_STREAM_INFER = f"/{SERVICE}/ModelStreamInfer"
-EXTENSIONS = ("model_repository", "model_configuration", "statistics", "parameters", "binary_tensor_data")
+EXTENSIONS = ("model_repository", "model_configuration", "statistics", "parameters", "binary_tensor_data", "logging")
 _ID_TAG = b"\x1a"
 """Field 3 of ModelInferResponse, length-delimited. Fields of a message may come in any order."""
+
+_LOG_KINDS = {bool: "bool_param", int: "uint32_param", str: "string_param"}
 
 Authorise = Callable[[Call], None]
 """Lets operators pass. Raises NotAllowedError or UnauthenticatedError."""
@@ -42,6 +45,14 @@ class OipNode:
     max_rows: int
     audit: AuditLog
     access: Access
+    log: LogSettings
+
+    async def set_log(self, who: str, given: Values) -> Values:
+        """What is in force afterwards; nothing changes where nothing is given. Raises InvalidRequestError."""
+        if given:
+            async with self.audit.change(who, "LogSettings", "log_level", lambda: self.log.level.value):
+                await self.log.change(given)
+        return self.log.shown
 
     def statistics(self, name: str, version: str) -> wire.ModelStatisticsResponse:
         """Of one version, of all versions of a name, or of all names when it is "". Raises UnknownNameError."""
@@ -208,8 +219,14 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
     @answering_method
     async def LogSettings(self, request: wire.LogSettingsRequest, context: object) -> wire.LogSettingsResponse:
-        self._authorise(call_of(context))
-        raise RpcError(Code.UNIMPLEMENTED, "log settings are those of the settings file")
+        call = call_of(context)
+        self._authorise(call)
+        given = {name: _parameter(one) for name, one in request.settings.items()}
+        shown = await self._node.set_log(self._node.access.who(call), given)
+        reply = wire.LogSettingsResponse()
+        for name, value in shown.items():
+            setattr(reply.settings[name], _LOG_KINDS[type(value)], value)
+        return reply
 
     @answering_method
     async def TraceSetting(self, request: wire.TraceSettingRequest, context: object) -> wire.TraceSettingResponse:
@@ -217,7 +234,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         raise RpcError(Code.UNIMPLEMENTED, "traces are those of the settings file")
 
 
-def _parameter(given: wire.ModelRepositoryParameter) -> object:
+def _parameter(given: wire.ModelRepositoryParameter | wire.LogSettingsRequest.SettingValue) -> Any:
     return getattr(given, given.WhichOneof("parameter_choice") or "string_param")
 
 
