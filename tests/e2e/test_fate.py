@@ -385,6 +385,7 @@ def test_callers_of_the_proxy_over_http(fate: Deployment) -> None:
     shown = reply.json()
     assert (reply.status_code, shown["retcode"], shown.keys() & {"log", "warn", "caseid"}) == (200, 0, set())
     assert shown["data"]["score"] == pytest.approx(expected(LR, "u1"), abs=1e-12)
+    assert fate.guest.http("GET", "/federation/v1/inference", json=asked).json()["data"] == shown["data"]
     rows = {"head": {"serviceId": "http"}, "body": {"batchDataList": [{**body, "index": 0}]}}
     batch = fate.guest.http("POST", "/federation/v1/batchInference", json=rows).json()
     assert batch["batchDataList"][0]["data"]["score"] == shown["data"]["score"]
@@ -400,6 +401,35 @@ def test_batches_that_cannot_be_are_refused(fate: Deployment) -> None:
     wrong = fate.infer("batchInference", serviceId="batches", batchDataList=[{**row, "featureData": {}}])
     assert (wrong["retcode"], wrong["batchDataList"][0]["retcode"]) == (0, 102)
     assert wrong["caseid"]
+
+
+@pytest.mark.parametrize(
+    ("change", "whole", "row"),
+    [
+        ({"index": "0"}, 100, None),
+        ({"index": None}, 100, None),
+        ({"featureData": None}, 100, None),
+        ({"featureData": [1]}, 100, None),
+        ({"sendToRemoteFeatureData": "u1"}, 100, None),
+        ({"sendToRemoteFeatureData": {"id": 1.5}}, 0, 100),
+        ({"sendToRemoteFeatureData": {"id": ["u1"]}}, 0, 100),
+        ({"featureData": {**CASE, "g0": [1]}}, 0, 102),
+        ({"featureData": {**CASE, "g0": False}}, 0, 102),
+        ({"featureData": {**CASE, "g0": "1e999"}}, 0, 102),
+        ({"featureData": {**CASE, "g0": None}}, 0, 102),
+    ],
+)
+def test_a_wrong_row_fails_by_itself_unless_it_is_none(
+    fate: Deployment, change: dict[str, Any], whole: int, row: int | None
+) -> None:
+    fate.publish("batches", "100")
+    good = {"index": 1, "featureData": CASE, "sendToRemoteFeatureData": {"id": "u1"}}
+    reply = fate.infer("batchInference", serviceId="batches", batchDataList=[{**good, "index": 0, **change}, good])
+    assert reply["retcode"] == whole, reply
+    assert bool(reply["retmsg"]) == bool(whole)
+    if row is not None:
+        assert [one["retcode"] for one in reply["batchDataList"]] == [row, 0], reply
+        assert reply["batchDataList"][0]["retmsg"]
 
 
 def test_rows_fail_by_themselves_also_when_all_of_a_version_do(fate: Deployment) -> None:

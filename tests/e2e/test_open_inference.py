@@ -341,6 +341,35 @@ def test_a_timeout_counts_over_http_as_over_grpc(guest: PartyNode) -> None:
         assert reply.status_code == status, reply.text
 
 
+def test_an_index_of_what_is_ready_has_nothing_else(guest: PartyNode) -> None:
+    for body, others in (({"ready": True}, False), ({"ready": False}, True), (None, True)):
+        found = guest.http("POST", "/v2/repository/index", json=body).json()
+        assert {"s", "split", "local"} <= {one["name"] for one in found if one["state"] == "READY"}
+        assert any(one["state"] != "READY" and one["reason"] for one in found) == others
+    assert guest.http("POST", "/v2/repository/index", json=[]).status_code == 400
+
+    async def ask(link: Channel) -> set[str]:
+        stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(link.stub_channel)
+        reply = await stub.RepositoryIndex(oip.RepositoryIndexRequest(ready=True), timeout=5)
+        return {one.state for one in reply.models}
+
+    assert guest.call("service", ask) == {"READY"}
+
+
+@pytest.mark.parametrize("port", ["service", "admin"])
+@pytest.mark.parametrize("kind", ["System", "Cuda"])
+def test_shared_memory_is_not_offered_on_any_port(guest: PartyNode, kind: str, port: str) -> None:
+    for action in ("Status", "Register", "Unregister"):
+        method = f"/inference.GRPCInferenceService/{kind}SharedMemory{action}"
+
+        async def ask(link: Channel, method: str = method) -> bytes:
+            return await link.unary(method, b"", 5)
+
+        with pytest.raises(RpcError) as caught:
+            guest.call(port, ask)
+        assert caught.value.code is Code.UNIMPLEMENTED
+
+
 @pytest.mark.parametrize("kind", ["systemsharedmemory", "cudasharedmemory"])
 def test_shared_memory_over_http_is_not_offered(guest: PartyNode, kind: str) -> None:
     for verb, end in (
