@@ -341,6 +341,29 @@ def test_a_timeout_counts_over_http_as_over_grpc(guest: PartyNode) -> None:
         assert reply.status_code == status, reply.text
 
 
+def test_a_service_that_lacks_a_version_is_not_ready(guest: PartyNode) -> None:
+    for version in "12":
+        make_onnx(guest.registry, model="partly", version=version, party=guest.party)
+        guest.load("partly", version)
+    halves = [admin_pb2.VariantWeight(model="partly", version=version, weight=5_000) for version in "12"]
+    guest.admin("PublishOnline", admin_pb2.PublishOnlineRequest(service="lacking", variants=halves))
+
+    async def ask(link: Channel) -> bool:
+        stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(link.stub_channel)
+        return bool((await stub.ModelReady(oip.ModelReadyRequest(name="lacking"), timeout=5)).ready)
+
+    def ready() -> tuple[bool, int, bool]:
+        reply = guest.http("GET", "/v2/models/lacking/ready")
+        return guest.call("service", ask), reply.status_code, reply.json()["ready"]
+
+    assert ready() == (True, 200, True)
+    guest.admin("Unload", admin_pb2.UnloadRequest(model="partly", version="2", force=True))
+    assert ready() == (False, 503, False)
+    states = {(one["version"], one["state"]) for one in guest.http("POST", "/v2/repository/index").json()
+              if one["name"] == "lacking"}  # fmt: skip
+    assert states == {("1", "READY"), ("2", "UNAVAILABLE")}
+
+
 def test_an_index_of_what_is_ready_has_nothing_else(guest: PartyNode) -> None:
     for body, others in (({"ready": True}, False), ({"ready": False}, True), (None, True)):
         found = guest.http("POST", "/v2/repository/index", json=body).json()

@@ -100,13 +100,12 @@ class OipHttp:
 
     async def _server_ready(self, request: Request) -> Response:
         del request
-        ready = self.node.readiness().ready
-        return Response(msgspec.json.encode({"ready": ready}), 200 if ready else 503, media_type=JSON)
+        return _readiness(self.node.readiness().ready)
 
     async def _ready(self, request: Request) -> Response:
         caller_of(request, self.node.access)
-        view = self.node.door.models.find(*_named(request))
-        return _json({"name": view.name, "ready": True})
+        models, named = self.node.door.models, _named(request)
+        return _readiness(not models.lacks(*named), name=models.find(*named).name)
 
     async def _metadata(self, request: Request) -> Response:
         caller_of(request, self.node.access)
@@ -196,6 +195,10 @@ def _parsed(kind: type[S], raw: bytes) -> S:
 
 def _json(shown: object) -> Response:
     return Response(msgspec.json.encode(shown), media_type=JSON)
+
+
+def _readiness(ready: bool, **named: str) -> Response:
+    return Response(msgspec.json.encode({**named, "ready": ready}), 200 if ready else 503, media_type=JSON)
 
 
 def _error(code: Code, text: str) -> object:

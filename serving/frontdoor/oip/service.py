@@ -123,7 +123,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             self._models.find(request.name, request.version)
         except UnknownNameError:
             return wire.ModelReadyResponse(ready=False)
-        return wire.ModelReadyResponse(ready=True)
+        return wire.ModelReadyResponse(ready=not self._models.lacks(request.name, request.version))
 
     @answering_method
     async def ServerMetadata(self, request: wire.ServerMetadataRequest, context: object) -> wire.ServerMetadataResponse:
