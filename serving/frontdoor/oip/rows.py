@@ -6,6 +6,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from apps.app import PartyOutcome, Request, Response
@@ -69,7 +70,7 @@ def request_of(asked: Asked, view: ModelView) -> Request:
     users = tensors.pop(USER_ID, None)
     numbers, words = _features(tensors.values(), view, rows)
     single = rows == 1
-    case_id = str(asked.parameters.get(CASE_ID, ""))
+    case_id = _as_text(CASE_ID, asked.parameters.get(CASE_ID, ""))
     if case_id and not single:
         raise InvalidRequestError(f"parameter {CASE_ID!r} is for one row, the inputs have {rows}")
     service, model, version = view.address
@@ -158,12 +159,21 @@ def _exact(tensor: Tensor, column: Array) -> Array:
 
 
 def _parameters(given: Mapping[str, Any]) -> dict[str, str]:
-    """Parameters for the app: texts that the protocol has not reserved."""
+    """Parameters for the app, which takes texts: all that the protocol has not reserved."""
     return {
-        name: value
+        name: _as_text(name, value)
         for name, value in given.items()
-        if isinstance(value, str) and name != CASE_ID and name not in RESERVED and not name.startswith("triton_")
+        if name != CASE_ID and name not in RESERVED and not name.startswith("triton_")
     }
+
+
+def _as_text(name: str, value: Any) -> str:
+    """A number, true and false as JSON has them. Raises InvalidRequestError."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, bool | int | float):
+        raise InvalidRequestError(f"parameter {name!r} is a text, a number, true or false")
+    return msgspec.json.encode(value).decode()
 
 
 def _score(response: Response, view: ModelView) -> Tensor:
