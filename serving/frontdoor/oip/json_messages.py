@@ -64,7 +64,7 @@ def body_parts(raw: bytes, header_length: str | None) -> tuple[InferBody, bytes]
 
 
 def asked_of(model: str, version: str, body: InferBody, binary: bytes) -> Asked:
-    check_offered(one.parameters for one in (*body.inputs, *body.outputs))
+    check_offered([one.parameters for one in body.inputs] + [one.parameters for one in body.outputs])
     return Asked(
         model=model,
         version=version,

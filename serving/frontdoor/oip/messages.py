@@ -39,7 +39,7 @@ def parse(raw: bytes) -> wire.ModelInferRequest:
 
 
 def asked(message: wire.ModelInferRequest) -> Asked:
-    check_offered(one.parameters for one in (*message.inputs, *message.outputs))
+    check_offered([one.parameters for one in message.inputs] + [one.parameters for one in message.outputs])
     return Asked(
         model=message.model_name,
         version=message.model_version,
