@@ -168,7 +168,10 @@ class FatePeer(Peer):
         left_s = deadline - self._clock()
         if left_s <= 0:
             return failed(PartyStatus.TIMEOUT, len(user_ids), wanted, LATE)
-        packet = self._packet(half.name, user_ids)
+        try:
+            packet = self._packet(half.name, user_ids)
+        except RecursionError:
+            return failed(PartyStatus.REJECTED, len(user_ids), wanted, "a user is named by values that go too deep")
         try:
             raw = await self._channel.unary(UNARY_CALL, packet.SerializeToString(), left_s)
             if len(user_ids) * wanted.width > BITS_ON_THE_LOOP:
@@ -218,7 +221,7 @@ def _sent(user_id: str, name: str) -> dict[str, Any]:
     if user_id.startswith("{"):
         try:
             return msgspec.json.decode(user_id, type=dict[str, Any])
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, RecursionError):
             return {name: user_id}
     return {name: user_id}
 

@@ -189,8 +189,9 @@ def test_load_bind_infer_batch_unbind_unload(fate: Deployment) -> None:
     assert batch["singleInferenceResultMap"] == {str(row["index"]): row for row in batch["batchDataList"]}
 
     named = {"tableName": "100", "namespace": f"guest#{GUEST}#{MODEL_ID}"}
-    wrong = fate.models(fate.guest, "unbind", models.UnbindRequest(serviceIds=["s", "other"], **named))
-    assert wrong.statusCode == 109
+    for services, code in ((["s", "other"], 109), ([], 100)):
+        wrong = fate.models(fate.guest, "unbind", models.UnbindRequest(serviceIds=services, **named))
+        assert wrong.statusCode == code
     assert fate.infer(**case("u1"))["retcode"] == 0
     assert fate.models(fate.guest, "unbind", models.UnbindRequest(serviceIds=["s"], **named)).statusCode == 0
     assert fate.infer(**case("u1"))["retcode"] == 104
