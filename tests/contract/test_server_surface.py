@@ -364,37 +364,36 @@ async def test_compressed_replies_of_every_kind_are_read(kind):
     await made.stop(0)
 
 
-async def predict_many(request, context):
-    yield inference_pb2.PredictReply(model=request.service)
-
-
-def predict_in_a_thread(request, context):
+def ask(request, context):
     return inference_pb2.PredictReply(model=request.service)
 
 
-def predict_many_in_a_thread(request, context):
-    yield inference_pb2.PredictReply(model=request.service)
+def ask_many(request, context):
+    yield ask(request, context)
 
 
-async def predict(request, context):
-    return inference_pb2.PredictReply(model=request.service)
+async def ask_awaited(request, context):
+    return ask(request, context)
 
 
-@pytest.mark.parametrize("behaviour", [predict, predict_in_a_thread, predict_many, predict_many_in_a_thread])
+async def ask_many_awaited(request, context):
+    yield ask(request, context)
+
+
+@pytest.mark.parametrize("behaviour", [ask, ask_many, ask_awaited, ask_many_awaited])
 @pytest.mark.parametrize("intercepted", [False, True])
 async def test_a_request_that_cannot_be_read_is_the_callers_fault(kind, behaviour, intercepted, caplog):
     make = MAKERS["unary_stream" if "many" in behaviour.__name__ else "unary_unary"]
     handler = make(behaviour, inference_pb2.PredictRequest.FromString, inference_pb2.PredictReply.SerializeToString)
     made = server(kind, None, (Tracer("tracer", []),) if intercepted else ())
     made.registry.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Typed", {"Ask": handler}),))
-    address = f"127.0.0.1:{made.add_port('127.0.0.1:0')}"
+    client = channel(Transport.NATIVE, f"127.0.0.1:{made.add_port('127.0.0.1:0')}")
     await made.start()
-    client = channel(Transport.NATIVE, address)
     try:
         error = await failure(client.unary("/test.Typed/Ask", b"\xff\xff", 5))
         assert (error.code, "no message of the method's type" in error.details) == (Code.INVALID_ARGUMENT, True)
-        good = await client.unary("/test.Typed/Ask", inference_pb2.PredictRequest(service="s").SerializeToString(), 5)
-        assert inference_pb2.PredictReply.FromString(good).model == "s"
+        good = inference_pb2.PredictRequest(service="s").SerializeToString()
+        assert inference_pb2.PredictReply.FromString(await client.unary("/test.Typed/Ask", good, 5)).model == "s"
     finally:
         await client.close()
         await made.stop(0)
