@@ -23,6 +23,7 @@ from tessera.compat import fate_common_service_pb2 as operations
 from tessera.compat import fate_inference_pb2, fate_proxy_pb2
 from tessera.compat import fate_model_service_pb2 as models
 from tessera.compat import open_inference_pb2 as oip
+from tessera.v1 import admin_pb2, federation_pb2
 from tessera.v1 import inference_pb2 as wire
 from tests.artifacts import make_onnx, make_words
 from tests.damage import spoil, spoiled_bytes, spoiled_json
@@ -231,7 +232,19 @@ async def fate_admin(doors: Doors, source: random.Random) -> None:
         )
 
 
-CALLS = (open_inference, model_control, http, tessera, fate, partners, fate_admin)
+async def tessera_control(doors: Doors, source: random.Random) -> None:
+    """Every method of the party port and of the admin port, about names that there are and that there are not."""
+    for file, service, port in ((federation_pb2, "Federation", "party"), (admin_pb2, "Admin", "admin")):
+        for method in file.DESCRIPTOR.services_by_name[service].methods:
+            request = getattr(file, method.input_type.name)()
+            names = {"model": ("local", "none"), "version": ("1", "lr"), "service": ("never", "none")}
+            for name in names.keys() & method.input_type.fields_by_name.keys():
+                setattr(request, name, source.choice(names[name]))
+            if not (method.client_streaming or method.server_streaming):
+                await doors.rpc(port, f"/tessera.v1.{service}/{method.name}", damaged(source, request))
+
+
+CALLS = (open_inference, model_control, http, tessera, fate, partners, fate_admin, tessera_control)
 
 
 def check(pair: Pair, calls: Callable[[Doors, random.Random], Any], seeds: range) -> None:
