@@ -122,7 +122,7 @@ class BatchCodec:
                 self._answers[place] = self._row(answer, 0, place)
             elif not isinstance(answer, Exception):
                 raise answer
-            elif place not in self._answers or isinstance(answer, PeerError | LimitError):
+            elif place not in self._answers or (isinstance(answer, PeerError) and answer.failure is not None):
                 self._answers[place] = _failed(self._cases[place].index, answer)
         self._model = self._model or next(iter(self._answered), None)
         return self._reply()
