@@ -132,6 +132,23 @@ class Response(msgspec.Struct, frozen=True):
     attributions: tuple[bytes, ...] = ()
     outputs: Mapping[str, npt.NDArray[Any]] = {}
 
+    def row(self, row: int) -> Response:
+        """What a call of this row alone would have been answered. Raises ValueError when the response is not
+        complete: of its rows some may be."""
+        if not self.complete:
+            raise ValueError("some rows lack a party")
+        return Response(
+            scores=self.scores[row : row + 1],
+            model=self.model,
+            version=self.version,
+            variants=self.variants,
+            complete=self.complete,
+            parties=tuple([PartyOutcome(one.party, (one.statuses[row],), (one.levels[row],)) for one in self.parties]),
+            labels=self.labels[row : row + 1],
+            attributions=self.attributions[row : row + 1],
+            outputs={name: values[row : row + 1] for name, values in self.outputs.items()} if self.outputs else {},
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Example:

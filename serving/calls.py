@@ -16,6 +16,7 @@ import numpy as np
 
 from apps.app import Request, Response
 from serving.routing import Target
+from serving.transport.promise import Promise
 
 T = TypeVar("T")
 
@@ -26,30 +27,31 @@ Key = tuple[object, ...]
 
 
 class Waiting(Generic[T]):
-    """A call that is executed. `finish` makes the reply of the response. `times`: when it came and its deadline, in
-    monotonic seconds."""
+    """A call that is executed. `finish` makes the reply of a response and the place of the call's row in it, None when
+    all rows are the call's. `times`: when it came and its deadline, in monotonic seconds."""
 
     __slots__ = ("came", "deadline", "finish", "reply", "request")
 
     def __init__(
-        self, request: Request, times: tuple[float, float], finish: Callable[[Response], T], reply: asyncio.Future[T]
+        self, request: Request, times: tuple[float, float], finish: Callable[[Response, int | None], T]
     ) -> None:
         self.request = request
         self.came, self.deadline = times
         self.finish = finish
-        self.reply = reply
+        self.reply: Promise[T] = Promise()
 
-    def succeed(self, response: Response) -> None:
+    def succeed(self, response: Response, row: int | None) -> None:
         if self.reply.done():
             return
         try:
-            self.reply.set_result(self.finish(response))
+            answer = self.finish(response, row)
         except Exception as error:  # noqa: BLE001 - the caller is told, whatever went wrong
             self.reply.set_exception(error)
+        else:
+            self.reply.set_result(answer)
 
     def fail(self, error: BaseException) -> None:
-        if not self.reply.done():
-            self.reply.set_exception(error)
+        self.reply.set_exception(error)
 
 
 Start = Callable[[Target, Sequence[Waiting[Any]]], None]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -27,26 +27,33 @@ from serving.peers.fallback import FAIL, Fallbacks, filled, own_scores
 from serving.peers.hosts import Hosts, all_of
 from serving.peers.partials import HostPartials
 from serving.pool import ModelHandle, ModelPool
-from serving.rounds import Round, by_row, interleave, response
+from serving.rounds import Round, interleave, response
 from serving.routing import RouteTable, ServiceRoute, Target
 from serving.settings import FallbackSettings, Limits
 from serving.shadows import Comparing, Shadows
 from serving.telemetry.served import Served, variant_of
 from serving.telemetry.stages import Stages
+from serving.transport.promise import Promise
 
 T = TypeVar("T")
+
+Finish = Callable[[Response, int | None], T]
+"""See Waiting."""
 
 
 class Codec(Protocol):
     """One method of one public protocol: wire bytes to a request, a response to wire bytes."""
 
-    @property
-    def name(self) -> str:
-        """Protocol and method; part of the keys of the result cache."""
+    name: str
+    """Protocol and method; part of the keys of the result cache."""
 
     def decode(self, raw: bytes) -> Request: ...
 
     def encode(self, response: Response, level: CacheLevel) -> bytes: ...
+
+    def encode_row(self, response: Response, row: int, level: CacheLevel) -> bytes:
+        """One of several rows that ran together, each a call of its own."""
+        return self.encode(response.row(row), level)
 
 
 class Counting(Comparing, Protocol):
@@ -90,7 +97,6 @@ class Pipeline:
         self._limiter = Limiter(limits, clock, self._refused)
         self._clock = clock
         self._gathering = Gathering(self._start, limits.peer_timeout_s)
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._running: set[asyncio.Task[None]] = set()
         self.shadows = Shadows(self._shadow, answers.counted, clock)
         self.stages = Stages()
@@ -98,7 +104,7 @@ class Pipeline:
 
     # --- a call, from its bytes to its bytes ---
 
-    def answer(self, codec: Codec, raw: bytes, remaining_s: float | None, caller: str = "") -> bytes | Awaitable[bytes]:
+    def answer(self, codec: Codec, raw: bytes, remaining_s: float | None, caller: str = "") -> bytes | Promise[bytes]:
         """The reply to serialised request bytes; a repeated case is answered at once. `caller`: who asks, for limits.
         Raises what is wrong with the request, at once or when awaited."""
         routes = self._routes.current
@@ -121,7 +127,7 @@ class Pipeline:
         finish = partial(self._encoded, codec, raw, request, routes.epoch(address))
         return self._begin(request, remaining_s, finish, self._limiter.enter(service, caller))
 
-    def predict(self, request: Request, remaining_s: float | None) -> asyncio.Future[Response]:
+    def predict(self, request: Request, remaining_s: float | None) -> Promise[Response]:
         """Answer all rows. Users of one call may meet different variants; each variant's rows run as one batch."""
         return self._begin(request, remaining_s, _itself, ())
 
@@ -130,16 +136,18 @@ class Pipeline:
         await self.shadows.stop()
         await self._pool.threads.stop()
 
-    def _encoded(self, codec: Codec, raw: bytes, request: Request, epoch: int, response: Response) -> bytes:
+    def _encoded(
+        self, codec: Codec, raw: bytes, request: Request, epoch: int, response: Response, row: int | None
+    ) -> bytes:
         if request.case_id and response.complete:
-            self._results.store(codec.name, raw, request, epoch, codec.encode(response, CacheLevel.L1))
-        return codec.encode(response, CacheLevel.NONE)
+            self._results.store(codec.name, raw, request, epoch, _encode(codec, response, row, CacheLevel.L1))
+        return _encode(codec, response, row, CacheLevel.NONE)
 
     def _begin(
-        self, request: Request, remaining_s: float | None, finish: Callable[[Response], T], gates: Sequence[Gate]
-    ) -> asyncio.Future[T]:
+        self, request: Request, remaining_s: float | None, finish: Finish[T], gates: Sequence[Gate]
+    ) -> Promise[T]:
         """`gates` are left when the reply is there, or could not be begun."""
-        reply: asyncio.Future[T] | None = None
+        reply: Promise[T] | None = None
         try:
             came, routes, address = self._clock(), self._routes.current, request.address
             deadline = deadline_of(self._limits, request.rows, remaining_s, came)
@@ -149,9 +157,9 @@ class Pipeline:
             if request.columnar or request.rows != 1:
                 groups = routes.targets(address, request.user_ids, request.case_id)
                 self.served.rows.observe(request.rows)
-                reply = asyncio.ensure_future(self._split(request, groups, (came, deadline), finish))
+                reply = Promise.of(asyncio.ensure_future(self._split(request, groups, (came, deadline), finish)))
             else:
-                call = Waiting(request, (came, deadline), finish, self._future())
+                call = Waiting(request, (came, deadline), finish)
                 target = routes.target(address, request.user_ids[0] or request.case_id)
                 self._counted(target, call)
                 self._gathering.add(target, call)
@@ -165,12 +173,6 @@ class Pipeline:
                 leave(gates) if reply is None else reply.add_done_callback(lambda _: leave(gates))
         return reply
 
-    def _future(self) -> asyncio.Future[Any]:
-        """Asking for the running loop costs as much as the future."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        return self._loop.create_future()
-
     def _counted(self, target: Target, call: Waiting[Any]) -> None:
         gates = self._limiter.enter_model(target.model.model, call.request.rows)
         if gates:
@@ -181,28 +183,27 @@ class Pipeline:
         self.served.failed(service if service in self._routes.current.services else "", "", error.code)
 
     def _followed(
-        self, route: ServiceRoute, request: Request, finish: Callable[[Response], T], response: Response
+        self, route: ServiceRoute, request: Request, finish: Finish[T], response: Response, row: int | None
     ) -> T:
-        self.shadows.follow(route, request, response)
-        return finish(response)
+        self.shadows.follow(route, request, _itself(response, row))
+        return finish(response, row)
 
     async def _split(
-        self, request: Request, groups: Mapping[Target, list[int]], times: tuple[float, float], finish: Callable[..., T]
+        self, request: Request, groups: Mapping[Target, list[int]], times: tuple[float, float], finish: Finish[T]
     ) -> T:
         """A call of several rows: a round for each variant that they meet."""
         parts = [request] if len(groups) == 1 else [request.select(rows) for rows in groups.values()]
-        calls: list[Waiting[Response]] = [Waiting(part, times, _itself, self._future()) for part in parts]
-        replies = asyncio.gather(*[call.reply for call in calls])
+        calls: list[Waiting[Response]] = [Waiting(part, times, _itself) for part in parts]
         try:
             for target, call in zip(groups, calls, strict=True):
                 self._counted(target, call)
             for target, call in zip(groups, calls, strict=True):
                 self._start(target, [call])
-            whole = await replies
+            whole = await _all([call.reply for call in calls])
         finally:
             for call in calls:
                 call.reply.cancel()
-        return finish(whole[0] if len(whole) == 1 else interleave(request.rows, list(groups.values()), whole))
+        return finish(whole[0] if len(whole) == 1 else interleave(request.rows, list(groups.values()), whole), None)
 
     # --- a round: calls that run as one batch ---
 
@@ -255,7 +256,7 @@ class Pipeline:
         task.add_done_callback(partial(self._ended, round_))
         awaited = len(round_.calls)
 
-        def left(reply: asyncio.Future[Any]) -> None:
+        def left(reply: Promise[Any]) -> None:
             """It is answered, or nobody waits for it."""
             nonlocal awaited
             awaited -= 1
@@ -350,7 +351,7 @@ class Pipeline:
         is answered alone."""
         calls = round_.calls
         try:
-            responses, since = self._responses(round_, round_.partials() if remote is None else remote, fallback)
+            answer, since = self._response(round_, round_.partials() if remote is None else remote, fallback)
         except Exception as error:  # noqa: BLE001 - the caller is told, whatever went wrong
             if len(calls) == 1:
                 self._fail(round_.target.service, variant_of(round_.target), calls, error)
@@ -358,14 +359,17 @@ class Pipeline:
                 for place in range(len(calls)):
                     self._finish(round_.take([place]))
             return
-        for call, answer in zip(calls, responses, strict=True):
-            call.succeed(answer)
+        if len(calls) == 1:
+            calls[0].succeed(answer, None)
+        else:
+            for row, call in enumerate(calls):
+                call.succeed(answer, row)
         self.stages.reply_s += self._clock() - since
 
-    def _responses(
+    def _response(
         self, round_: Round, remote: Sequence[HostPartials], fallback: FallbackSettings | None
-    ) -> tuple[Sequence[Response], float]:
-        """And when the scores were there."""
+    ) -> tuple[Response, float]:
+        """Of all calls, and when the scores were there. Calls that go together are complete."""
         target, request, began = round_.target, round_.request, self._clock()
         if fallback is None:
             round_.run()
@@ -378,17 +382,17 @@ class Pipeline:
         seconds = [now - call.came for call in round_.calls for _ in call.request.user_ids]
         scores = own_scores(result.scores, remote)
         whole = response(target, result, remote, self._counting.answered(target, scores, seconds, request.attributed))
-        return [whole] if len(round_.calls) == 1 else by_row(whole), now
+        return whole, now
 
     async def _shadow(self, target: Target, request: Request) -> Response:
         """No limit counts it, and it has a deadline of its own."""
         came = self._clock()
         deadline = came + self._limits.peer_timeout_s
         with self._pool.acquire(target.model) as handle:
-            call = Waiting(request, (came, deadline), _itself, self._future())
+            call = Waiting(request, (came, deadline), _itself)
             round_ = self._prepared(target, handle, [call])
             if round_ is None:
-                return _itself(await call.reply)
+                return await call.reply
             aside = [self._hosts.ask_aside(lookup, deadline) for lookup in round_.lookups if not lookup.is_whole]
             await all_of(aside)
             round_.outputs = await self._pool.predict(handle, round_.batch)
@@ -396,5 +400,13 @@ class Pipeline:
             return response(target, round_.result(remote, FAIL), remote, ())
 
 
-def _itself(response: Response) -> Response:
-    return response
+def _itself(response: Response, row: int | None) -> Response:
+    return response if row is None else response.row(row)
+
+
+def _encode(codec: Codec, response: Response, row: int | None, level: CacheLevel) -> bytes:
+    return codec.encode(response, level) if row is None else codec.encode_row(response, row, level)
+
+
+async def _all(replies: Sequence[Promise[T]]) -> Sequence[T]:
+    return [await replies[0]] if len(replies) == 1 else await asyncio.gather(*replies)

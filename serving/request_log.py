@@ -6,11 +6,10 @@ import hmac
 import logging
 import random
 import time
-from asyncio import Future, ensure_future
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from apps.app import CacheLevel, PartyOutcome, Request, Response
 from serving.errors import code_of
@@ -19,7 +18,9 @@ from serving.pipeline import Answers, Codec, Pipeline
 from serving.pool import ModelPool
 from serving.routing import RouteTable
 from serving.settings import Limits
-from serving.transport import Code
+from serving.transport import Code, Promise
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class Line:
         self.response: Response | None = None
 
 
-class _Watched:
+class _Watched(Codec):
     """A codec that tells what it sees."""
 
     def __init__(self, codec: Codec, line: Line) -> None:
@@ -96,6 +97,10 @@ class _Watched:
         self._line.response, self._line.level = response, level
         return self._codec.encode(response, level)
 
+    def encode_row(self, response: Response, row: int, level: CacheLevel) -> bytes:
+        self._line.response, self._line.level = response.row(row), level
+        return self._codec.encode_row(response, row, level)
+
 
 class LoggedPipeline(Pipeline):
     """A Pipeline that writes down a share of its calls."""
@@ -106,7 +111,7 @@ class LoggedPipeline(Pipeline):
         super().__init__(routes, pool, hosts, answers, limits)
         self._log = log
 
-    def answer(self, codec: Codec, raw: bytes, remaining_s: float | None, caller: str = "") -> bytes | Awaitable[bytes]:
+    def answer(self, codec: Codec, raw: bytes, remaining_s: float | None, caller: str = "") -> bytes | Promise[bytes]:
         line = self._log.begin(codec.name, caller)
         if line is None:
             return super().answer(codec, raw, remaining_s, caller)
@@ -119,9 +124,9 @@ class LoggedPipeline(Pipeline):
             line.request = line.request or codec.decode(raw)
             self._end(line, Code.OK)
             return reply
-        return self._until_done(line, ensure_future(reply))
+        return self._until_done(line, reply)
 
-    def predict(self, request: Request, remaining_s: float | None) -> Future[Response]:
+    def predict(self, request: Request, remaining_s: float | None) -> Promise[Response]:
         line = self._log.begin(PREDICT, "")
         if line is None:
             return super().predict(request, remaining_s)
@@ -134,11 +139,11 @@ class LoggedPipeline(Pipeline):
         reply.add_done_callback(partial(self._answered, line))
         return self._until_done(line, reply)
 
-    def _answered(self, line: Line, reply: Future[Response]) -> None:
+    def _answered(self, line: Line, reply: Promise[Response]) -> None:
         if not reply.cancelled() and reply.exception() is None:
             line.response = reply.result()
 
-    def _until_done(self, line: Line, reply: Future[Any]) -> Future[Any]:
+    def _until_done(self, line: Line, reply: Promise[T]) -> Promise[T]:
         reply.add_done_callback(lambda done: self._end(line, _code(done)))
         return reply
 
@@ -150,7 +155,7 @@ class LoggedPipeline(Pipeline):
         self._log.write(line, service if service in routes.services else "", code)
 
 
-def _code(done: Future[Any]) -> Code:
+def _code(done: Promise[Any]) -> Code:
     if done.cancelled():
         return Code.CANCELLED
     error = done.exception()

@@ -17,8 +17,6 @@ from serving.pool import ModelHandle
 from serving.routing import Target
 from serving.settings import FallbackSettings
 
-_OK = PartyStatus.OK
-
 
 class Round:
     """`calls` of one row each, or one call of several. `batch`: their rows as the local half takes them; `lookups`: one
@@ -124,34 +122,6 @@ def response(
         attributions=attributions,
         outputs=result.outputs,
     )
-
-
-def by_row(whole: Response) -> list[Response]:
-    """One response for each row of a complete one. Rows whose partials came from the same levels share what says so.
-    Raises ValueError for one that is not complete: its rows must not be said to be."""
-    if not whole.complete:
-        raise ValueError("some rows lack a party")
-    shared: dict[tuple[CacheLevel, ...], tuple[PartyOutcome, ...]] = {}
-    rows = len(whole.scores)
-    levels = list(zip(*(outcome.levels for outcome in whole.parties), strict=True)) or [()] * rows
-    for found in set(levels):
-        shared[found] = tuple(
-            [PartyOutcome(one.party, (_OK,), (level,)) for one, level in zip(whole.parties, found, strict=True)]
-        )
-    return [
-        Response(
-            scores=whole.scores[row : row + 1],
-            model=whole.model,
-            version=whole.version,
-            variants=whole.variants,
-            complete=True,
-            parties=shared[levels[row]],
-            labels=whole.labels[row : row + 1],
-            attributions=whole.attributions[row : row + 1],
-            outputs={name: values[row : row + 1] for name, values in whole.outputs.items()} if whole.outputs else {},
-        )
-        for row in range(rows)
-    ]
 
 
 def interleave(rows: int, groups: Sequence[Sequence[int]], parts: Sequence[Response]) -> Response:

@@ -35,6 +35,7 @@ STEADY_AFTER_S = 60.0
 
 
 _TUNABLES, _HUGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
+_BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 
 class Wish(Enum):
@@ -271,17 +272,19 @@ def supervise(config: Path, worker: Sequence[str] = WORKER, workers: int | None 
 
 async def _supervise(settings: Settings, config: Path, command: Sequence[str]) -> int:
     async with _shared_cache(settings) as extra:
-        environ = with_huge_pages({**os.environ, **extra})
+        environ = for_workers({**os.environ, **extra})
         return await Supervisor(settings, command, environ, lambda: load(config, environ)).run()
 
 
-def with_huge_pages(environ: Mapping[str, str]) -> dict[str, str]:
-    """Has glibc ask for huge pages (madvise), unless the operator says something about it: whoever frees a large model
-    holds the interpreter while the kernel lets go of its pages, of which there are then 512 times fewer."""
+def for_workers(environ: Mapping[str, str]) -> dict[str, str]:
+    """What libraries of workers read before any code of ours runs, unless the operator says something about it.
+
+    glibc asks for huge pages (madvise): whoever frees a large model holds the interpreter while the kernel lets go of
+    its pages, of which there are then 512 times fewer. numpy's OpenBLAS has one thread: others would help with
+    products that take microseconds, and wait for the next one by turning in a loop, on a core that parties need."""
     said = environ.get(_TUNABLES, "")
-    if _HUGE_PAGES in said:
-        return dict(environ)
-    return {**environ, _TUNABLES: ":".join(filter(None, (said, f"{_HUGE_PAGES}=1")))}
+    tunables = said if _HUGE_PAGES in said else ":".join(filter(None, (said, f"{_HUGE_PAGES}=1")))
+    return {_BLAS_THREADS: "1", **environ, _TUNABLES: tunables}
 
 
 @contextlib.asynccontextmanager

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -23,14 +24,16 @@ from serving.cache.tier import MISS, CacheTier, Entry, Found, Miss
 
 WRITE_TIMEOUT_S = 1.0
 """For one batch of writes: nobody waits for it."""
-COLLECT_S = 0.001
-"""How long writes wait for company. The answers that they come from leave meanwhile."""
+COLLECT_S = 0.01
+"""How long writes wait for company: to wake the server costs as much as twenty entries. Memory has them meanwhile."""
 PIPELINE = 64
 """Entries after which what is waiting makes another round trip: to pack so many keeps the event loop for 0.2 ms."""
 QUEUE_ENTRIES = 20_000
 """Entries waiting to be written; the oldest batch goes when there are more."""
 JITTER = 0.1
 """Entries written together expire within this share of their time, never later than they say."""
+_SHARES = tuple(1_000 * (1 - JITTER * byte / 256) for byte in range(256))
+"""Of the seconds left, in milliseconds, by the end of the key: it is as good as random, and equal at every replica."""
 
 Writes = Mapping[bytes, Entry] | Sequence[bytes]
 """Entries to store, or keys to drop."""
@@ -163,7 +166,7 @@ class RedisTier(CacheTier):
         """One command for each that is still worth storing."""
         now_s = self._clock()
         return [
-            packed("SET", key, encode(entry), "PX", str(_ttl_ms(key, entry.stale_until - now_s)))
+            _set(key, encode(entry), max(1, int(_SHARES[key[-1]] * (entry.stale_until - now_s))))
             for key, entry in entries.items()
             if entry.stale_until > now_s
         ]
@@ -214,7 +217,16 @@ def _usable(value: object, now_s: float) -> Found:
     return MISS if isinstance(entry, Miss) or entry.stale_until <= now_s else entry
 
 
-def _ttl_ms(key: bytes, left_s: float) -> int:
-    """The end of a key is as good as random, and every replica shortens it alike."""
-    share = JITTER * int.from_bytes(key[-2:], "big") / 65_536
-    return max(1, int(1_000 * left_s * (1 - share)))
+def _set(key: bytes, value: bytes, ttl_ms: int) -> bytes:
+    """As `packed` would make it, in a third of the time."""
+    before, between = _lengths(len(key), len(value))
+    ends = str(ttl_ms).encode()
+    return b"".join((before, key, between, value, b"\r\n$2\r\nPX\r\n", _BULK[len(ends)], ends, b"\r\n"))
+
+
+@lru_cache(256)
+def _lengths(key: int, value: int) -> tuple[bytes, bytes]:
+    return b"*5\r\n$3\r\nSET\r\n$%d\r\n" % key, b"\r\n$%d\r\n" % value
+
+
+_BULK = tuple(b"$%d\r\n" % size for size in range(32))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Awaitable, Callable
 from enum import IntEnum
@@ -11,7 +10,7 @@ from typing import Any, TypeVar
 
 from serving.errors import LimitError, public
 from serving.telemetry.requests import MethodFigures
-from serving.transport import BytesHandler, Call, Code, Metadata, RpcError
+from serving.transport import BytesHandler, Call, Code, Metadata, Promise, RpcError
 
 PUSHBACK = "grpc-retry-pushback-ms"
 
@@ -34,11 +33,10 @@ def answering(handler: BytesHandler, figures: MethodFigures) -> BytesHandler:
         if isinstance(reply, bytes):
             figures.finish(began)
             return reply
-        if isinstance(reply, asyncio.Future):
-            told: asyncio.Future[bytes] = reply.get_loop().create_future()
-            reply.add_done_callback(partial(_tell, told, figures, began))
-            told.add_done_callback(partial(_left, reply))
-            return told
+        if isinstance(reply, Promise):
+            reply.translate(_as_status)
+            reply.add_done_callback(partial(_count, figures, began))
+            return reply
         return _counted(reply, figures, began)
 
     return answer
@@ -59,28 +57,21 @@ def enum_value(value: IntEnum) -> Any:
     return value.value
 
 
-def _tell(told: asyncio.Future[bytes], figures: MethodFigures, began: float, reply: asyncio.Future[bytes]) -> None:
+def _count(figures: MethodFigures, began: float, reply: Promise[bytes]) -> None:
     """As `_counted`, without a task."""
     if reply.cancelled():
         figures.finish(began, Code.CANCELLED)
-        told.cancel()
         return
     error = reply.exception()
-    if error is None:
-        figures.finish(began)
-        if not told.done():
-            told.set_result(reply.result())
-        return
-    status = _status(error) if isinstance(error, Exception) else error
-    figures.finish(began, status.code if isinstance(status, RpcError) else Code.UNKNOWN)
-    if not told.done():
-        status.__cause__ = error
-        told.set_exception(status)
+    figures.finish(began, Code.OK if error is None else error.code if isinstance(error, RpcError) else Code.UNKNOWN)
 
 
-def _left(reply: asyncio.Future[bytes], told: asyncio.Future[bytes]) -> None:
-    if told.cancelled():
-        reply.cancel()
+def _as_status(error: BaseException) -> BaseException:
+    if not isinstance(error, Exception) or isinstance(error, RpcError):
+        return error
+    status = _status(error)
+    status.__cause__ = error
+    return status
 
 
 async def _counted(reply: Awaitable[bytes], figures: MethodFigures, began: float) -> bytes:

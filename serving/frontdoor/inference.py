@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 
-from apps.app import CacheLevel, PartyOutcome, Request, Response
+from apps.app import CacheLevel, Request, Response
 from serving.access import Access
 from serving.errors import InvalidRequestError
 from serving.frontdoor.answer import answering, enum_value
 from serving.frontdoor.rows import first_failures
+from serving.frontdoor.wire_fields import delimited, delimited_head, enumerated
 from serving.pipeline import Codec, Pipeline
 from serving.telemetry.requests import RequestFigures
 from serving.transport import Call, Server
@@ -21,18 +22,25 @@ from tessera.v1 import inference_pb2 as wire
 PREDICT = "/tessera.v1.Inference/Predict"
 BATCH_PREDICT = "/tessera.v1.Inference/BatchPredict"
 
+_SCORE, _LABEL, _CACHE, _ATTRIBUTION = (
+    wire.PredictReply.DESCRIPTOR.fields_by_name[name].number for name in ("score", "label", "cache", "attribution")
+)
+_MAX_HEADS = 64
+
 M = TypeVar("M", bound=Message)
 V = TypeVar("V")
 
 
-class PredictCodec:
+class PredictCodec(Codec):
     """One case of one user."""
 
     name = PREDICT
 
     def __init__(self) -> None:
+        self._response: Response | None = None
         self._shared: tuple[object, ...] = ()
-        self._head = b""
+        self._heads: list[tuple[Sequence[object], bytes]] = []
+        self._scores, self._score_bytes = b"", 0
 
     def decode(self, raw: bytes) -> Request:
         message = _parse(wire.PredictRequest, raw)
@@ -54,32 +62,51 @@ class PredictCodec:
         )
 
     def encode(self, response: Response, level: CacheLevel) -> bytes:
-        """What many replies have in common is serialised once: messages one after the other are one message
-        (https://protobuf.dev/programming-guides/encoding, last one wins)."""
-        shared = (response.model, response.version, response.variants, response.complete, response.parties)
-        if shared != self._shared:
-            self._shared, self._head = shared, self._begin(response)
-        own = wire.PredictReply(score=response.scores[0].tolist())
-        if response.attributions:
-            own.attribution = response.attributions[0]
-        if response.labels:
-            own.label = response.labels[0]
-        if level:
-            own.cache = enum_value(level)
-        return self._head + own.SerializeToString()
+        return self.encode_row(response, 0, level)
 
-    def _begin(self, response: Response) -> bytes:
+    def encode_row(self, response: Response, row: int, level: CacheLevel) -> bytes:
+        """What many replies have in common is serialised once."""
+        if response is not self._response:
+            self._take(response)
+        size = self._score_bytes
+        reply = self._head_of(response, row) + self._scores[size * row : size * (row + 1)]
+        if response.attributions:
+            reply += delimited(_ATTRIBUTION, response.attributions[row])
+        if response.labels:
+            reply += delimited(_LABEL, response.labels[row].encode())
+        return reply + enumerated(_CACHE, level) if level else reply
+
+    def _take(self, response: Response) -> None:
+        """What rows share."""
+        width = response.scores.shape[1]
+        shared = (response.model, response.version, response.variants, response.complete, width)
+        if shared != self._shared or len(self._heads) > _MAX_HEADS:
+            self._shared, self._heads = shared, []
+        self._response = response
+        self._scores, self._score_bytes = response.scores.astype("<f8", copy=False).tobytes(), 8 * width
+
+    def _head_of(self, response: Response, row: int) -> bytes:
+        """All but what is the row's own, and how its score begins. Few differ."""
+        outcomes = [(one.party, one.statuses[row], one.levels[row]) for one in response.parties]
+        for known, head in self._heads:
+            if known == outcomes:
+                return head
         message = wire.PredictReply(
             model=response.model,
             version=response.version,
             variant=response.variants[0] if response.variants else "",
             complete=response.complete,
-            parties=[_outcome(outcome) for outcome in response.parties],
+            parties=[
+                wire.PartyOutcome(party=party, status=enum_value(status), level=enum_value(level))
+                for party, status, level in outcomes
+            ],
         )
-        return message.SerializeToString()
+        head = message.SerializeToString() + delimited_head(_SCORE, self._score_bytes)
+        self._heads.append((outcomes, head))
+        return head
 
 
-class BatchPredictCodec:
+class BatchPredictCodec(Codec):
     """Many users in one call, columnar both ways."""
 
     name = BATCH_PREDICT
@@ -150,12 +177,6 @@ def _parse(kind: type[M], raw: bytes) -> M:
     except DecodeError as error:
         raise InvalidRequestError(f"the request is not a {kind.DESCRIPTOR.full_name}") from error
     return message
-
-
-def _outcome(outcome: PartyOutcome) -> wire.PartyOutcome:
-    return wire.PartyOutcome(
-        party=outcome.party, status=enum_value(outcome.statuses[0]), level=enum_value(outcome.levels[0])
-    )
 
 
 def _named(values: Mapping[str, V]) -> dict[str, V]:

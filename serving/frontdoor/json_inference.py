@@ -14,6 +14,7 @@ import msgspec
 from apps.app import CacheLevel, PartyStatus, Request, Response
 from serving.errors import InvalidRequestError
 from serving.frontdoor.rows import first_failures
+from serving.pipeline import Codec
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -39,7 +40,7 @@ class BatchPredictBody(_Address, forbid_unknown_fields=True, kw_only=True):
     attributed: bool = False
 
 
-class JsonPredict:
+class JsonPredict(Codec):
     """One case of one user."""
 
     name = "POST /v1/predict"
@@ -74,7 +75,7 @@ class JsonPredict:
         return msgspec.json.encode(reply)
 
 
-class JsonBatchPredict:
+class JsonBatchPredict(Codec):
     """Many users in one call, columnar both ways. A score that could not be made is null."""
 
     name = "POST /v1/batch_predict"

@@ -20,6 +20,7 @@ from serving.transport.port import (
     ServerOptions,
     Transport,
 )
+from serving.transport.promise import Promise
 from serving.transport.status import Code, Metadata, RpcError
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read when grpc loads; what matters comes to us as errors
@@ -36,6 +37,7 @@ __all__ = [
     "CredentialsError",
     "Interceptor",
     "Metadata",
+    "Promise",
     "RpcError",
     "Server",
     "ServerCredentials",

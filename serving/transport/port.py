@@ -50,8 +50,8 @@ class Call(Protocol):
 
 
 BytesHandler = Callable[[bytes, Call], bytes | Awaitable[bytes]]
-"""From a serialised request to the reply: at once, or later. A future costs less than a coroutine, which needs a task;
-either is cancelled when the call ends early."""
+"""From a serialised request to the reply: at once, or later. A promise costs least, then a future, then a coroutine,
+which needs a task; each is cancelled when the call ends early."""
 
 
 class Interceptor(Protocol):

@@ -26,6 +26,7 @@ from serving.transport.frames import ErrorCode, StreamFault
 from serving.transport.inflation import Inflation, Squeezed
 from serving.transport.intake import Intake
 from serving.transport.port import BytesHandler, ServerOptions
+from serving.transport.promise import Promise
 from serving.transport.status import Code, Metadata, RpcError, too_large
 from serving.transport.streams import Stream
 
@@ -301,7 +302,7 @@ class BytesCall(ServerCall):
             self.succeed(reply)
             return
         self._reply = reply
-        if isinstance(reply, asyncio.Future):  # nothing runs for it here: no task is needed to wait
+        if isinstance(reply, (Promise, asyncio.Future)):  # nothing runs for it here: no task is needed to wait
             reply.add_done_callback(self._replied)
         else:
             self.start(self._later(reply))
@@ -309,12 +310,12 @@ class BytesCall(ServerCall):
     def _stop(self) -> None:
         super()._stop()
         reply = self._reply
-        if isinstance(reply, asyncio.Future):
+        if isinstance(reply, (Promise, asyncio.Future)):
             reply.cancel()
         elif self.task is not None and isinstance(reply, Coroutine):  # a task that never began leaves it unawaited
             self.task.add_done_callback(lambda _: reply.close())
 
-    def _replied(self, reply: asyncio.Future[bytes]) -> None:
+    def _replied(self, reply: Promise[bytes] | asyncio.Future[bytes]) -> None:
         self._reply = None
         if reply.cancelled():
             self.fail(RpcError(Code.CANCELLED, "cancelled"))

@@ -18,6 +18,7 @@ from serving.frontdoor.fate.bodies import BatchBody, BatchReply, RowBody, RowRep
 from serving.frontdoor.fate.codes import failure, host_failure
 from serving.frontdoor.fate.features import Specs, check_row, features_in, specs_of, user_id_in
 from serving.frontdoor.fate.served import BATCH_INFERENCE, FateModels
+from serving.pipeline import Codec
 from serving.pool import ModelId
 
 _SEVERAL = frozenset({PartyStatus.REJECTED, PartyStatus.MISMATCH, PartyStatus.INTERNAL})
@@ -34,7 +35,7 @@ class _Case:
     texts: Mapping[str, str]
 
 
-class BatchCodec:
+class BatchCodec(Codec):
     """Of one call. Rows whose features cannot be used, or that name no user where there are hosts, fail by themselves;
     the others are asked together."""
 

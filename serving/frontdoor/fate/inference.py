@@ -16,14 +16,14 @@ from serving.frontdoor.fate.codes import failure, is_of_a_call, of_first_line
 from serving.frontdoor.fate.features import features_in, specs_of, user_id_in
 from serving.frontdoor.fate.rules import Flow
 from serving.frontdoor.fate.served import BATCH_INFERENCE, INFERENCE, FateModels
-from serving.pipeline import Pipeline
+from serving.pipeline import Codec, Pipeline
 from serving.pool import ModelId
 from serving.routing import Address
 from serving.telemetry.requests import MethodFigures, RequestFigures
 from serving.transport import Call, Code, Server
 
 
-class SingleCodec:
+class SingleCodec(Codec):
     """One case of one user, of one call."""
 
     name = INFERENCE

@@ -12,7 +12,7 @@ from apps.app import CacheLevel, Request, Response
 from serving.errors import InvalidRequestError, LimitError, TesseraError
 from serving.frontdoor.oip.models import Models, ModelView
 from serving.frontdoor.oip.rows import Answered, Asked, answer_of, key_of, request_of
-from serving.pipeline import Pipeline
+from serving.pipeline import Codec, Pipeline
 from serving.transport import Code
 
 Encode = Callable[[Answered], bytes]
@@ -70,7 +70,7 @@ class OverCapacityError(LimitError):
 
 
 @dataclass(slots=True)
-class _Codec:
+class _Codec(Codec):
     """Of one call. `name` has all that shapes the reply beside the raw bytes, since equal ones share cached replies.
     `rows`: how many each version answered; none when the reply was at hand."""
 

@@ -15,6 +15,7 @@ from serving.frontdoor.oip.control import Repository
 from serving.frontdoor.oip.door import Door, Terms
 from serving.frontdoor.oip.log_settings import LogSettings, Values
 from serving.frontdoor.oip.messages import asked, config, parse, raw_reply, statistics, typed_reply
+from serving.frontdoor.wire_fields import delimited
 from serving.readiness import Readiness
 from serving.telemetry.requests import MethodFigures, RequestFigures
 from serving.transport import Call, Code, RpcError, Server, call_of
@@ -26,8 +27,8 @@ SERVICE = "inference.GRPCInferenceService"
 MODEL_INFER = f"/{SERVICE}/ModelInfer"
 MODEL_STREAM_INFER = f"/{SERVICE}/ModelStreamInfer"
 EXTENSIONS = ("model_repository", "model_configuration", "statistics", "parameters", "binary_tensor_data", "logging")
-_ID_TAG = b"\x1a"
-"""Field 3 of ModelInferResponse, length-delimited. Fields of a message may come in any order."""
+_ID = 3
+"""Of ModelInferResponse. Fields of a message may come in any order."""
 
 _LOG_KINDS = {bool: "bool_param", int: "uint32_param", str: "string_param"}
 
@@ -87,16 +88,7 @@ def _infer(door: Door, message: wire.ModelInferRequest, raw: bytes, terms: Terms
 
 async def _with_id(reply: Awaitable[bytes], id_: str) -> bytes:
     encoded = id_.encode()
-    return await reply + (_ID_TAG + _varint(len(encoded)) + encoded if encoded else b"")
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    return await reply + (delimited(_ID, encoded) if encoded else b"")
 
 
 class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):

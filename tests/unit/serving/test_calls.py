@@ -34,8 +34,7 @@ def named(user="u", **fields):
 
 
 def waiting(request, left_s=1.0):
-    loop = asyncio.get_running_loop()
-    return Waiting(request, (100.0, 100.0 + left_s), lambda response: response, loop.create_future())
+    return Waiting(request, (100.0, 100.0 + left_s), lambda response, row: response)
 
 
 class Started:
@@ -120,11 +119,11 @@ async def test_calls_that_ended_before_they_began_are_left_out(gathering, starte
 
 
 async def test_a_reply_that_cannot_be_made_is_the_callers_to_know():
-    def broken(response):
+    def broken(response, row):
         raise ZeroDivisionError
 
-    call = Waiting(named(), (0.0, 1.0), broken, asyncio.get_running_loop().create_future())
-    call.succeed(Response(np.zeros((1, 1)), "m", "1", (), True))
+    call = Waiting(named(), (0.0, 1.0), broken)
+    call.succeed(Response(np.zeros((1, 1)), "m", "1", (), True), None)
     with pytest.raises(ZeroDivisionError):
         await call.reply
     call.fail(ValueError())  # too late, and no error

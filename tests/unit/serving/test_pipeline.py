@@ -38,7 +38,7 @@ from serving.host import HostSide
 from serving.peers.fallback import Fallbacks
 from serving.peers.memory import LocalHosts
 from serving.peers.partials import Lookup, Piece
-from serving.pipeline import Answers, Pipeline
+from serving.pipeline import Answers, Codec, Pipeline
 from serving.pool import ModelHandle, ModelId, ModelPool
 from serving.routing import BUCKETS, Routes, RouteTable, ServiceRoute, VariantRoute, bucket
 from serving.settings import FallbackPolicy, FallbackSettings, Limits, RateLimit
@@ -58,7 +58,7 @@ def expected(user: str, feature: float, version: str = "1") -> float:
     return sigmoid(0.25 + GUEST_WEIGHT[version] * feature + 2 * USERS[user]["x"])
 
 
-class JsonCodec:
+class JsonCodec(Codec):
     """Requests by name and answers as text: the smallest protocol that there can be."""
 
     name = "test/Predict"

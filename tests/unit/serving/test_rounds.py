@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,7 +16,7 @@ from serving.cache.tier import Entry
 from serving.calls import Waiting
 from serving.peers.partials import Lookup
 from serving.pool import ModelId
-from serving.rounds import Round, by_row
+from serving.rounds import Round
 from serving.routing import Target
 
 TARGET = Target(ModelId("m", "1"), make_app("passthrough"), "m:1")
@@ -38,11 +36,8 @@ def piece(row, level=CacheLevel.L2):
 
 def round_of(known):
     """One call a row; `known`: for each row whether shop and insurer are known."""
-    loop = asyncio.new_event_loop()
     calls = [
-        Waiting(
-            Request("s", "", "", "", (f"u{row}",)), (0.0, 10.0 - row), lambda response: response, loop.create_future()
-        )
+        Waiting(Request("s", "", "", "", (f"u{row}",)), (0.0, 10.0 - row), lambda response, row: response)
         for row in range(len(known))
     ]
     made = Round(TARGET, Handle(), calls)
@@ -52,7 +47,6 @@ def round_of(known):
             [piece(row) if there[place] else None for row, there in enumerate(known)])
         for place, party in enumerate(Handle.hosts)
     ]  # fmt: skip
-    loop.close()
     return made
 
 
@@ -124,8 +118,8 @@ def test_one_response_a_row():
         outputs={"further": np.array([1, 2])},
     )
     with pytest.raises(ValueError, match="lack a party"):
-        by_row(structs.replace(whole, complete=False))
-    first, second = by_row(whole)
+        structs.replace(whole, complete=False).row(0)
+    first, second = whole.row(0), whole.row(1)
     assert (first.scores.tolist(), second.scores.tolist()) == ([[0.1]], [[0.2]])
     assert (first.labels, first.attributions) == (("low",), (b"a",))
     assert second.parties == (PartyOutcome("shop", (PartyStatus.OK,), (CacheLevel.NONE,)),)

@@ -2,7 +2,7 @@ import signal
 
 import pytest
 
-from serving.workers import Again, Ended, GiveUp, InUseError, Wish, after, exclusive, with_huge_pages
+from serving.workers import Again, Ended, GiveUp, InUseError, Wish, after, exclusive, for_workers
 
 
 def ended(code, lived_s=1.0, listened=True, wish=Wish.RUN):
@@ -47,4 +47,8 @@ def test_one_supervisor_per_state_folder(tmp_path):
 )
 def test_workers_ask_for_huge_pages_unless_the_operator_says_something(said, now):
     given = {"A": "b"} | ({} if said is None else {"GLIBC_TUNABLES": said})
-    assert with_huge_pages(given) == {"A": "b", "GLIBC_TUNABLES": now}
+    assert for_workers(given) == {"A": "b", "OPENBLAS_NUM_THREADS": "1", "GLIBC_TUNABLES": now}
+
+
+def test_products_run_on_one_thread_unless_the_operator_says_something():
+    assert for_workers({"OPENBLAS_NUM_THREADS": "4"})["OPENBLAS_NUM_THREADS"] == "4"
