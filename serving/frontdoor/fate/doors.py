@@ -65,7 +65,8 @@ def register(ports: Ports, node: FateNode, figures: RequestFigures) -> tuple[lis
     flow = Flow(lambda: publishing.state().flow_rules)
     models = FateModels(publishing, node.pool, settings.fate.user_id, flow, settings.party)
     door = FateInference(node.pipeline, models, settings.limits.max_batch_rows)
-    jobs = Jobs(door, settings.party, node.shared, settings.limits.peer_timeout_s)
+    written = None if node.shared is None else node.shared.flush
+    jobs = Jobs(door, settings.party, node.shared, settings.limits.peer_timeout_s, written=written)
     inference.register(ports.service, door, jobs.methods(), figures, node.access)
     store = FateModelStore(settings, publishing, node.pool)
     admin = FateAdmin(store, publishing, settings, node.audit, node.access)

@@ -48,7 +48,8 @@ class Answering(Protocol):
 
 
 class Jobs:
-    """Of one node. Only who began a job gets its result. `time_s`: how long a job has; `clock` is Unix seconds."""
+    """Of one node. Only who began a job gets its result. `time_s`: how long a job has; `clock` is Unix seconds;
+    `written` returns when the shared level has all that it was given."""
 
     def __init__(
         self,
@@ -57,7 +58,9 @@ class Jobs:
         shared: CacheTier | None,
         time_s: float,
         clock: Callable[[], float] = time.time,
+        written: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        self._written = written
         self._door = door
         self._party = party
         self._time_s = time_s
@@ -69,9 +72,9 @@ class Jobs:
     def methods(self) -> Mapping[str, Ask]:
         return {START_JOB: self.start, JOB_RESULT: self.result}
 
-    def start(self, raw: bytes, remaining_s: float | None, caller: str) -> bytes:
-        """The reply names the case; the job has the time of any call without a deadline. Raises what can be seen to be
-        wrong at once."""
+    def start(self, raw: bytes, remaining_s: float | None, caller: str) -> bytes | Awaitable[bytes]:
+        """The reply names the case, of which other workers know by then; the job has the time of any call without a
+        deadline. Raises what can be seen to be wrong at once."""
         body = body_in(raw, NamedBody)
         if len(self._running) >= MAX_RUNNING:
             raise LimitError(f"{MAX_RUNNING} jobs are running already")
@@ -85,7 +88,12 @@ class Jobs:
             job = asyncio.ensure_future(reply)
             self._running[job] = key
             job.add_done_callback(partial(self._ended, case, raw))
-        return message_of(Reply(caseid=case))
+        begun = message_of(Reply(caseid=case))
+        return begun if self._written is None else self._once_written(begun, self._written)
+
+    async def _once_written(self, reply: bytes, written: Callable[[], Awaitable[None]]) -> bytes:
+        await written()
+        return reply
 
     async def result(self, raw: bytes, remaining_s: float | None, caller: str) -> bytes:
         """The answer of a case that was started, as often as it is asked for while it is kept."""

@@ -51,7 +51,9 @@ class Node:
         self.jobs = Jobs(self.door, "9999", shared, TIME_S, clock)
 
     def start(self, caller: str = "", **body: object) -> dict[str, Any]:
-        return body_of(self.jobs.start(message(**body), 1.0, caller))
+        begun = self.jobs.start(message(**body), 1.0, caller)
+        assert isinstance(begun, bytes)
+        return body_of(begun)
 
     async def result(self, caller: str = "", **body: object) -> dict[str, Any]:
         return body_of(await self.jobs.result(message(**body), None, caller))
@@ -138,6 +140,24 @@ async def test_a_job_that_ended_with_its_worker_is_said_to_have(clock: Clock, na
     assert (await one.result(caseid="c", **named))["retcode"] == 109  # which is late, but knows that it runs
     await one.finish(0.5)
     assert (await other.result(caseid="c", **named))["data"] == {"score": 0.5}
+
+
+async def test_a_job_is_acknowledged_once_other_workers_know_of_it(clock: Clock) -> None:
+    node, known = Node(clock), asyncio.Event()
+
+    async def written() -> None:
+        await known.wait()
+
+    node.jobs = Jobs(node.door, "9999", MemoryTier(100, 600.0, clock), TIME_S, clock, written)
+    for body in ({"caseid": "c"}, {"caseid": "d", "known": True}):
+        known.clear()
+        begun = node.jobs.start(message(**body), 1.0, "")
+        assert not isinstance(begun, bytes)
+        waiting = asyncio.ensure_future(begun)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        known.set()
+        assert body_of(await waiting)["caseid"] == body["caseid"]
 
 
 async def test_a_worker_that_stops_finishes_what_it_began(clock: Clock) -> None:
