@@ -341,6 +341,23 @@ def test_a_timeout_counts_over_http_as_over_grpc(guest: PartyNode) -> None:
         assert reply.status_code == status, reply.text
 
 
+@pytest.mark.parametrize(
+    ("verb", "path", "status"),
+    [
+        ("GET", "/v2/none", 404),
+        ("POST", "/v2/models/s/generate", 404),
+        ("GET", "/v2/models/s/infer", 405),
+        ("PUT", "/v2/models/s", 405),
+    ],
+)
+def test_paths_and_verbs_that_there_are_not_are_errors_of_the_protocol(
+    guest: PartyNode, verb: str, path: str, status: int
+) -> None:
+    answer = guest.http(verb, path)
+    assert (answer.status_code, path in answer.json()["error"]) == (status, True)
+    assert guest.http(verb, path.replace("/v2", "/v9")).json()["error"]["code"] == "NOT_FOUND"
+
+
 def test_a_service_that_lacks_a_version_is_not_ready(guest: PartyNode) -> None:
     for version in "12":
         make_onnx(guest.registry, model="partly", version=version, party=guest.party)
