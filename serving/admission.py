@@ -1,13 +1,15 @@
-"""What other parties may ask of this one as a host: for which purposes, about which users, about how many."""
+"""What other parties may ask of this one as a host: for which purposes, about which users, about how many, how much."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from serving.budget import Ledger, QueryBudget
 from serving.errors import NotAllowedError
+from serving.limits import Gate
 from serving.pool import ModelId
 from serving.settings import PeerSettings, Purpose, Settings
 
@@ -22,11 +24,12 @@ class Asker:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What one party may. `users`: None for any."""
+    """What one party may. `users`: None for any; `gate`: None for as much as it likes."""
 
     purposes: frozenset[Purpose]
     users: frozenset[str] | None = None
     budget: QueryBudget | None = None
+    gate: Gate | None = None
 
 
 class Admission:
@@ -41,6 +44,14 @@ class Admission:
             raise NotAllowedError(
                 f"this party answers {asker.party!r} no {asker.purpose.value} calls: see peers.{asker.party}.purposes"
             )
+
+    def enter(self, asker: Asker, rows: int) -> Gate | None:
+        """Where the call now counts as running; whoever enters leaves it. Raises LimitError."""
+        gate = self.guards.get(asker.party, _ANYONE).gate
+        if gate is not None:
+            gate.take(rows)
+            gate.enter()
+        return gate
 
     def admit(self, asker: Asker, model: ModelId, user_ids: Sequence[str]) -> list[bool] | None:
         """Which users may be answered, None for all; those are counted. Raises NotAllowedError or LimitError when none
@@ -77,7 +88,8 @@ def _guard(party: str, peer: PeerSettings, settings: Settings, secret: bytes) ->
     budget = None
     if peer.budget is not None:
         budget = QueryBudget(Ledger(Path(settings.state_dir), party, secret), peer.budget, peer.budget_window_s)
-    return Guard(frozenset(peer.purposes), _users(peer.users), budget)
+    gate = None if peer.limit is None else Gate(f"party {party!r}", peer.limit, time.monotonic)
+    return Guard(frozenset(peer.purposes), _users(peer.users), budget, gate)
 
 
 def _users(path: str) -> frozenset[str] | None:

@@ -170,7 +170,8 @@ def _pipeline(
 ) -> Pipeline:
     limits, share = settings.limits, settings.request_log_share
     if share:
-        return LoggedPipeline(RequestLog(share, secret), routes, pool, hosts, answers, limits)
+        log = RequestLog(share, secret, features=settings.request_log_features)
+        return LoggedPipeline(log, routes, pool, hosts, answers, limits)
     return Pipeline(routes, pool, hosts, answers, limits)
 
 

@@ -67,17 +67,20 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """`revision` counts this service's bindings; `epoch` is the state's revision of the last change; `salt` hex."""
+    """`revision` counts this service's bindings; `epoch` is the state's revision of the last change; `salt` hex;
+    `publish` names the change that made the binding: under this name its versions are held at the hosts."""
 
     revision: int
     epoch: int
     salt: str
     current: Binding
     previous: Binding | None = None
+    publish: str = ""
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
-    """Another party needs a version here until `expires_s`, Unix time."""
+    """Another party needs a version here until `expires_s`, Unix time: for the binding of its service that `publish`
+    makes or made."""
 
     party: str
     service: str
@@ -85,6 +88,7 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     revision: int
     expires_s: float
+    publish: str = ""
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):

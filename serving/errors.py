@@ -141,15 +141,15 @@ def code_of(error: BaseException) -> Code:
     return next((code for kind, code in _FOREIGN.items() if isinstance(error, kind)), Code.INTERNAL)
 
 
-def public(error: Exception) -> tuple[Code, str]:
-    """Status and text for the caller. What is not meant for callers is logged under a request id, and only the id goes
-    out."""
+def public(error: Exception, request_id: str = "") -> tuple[Code, str]:
+    """Status and text for the caller. What is not meant for callers is logged under a request id, the caller's own if
+    there is one, and only the id goes out."""
     if isinstance(error, TesseraError) and error.code is not Code.INTERNAL:
         return error.code, str(error)
     for kind, code in _FOREIGN.items():
         if isinstance(error, kind):
             return code, str(error)
-    request_id = secrets.token_hex(8)
+    request_id = request_id or secrets.token_hex(8)
     logger.error("request %s failed", request_id, exc_info=error)
     if isinstance(error, AppError):
         return Code.INTERNAL, f"{error}; request id {request_id}"

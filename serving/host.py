@@ -70,13 +70,19 @@ class HostSide:
         self, model: ModelId, binding_digest: str, user_ids: Sequence[str], asker: Asker = OURSELVES
     ) -> Partials:
         """Users about whom `asker` may not ask are REJECTED. Raises UnknownNameError, ConflictError (another binding),
-        InternalError (no features), and NotAllowedError or LimitError when it may ask about none of them."""
-        with self._pool.half(model) as handle:
-            handle.check_binding(binding_digest)
-            admitted = self._admission.admit(asker, model, user_ids)
-            asked = user_ids if admitted is None else list(compress(user_ids, admitted))
-            rows = await self.source(model).lookup(asked, handle.servable.signature)
-            partials = await self._partials(handle, rows)
+        InternalError (no features), and NotAllowedError or LimitError when it may ask about none of them, or not so
+        much."""
+        gate = self._admission.enter(asker, len(user_ids))
+        try:
+            with self._pool.half(model) as handle:
+                handle.check_binding(binding_digest)
+                admitted = self._admission.admit(asker, model, user_ids)
+                asked = user_ids if admitted is None else list(compress(user_ids, admitted))
+                rows = await self.source(model).lookup(asked, handle.servable.signature)
+                partials = await self._partials(handle, rows)
+        finally:
+            if gate is not None:
+                gate.leave()
         return partials if admitted is None else _among_rejected(partials, admitted)
 
     async def _partials(self, handle: ModelHandle, rows: FeatureRows) -> Partials:

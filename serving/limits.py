@@ -16,6 +16,8 @@ from serving.settings import Limits, RateLimit
 
 DEFAULT = "default"
 """The entry for names without one of their own; each such name has its own count."""
+NOBODY = "anonymous"
+"""All callers who do not say who they are, together: whoever leaves a token away gains nothing by that."""
 MAX_NAMES = 10_000
 """Names that come from callers are counted apart up to so many; the longest silent is forgotten first."""
 BUSY_RETRY_S = 0.05
@@ -104,7 +106,7 @@ class Limiter:
         if not self._calls_limited:
             return
         try:
-            for gate in (self._callers.of(caller), self._services.of(service)):
+            for gate in (self._callers.of(caller or NOBODY), self._services.of(service)):
                 if gate is not None:
                     gate.take(rows)
         except LimitError as error:
@@ -116,7 +118,7 @@ class Limiter:
         if not self._calls_limited:
             return ()
         try:
-            return _entered((self._callers.of(caller), self._services.of(service)))
+            return _entered((self._callers.of(caller or NOBODY), self._services.of(service)))
         except LimitError as error:
             self._refused(service, error)
             raise

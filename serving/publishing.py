@@ -18,7 +18,7 @@ from serving import bindings
 from serving.app_publishing import AppPublishing
 from serving.control import Binding, Hold, Service, State
 from serving.errors import ConflictError, NotKeptError, UnknownNameError
-from serving.holds import HoldingPeer, Holds, HostHolds, hold_model
+from serving.holds import Holder, HoldingPeer, Holds, HostHolds, hold_model
 from serving.lifecycle import Lifecycle, ReplicaOutcome
 from serving.loads import LoadingPeer, Loads
 from serving.pool import ModelHandle, ModelId, ModelPool
@@ -87,7 +87,7 @@ class Publishing:
         """What this party holds at the hosts of its models."""
         self.holds = Holds(self._wanted)
         """What other parties hold here."""
-        # Holds are taken before a binding and released after it; two bindings at once would release each other's.
+        # A renewal beside a change could bring back a hold that the change has let go of.
         self._binding = asyncio.Lock()
 
     @property
@@ -134,7 +134,7 @@ class Publishing:
         """Load on every replica of this party: see `Loads.here`."""
         return await self._loads.here(model, binding_digest, caller_s)
 
-    async def hold_here(self, hold: Hold, binding_digest: str) -> None:
+    async def hold_here(self, hold: Hold, binding_digest: str, replaces: str | None = None) -> None:
         """Grant another party's hold on a version that is READY here with this binding. Raises ConflictError."""
         model = hold_model(hold)
         handle = self._pool.find(model)
@@ -142,7 +142,7 @@ class Publishing:
             raise ConflictError(f"{model} is not loaded at party {self._party!r}")
         handle.check_binding(binding_digest)
         await self._replicas.require([handle], FOLLOW_S)
-        await self.holds.grant(hold)
+        await self.holds.grant(hold, replaces)
 
     async def online(
         self,
@@ -203,7 +203,7 @@ class Publishing:
             current = self._at_revision(self._wanted.state, service, revision)
             if current is None:
                 raise UnknownNameError(f"unknown service {service!r}")
-            await to_the_end(self._unbind(service, without, self._needed(current)))
+            await to_the_end(self._unbind(service, without, current))
 
     async def remove(self, service: str, revision: int) -> bool:
         """As `offline`, but the default service is refused with ConflictError; whether there was one."""
@@ -217,7 +217,7 @@ class Publishing:
         async with self._binding:
             current = self._wanted.state.services.get(service)
             if current is not None:
-                await to_the_end(self._unbind(service, without, self._needed(current)))
+                await to_the_end(self._unbind(service, without, current))
             return current is not None
 
     async def unload(self, model: ModelId, force: bool = False) -> None:
@@ -287,14 +287,17 @@ class Publishing:
     def state(self) -> State:
         return self._wanted.state
 
-    async def keep_holds(self) -> None:
-        """Renew this guest's holds at its hosts, and forget the expired ones that others had here."""
+    async def keep_holds(self) -> bool:
+        """Renew this guest's holds at its hosts, and forget the expired ones that others had here. Whether a hold is
+        lacking."""
         async with self._binding:
-            services = self._wanted.state.services.items()
+            services = self._wanted.state.services
+            self.host_holds.forget_others(services)
             await asyncio.gather(
-                *(self.host_holds.renew(name, one.revision, self._needed(one)) for name, one in services)
+                *(self.host_holds.renew(Holder.of(name, one), self._needed(one)) for name, one in services.items())
             )
         await self.holds.sweep()
+        return bool(self.host_holds.lacking)
 
     async def _hold_and_bind(
         self, service: str, revision: int, models: Sequence[ModelId], rules: BindingRules
@@ -302,34 +305,35 @@ class Publishing:
         handles = [self._ready(model) for model in models]
         bindings.check_widths(handles)
         await self._replicas.require(handles, FOLLOW_S)
-        before = self._needed(self._wanted.state.services.get(service))
-        in_doubt = False
+        holder = Holder(service, revision + 1, secrets.token_hex(8))
         try:
-            await self.host_holds.take(service, revision + 1, handles)
-            return await self._bind(service, revision, models, rules)
-        except NotKeptError as error:
-            in_doubt = error.in_doubt
+            await self.host_holds.take(holder, handles)
+            return await self._bind(holder, models, rules)
+        except Exception as error:
+            if not (isinstance(error, NotKeptError) and error.in_doubt):  # then what is not needed expires
+                await self.host_holds.release(holder, handles)
             raise
-        finally:
-            if not in_doubt:  # holds that turn out not to be needed expire
-                unneeded = {*before, *handles} - self._needed(self._wanted.state.services.get(service))
-                await self.host_holds.release(service, unneeded)
 
-    async def _unbind(self, service: str, without: Callable[[State], State], held: Iterable[ModelHandle]) -> None:
+    async def _unbind(self, service: str, without: Callable[[State], State], before: Service) -> None:
         await self._wanted.change(without)
         logger.info("service %s is offline", service)
-        await self.host_holds.release(service, held)
+        await self.host_holds.release(Holder.of(service, before), self._needed(before))
 
-    async def _bind(self, service: str, revision: int, models: Iterable[ModelId], rules: BindingRules) -> Service:
+    async def _bind(self, holder: Holder, models: Iterable[ModelId], rules: BindingRules) -> Service:
+        service, revision = holder.service, holder.revision - 1
+        before: Service | None = None
+
         def bound(state: State) -> State:
-            current = self._at_revision(state, service, revision)
+            nonlocal before
+            before = current = self._at_revision(state, service, revision)
             gone = sorted(set(models) - bindings.wanted_models(state))
             if gone:
                 raise ConflictError(f"{gone[0]} has been unloaded meanwhile")
             binding = rules(current)
             bindings.check_app_wanted(state, binding.app)
             changed = Service(
-                revision=revision + 1,
+                revision=holder.revision,
+                publish=holder.publish,
                 epoch=state.revision + 1,
                 salt=current.salt if current else secrets.token_hex(16),
                 current=binding,
@@ -338,11 +342,19 @@ class Publishing:
             return msgspec.structs.replace(state, services={**state.services, service: changed})
 
         state = await self._wanted.change(bound)
-        await self._replicas.follow(state.revision, FOLLOW_S)
         stored = state.services[service]
+        if before is not None:
+            await self._pass_on(Holder.of(service, before), self._needed(before), holder, self._needed(stored))
+        await self._replicas.follow(state.revision, FOLLOW_S)
         shares = ", ".join(f"{v.model}/{v.version} {v.weight / 100:g} %" for v in stored.current.variants)
         logger.info("service %s is at revision %d: %s", service, stored.revision, shares)
         return stored
+
+    async def _pass_on(self, left: Holder, held: set[ModelHandle], holder: Holder, needed: set[ModelHandle]) -> None:
+        """What the binding before held is held for the one that took its place, or not any more."""
+        await asyncio.gather(
+            self.host_holds.renew(holder, held & needed, left.publish), self.host_holds.release(left, held - needed)
+        )
 
     def _needed(self, service: Service | None) -> set[ModelHandle]:
         """The loaded versions of a service's current and previous binding."""
@@ -369,4 +381,4 @@ class Publishing:
 
     def _holders(self, state: State, model: ModelId) -> list[str]:
         held = [f"party {hold.party!r} (service {hold.service!r})" for hold in self.holds.of(model, state)]
-        return bindings.users_of_model(state, model) + held
+        return bindings.users_of_model(state, model) + list(dict.fromkeys(held))

@@ -75,6 +75,8 @@ def service_problems(publishing: Publishing) -> Iterable[str]:
     for name, route in publishing.routes.current.services.items():
         if route.refusal:
             yield f"service {name!r} is not served: {route.refusal}"
+        for text in publishing.host_holds.lacking.get(name, ()):
+            yield f"service {name!r} needs a version that is not held for it: {text}"
 
 
 def cache_problems(shared: RedisTier | None) -> Iterable[str]:

@@ -1,4 +1,5 @@
-"""A line in the log for a share of the requests: what answered them and how, never whom or what they were about."""
+"""A line in the log for a share of the requests: what answered them and how, never whom they were about, and what they
+said only if an operator wants that."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -31,7 +32,8 @@ PREDICT = "predict"
 
 class RequestLog:
     """`share` of the calls, each by chance. `secret` keys the hashes that stand for cases: equal on all replicas, so
-    that a retry is seen to be one. `clock` is monotonic seconds; `chance` uniform in [0, 1)."""
+    that a retry is seen to be one. `features`: tell those of calls of one row. `clock` is monotonic seconds; `chance`
+    uniform in [0, 1)."""
 
     def __init__(
         self,
@@ -39,8 +41,10 @@ class RequestLog:
         secret: bytes,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
+        features: bool = False,
     ) -> None:
         self._share = share
+        self._features = features
         self._key = hmac.digest(secret, b"tessera request log", "sha256")
         self._clock = clock
         self._chance = chance
@@ -58,6 +62,8 @@ class RequestLog:
         fields |= {"seconds": round(seconds, 6), "cache": line.level.name.lower(), "caller": line.caller}
         if line.request is not None and line.request.case_id:
             fields["case"] = self.case(line.request.case_id)
+        if self._features and line.request is not None and line.request.rows == 1:
+            fields["features"] = _features(line.request)
         if line.response is not None:
             fields |= _answered(line.response)
         variants = ", ".join(fields.get("variants", ())) or "no version"
@@ -160,6 +166,17 @@ def _code(done: Promise[Any]) -> Code:
         return Code.CANCELLED
     error = done.exception()
     return Code.OK if error is None else code_of(error)
+
+
+def _features(request: Request) -> dict[str, Any]:
+    """By name, else as they were packed. NaN, a missing number, is null in JSON."""
+    if request.matrix is not None:
+        return {"packed": request.matrix[0].tolist(), **_of_one_row(request, request.texts)}
+    return _of_one_row(request, {**request.numbers, **request.texts})
+
+
+def _of_one_row(request: Request, named: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: values[0] if request.columnar else values for name, values in named.items()}
 
 
 def _answered(response: Response) -> dict[str, Any]:

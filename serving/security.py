@@ -49,10 +49,13 @@ def check_binds(settings: Settings) -> Iterator[tuple[str, str]]:
         elif name == "admin" and not settings.principals:
             reason = "is reachable from other machines by everybody; name principals or bind 127.0.0.1"
             yield "ports.admin", f"{address} {reason}"
+    if settings.tls_of("party") is not None:
+        return
     for party, peer in settings.peers.items():
-        if peer.address and not is_loopback(peer.address) and settings.tls_of("party") is None:
-            reason = "is called without TLS; set tls.party or insecure = true"
-            yield f"peers.{party}.address", f"{peer.address} {reason}"
+        for key, address in (("address", peer.address), ("hedge_address", peer.hedge_address)):
+            if address and not is_loopback(address):
+                reason = "is called without TLS; set tls.party or insecure = true"
+                yield f"peers.{party}.{key}", f"{address} {reason}"
 
 
 def check_tls(settings: Settings) -> Iterator[tuple[str, str]]:

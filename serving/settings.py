@@ -127,7 +127,7 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     `purposes`: what it may ask partials for. `budget`: about how many users and versions it may ask in
     `budget_window_s`; None for any number. `users`: a file of the ids it may ask about, one a line; empty for any.
-    `hedge_address`: a second one, asked for partials when the first took `hedge_after_s`; empty: never.
+    `limit`: how much it may ask. `hedge_address`: a second one, asked when the first took `hedge_after_s`; or none.
     With protocol fate: `app_key` names the key of `fate.keys` that signs packets to it; `probe_user` is a user that it
     knows, and with one it is accepted unmanaged where FATE-Flow binds.
     """
@@ -140,6 +140,7 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     budget: Count | None = None
     budget_window_s: Seconds = 86_400.0
     users: FilePath = ""
+    limit: RateLimit | None = None
     protocol: PeerProtocol = PeerProtocol.TESSERA
     app_key: str = ""
     probe_user: str = ""
@@ -352,12 +353,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything a node is told. `party` is this party's id.
-
-    `features` maps a model name, or `default`, to its source. `plaintext_caller` is the party that whoever connects to
-    the party port without TLS counts as; without it such callers are refused. `principals` are who may use the admin
-    port; while there are none, everybody who reaches it may. `anonymous_callers`: whether the service and HTTP ports
-    take calls of nobody in particular. `replica` names this node among those of the party; empty: the host's name.
+    """Everything a node is told. `party` is this party's id. `features` maps a model name, or `default`, to its source.
+    `plaintext_caller` is the party that whoever connects to the party port without TLS counts as; without it such
+    callers are refused. `principals` are who may use the admin port; while there are none, everybody who reaches it
+    may. `anonymous_callers`: whether the service and HTTP ports take calls of nobody in particular. `replica` names
+    this node among those of the party; empty: the host's name.
     """
 
     party: PartyId
@@ -370,6 +370,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.PLAIN
     request_log_share: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    request_log_features: bool = False
     ports: Ports = Ports()
     tls: dict[PortName, TlsSettings] = {}
     principals: dict[PartyId, PrincipalSettings] = {}

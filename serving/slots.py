@@ -1,7 +1,8 @@
 """The places of a supervisor's workers, and the listening sockets that outlive them.
 
 Every slot has a socket of its own per port (SO_REUSEPORT): the kernel spreads connections over the slots, and those
-that wait for a worker that was replaced are taken by its successor.
+that wait for a worker that was replaced are taken by its successor. A worker that ended by itself leaves nobody who
+takes them for a while: its successor's sockets listen when it is ready, and until then all go to the others.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import msgspec
 from serving.handover import Handover, Progress
 from serving.settings import Settings
 from serving.transport import Transport
-from serving.transport.listening import listen
+from serving.transport.listening import bind, bound_port, listen
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,23 @@ class Listening:
         _close({name: sockets for name, sockets in self._sockets.items() if name in moved or name not in wanted})
         self._sockets = {name: sockets for name, sockets in self._sockets.items() if name in wanted} | bound
         self._addresses = wanted
+
+    def renew(self, slot: int) -> None:
+        """Sockets that do not listen yet, in place of a slot's that do, where other slots have theirs. Raises OSError;
+        then nothing has changed."""
+        if self._slots == 1:
+            return
+        fresh: dict[str, socket] = {}
+        try:
+            for name, sockets in self._sockets.items():
+                host, _, _ = self._addresses[name].rpartition(":")
+                fresh[name] = bind(f"{host}:{bound_port(sockets[slot])}", shared=True)
+        except OSError:
+            _close({name: [one] for name, one in fresh.items()})
+            raise
+        for name, one in fresh.items():
+            self._sockets[name][slot].close()
+            self._sockets[name][slot] = one
 
     def of(self, slot: int) -> dict[str, int]:
         """Descriptors by port."""

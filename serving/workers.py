@@ -159,9 +159,9 @@ class Supervisor:
 
     async def _keep(self, slot: int) -> int:
         """Keep one worker running in a slot until the supervisor stops; its exit code."""
-        failures = 0
+        failures, worker = 0, None
         while not self._stopping.is_set():
-            self._workers[slot] = await self._start(slot)
+            await self._fill(slot, worker)
             worker = await self._end(slot)
             self._listened = self._listened or worker.listening.is_set()
             ended = Ended(worker.ended.result(), self._clock() - worker.started_s, self._listened, self._wish(slot))
@@ -172,8 +172,26 @@ class Supervisor:
                 self._stopping.set()
                 return step.code
             failures = step.failures
+            if ended.wish is Wish.RUN:
+                self._leave_to_the_others(slot)
             await self._pause(ended.code, step.pause_s)
         return ExitCode.OK
+
+    async def _fill(self, slot: int, ended: Worker | None) -> None:
+        """A worker for a slot whose last one has ended, unless a replacement has taken the slot meanwhile."""
+        if self._workers.get(slot) is not ended:
+            return
+        worker = await self._start(slot)
+        if self._workers.get(slot) is ended:
+            self._workers[slot] = worker
+        else:
+            await worker.stop(0)
+
+    def _leave_to_the_others(self, slot: int) -> None:
+        try:
+            self._listening.renew(slot)
+        except OSError as error:
+            logger.error("connections wait for the next worker of slot %d: %s", slot, error.strerror)
 
     async def _start(self, slot: int) -> Worker:
         environ = self._environ
@@ -218,6 +236,7 @@ class Supervisor:
         """A replacement that is under way is given up for the new one: its worker may never become ready."""
         try:
             settings = self._reload()
+            self._check_same_node(settings)
             self._listening.follow(settings)
         except (SettingsError, OSError) as error:
             logger.error("not restarting, the settings are wrong: %s", error)
@@ -227,29 +246,36 @@ class Supervisor:
         self._settings = msgspec.structs.replace(settings, workers=self._settings.workers)
         self._rolling = asyncio.create_task(self._replace_all(self._rolling))
 
+    def _check_same_node(self, settings: Settings) -> None:
+        """Old and new workers are one node while both run. Raises SettingsError."""
+        for key in ("party", "state_dir"):
+            if getattr(settings, key) != getattr(self._settings, key):
+                raise SettingsError([f"{key}: changes when the node is stopped and started, not before"])
+
     async def _replace_all(self, before: asyncio.Task[None] | None) -> None:
         if before is not None and not before.done():
             logger.warning("the replacement of the workers is given up and begins anew")
             before.cancel()
             await asyncio.wait({before})
         for slot in range(self._settings.workers):
-            old = self._workers[slot]
-            if old.ended.done():
+            old = self._workers.get(slot)
+            if old is None or old.ended.done():
                 continue  # its successor reads the new settings anyway
             if not self._listening.of(slot):
                 self._restarting.add(slot)
                 await old.stop(self._settings.limits.drain_s)
-            elif not await self._replace(slot, old):
+            elif not await self._replace(slot):
                 logger.error("the new worker did not become ready; the others stay as they are")
                 return
 
-    async def _replace(self, slot: int, old: Worker) -> bool:
-        """The old worker serves until the new one is ready; then both take from the same sockets until it has gone."""
+    async def _replace(self, slot: int) -> bool:
+        """The old worker serves until the new one is ready; then both take from the same sockets until it has gone. One
+        that ended meanwhile may have a successor, which is an old one then."""
         new = await self._start(slot)
         try:
             if not await new.becomes_ready():
                 return False
-            self._workers[slot] = new
+            old, self._workers[slot] = self._workers[slot], new
         finally:
             if self._workers[slot] is not new:
                 await new.stop(0)
@@ -273,7 +299,17 @@ def supervise(config: Path, worker: Sequence[str] = WORKER, workers: int | None 
 async def _supervise(settings: Settings, config: Path, command: Sequence[str]) -> int:
     async with _shared_cache(settings) as extra:
         environ = for_workers({**os.environ, **extra})
-        return await Supervisor(settings, command, environ, lambda: load(config, environ)).run()
+
+        def reload() -> Settings:
+            if _has_own_cache(load(config, os.environ)) is not _has_own_cache(settings):
+                raise SettingsError(["cache.url, cache.embedded: a server of the node's own begins and ends with it"])
+            return load(config, environ)
+
+        return await Supervisor(settings, command, environ, reload).run()
+
+
+def _has_own_cache(settings: Settings) -> bool:
+    return settings.cache.embedded and not settings.cache.url
 
 
 def for_workers(environ: Mapping[str, str]) -> dict[str, str]:
@@ -290,7 +326,7 @@ def for_workers(environ: Mapping[str, str]) -> dict[str, str]:
 @contextlib.asynccontextmanager
 async def _shared_cache(settings: Settings) -> AsyncIterator[dict[str, str]]:
     """The environment that points workers to the node's own cache server; empty where it has none."""
-    if settings.cache.url or not settings.cache.embedded:
+    if not _has_own_cache(settings):
         yield {}
         return
     from serving.cache.embedded import EmbeddedRedis  # noqa: PLC0415 - only a node with its own server needs it

@@ -23,7 +23,7 @@ Epoch = Callable[[Address], int]
 Key = bytes | tuple[str, bytes]
 
 _CANONICAL = msgspec.msgpack.Encoder(order="deterministic")
-SHORT_BYTES = 512
+SHORT_BYTES = 1_024
 """To hash so many costs more than to keep them."""
 MAX_RAW_BYTES = 64 << 10
 """Larger requests are known by their case alone: most are batches, which are not kept, and to hash them costs."""

@@ -34,6 +34,6 @@ Findings = AsyncIterator[Finding]
 
 def skew(subject: str, skew_s: float) -> Finding:
     if abs(skew_s) > MAX_SKEW_S:
-        direction = "ahead" if skew_s > 0 else "behind"
-        return Finding(Level.WARNING, subject, f"its clock is {abs(skew_s):.1f} s {direction} of ours: synchronise")
+        direction = "ahead of" if skew_s > 0 else "behind"
+        return Finding(Level.WARNING, subject, f"its clock is {abs(skew_s):.1f} s {direction} ours: synchronise")
     return Finding(Level.OK, subject, f"clocks agree within {max(abs(skew_s), 0.001):.3f} s")

@@ -1,8 +1,12 @@
-"""Every front door answers errors alike: what goes wrong becomes a status and a public text, in this one place."""
+"""Every front door answers errors alike: what goes wrong becomes a status and a public text, in this one place.
+
+A caller's `x-request-id` goes back to it in the trailing metadata, whatever comes of the call.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Awaitable, Callable
 from enum import IntEnum
 from functools import partial, wraps
@@ -10,9 +14,11 @@ from typing import Any, TypeVar
 
 from serving.errors import LimitError, public
 from serving.telemetry.requests import MethodFigures
-from serving.transport import BytesHandler, Call, Code, Metadata, Promise, RpcError
+from serving.transport import BytesHandler, Call, Code, Metadata, Promise, RpcError, call_of
 
 PUSHBACK = "grpc-retry-pushback-ms"
+REQUEST_ID = "x-request-id"
+_OF_USE = re.compile(r"[!-~]{1,128}")
 
 T = TypeVar("T")
 
@@ -23,21 +29,21 @@ def answering(handler: BytesHandler, figures: MethodFigures) -> BytesHandler:
 
     @wraps(handler)
     def answer(raw: bytes, call: Call) -> bytes | Awaitable[bytes]:
-        began = figures.start()
+        began, request_id = figures.start(), _echoed(call)
         try:
             reply = handler(raw, call)
         except Exception as error:
-            status = _status(error)
+            status = _status(error, request_id)
             figures.finish(began, status.code)
             raise status from error
         if isinstance(reply, bytes):
             figures.finish(began)
             return reply
         if isinstance(reply, Promise):
-            reply.translate(_as_status)
+            reply.translate(partial(_as_status, request_id) if request_id else _AS_STATUS)
             reply.add_done_callback(partial(_count, figures, began))
             return reply
-        return _counted(reply, figures, began)
+        return _counted(reply, figures, began, request_id)
 
     return answer
 
@@ -47,9 +53,24 @@ def answering_method(method: Callable[..., Awaitable[T]]) -> Callable[..., Await
 
     @wraps(method)
     async def answer(*arguments: object) -> T:
-        return await _awaited(method(*arguments))
+        return await _awaited(method(*arguments), _echoed(call_of(arguments[-1])))
 
     return answer
+
+
+def request_id_in(text: str) -> str:
+    """What a caller calls its request; "" where that is of no use to anybody."""
+    return text if _OF_USE.fullmatch(text) else ""
+
+
+def _echoed(call: Call) -> str:
+    sent = call.value_of(REQUEST_ID)
+    if not sent:
+        return ""
+    request_id = request_id_in(sent)
+    if request_id:
+        call.set_trailing_metadata(((REQUEST_ID, request_id),))
+    return request_id
 
 
 def enum_value(value: IntEnum) -> Any:
@@ -66,21 +87,24 @@ def _count(figures: MethodFigures, began: float, reply: Promise[bytes]) -> None:
     figures.finish(began, Code.OK if error is None else error.code if isinstance(error, RpcError) else Code.UNKNOWN)
 
 
-def _as_status(error: BaseException) -> BaseException:
+def _as_status(request_id: str, error: BaseException) -> BaseException:
     if not isinstance(error, Exception) or isinstance(error, RpcError):
         return error
-    status = _status(error)
+    status = _status(error, request_id)
     status.__cause__ = error
     return status
 
 
-async def _counted(reply: Awaitable[bytes], figures: MethodFigures, began: float) -> bytes:
+_AS_STATUS = partial(_as_status, "")
+
+
+async def _counted(reply: Awaitable[bytes], figures: MethodFigures, began: float, request_id: str) -> bytes:
     code = Code.CANCELLED
     try:
         answer = await reply
         code = Code.OK
     except Exception as error:
-        status = _status(error)
+        status = _status(error, request_id)
         code = status.code
         raise status from error
     finally:
@@ -88,17 +112,17 @@ async def _counted(reply: Awaitable[bytes], figures: MethodFigures, began: float
     return answer
 
 
-async def _awaited(reply: Awaitable[T]) -> T:
+async def _awaited(reply: Awaitable[T], request_id: str) -> T:
     try:
         return await reply
     except Exception as error:
-        raise _status(error) from error
+        raise _status(error, request_id) from error
 
 
-def _status(error: Exception) -> RpcError:
+def _status(error: Exception, request_id: str) -> RpcError:
     if isinstance(error, RpcError):
         return error
-    code, text = public(error)
+    code, text = public(error, request_id)
     return RpcError(code, text, _retry_hint(error))
 
 

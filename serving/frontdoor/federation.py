@@ -30,6 +30,8 @@ from tessera.v1 import federation_pb2_grpc
 
 INFER = "/tessera.v1.Federation/Infer"
 MAX_TTL_S = 86_400
+MAX_NAME = 256
+"""Characters of what a party names that is kept here."""
 
 PURPOSES = {int(wire.Purpose.Value(f"PURPOSE_{one.name}")): one for one in Purpose}
 
@@ -127,12 +129,16 @@ class FederationServicer(federation_pb2_grpc.FederationServicer):
         party = self._allowed(context, model)
         if not 0 < request.ttl_s <= MAX_TTL_S:
             raise InvalidRequestError(f"ttl_s is {request.ttl_s}, it must be from 1 to {MAX_TTL_S}")
-        hold, digest = self._wanted_hold(request, party), request.binding_digest.hex()
-        if self._publishing.holds.renews(hold):
-            await self._hold(hold, digest)
+        for key in ("service", "publish"):
+            if len(getattr(request, key)) > MAX_NAME:
+                raise InvalidRequestError(f"{key} has more than {MAX_NAME} characters")
+        hold, replaces = self._wanted_hold(request, party), request.replaces if request.HasField("replaces") else None
+        digest = request.binding_digest.hex()
+        if replaces is None and self._publishing.holds.renews(hold):
+            await self._hold(hold, digest, replaces)
         else:
             async with self._changing(party, "Federation/Hold", model, self._holds):
-                await self._hold(hold, digest)
+                await self._hold(hold, digest, replaces)
         return wire.HoldReply()
 
     @answering_method
@@ -145,6 +151,7 @@ class FederationServicer(federation_pb2_grpc.FederationServicer):
             version=request.version,
             revision=0,
             expires_s=0,
+            publish=request.publish,
         )
         model = ModelId(request.model, request.version)
         if self._publishing.holds.has(hold):
@@ -164,9 +171,9 @@ class FederationServicer(federation_pb2_grpc.FederationServicer):
             halves=[enum_value(await self._host.half_state(party, model, digest)) for model, digest in models],
         )
 
-    async def _hold(self, hold: control.Hold, digest: str) -> None:
+    async def _hold(self, hold: control.Hold, digest: str, replaces: str | None) -> None:
         await self._host.check_features(hold_model(hold))
-        await self._publishing.hold_here(hold, digest)
+        await self._publishing.hold_here(hold, digest, replaces)
 
     def _changing(
         self, party: str, what: str, model: ModelId, state: Callable[[ModelId], object]
@@ -188,6 +195,7 @@ class FederationServicer(federation_pb2_grpc.FederationServicer):
             version=request.version,
             revision=request.revision,
             expires_s=time.time() + request.ttl_s,
+            publish=request.publish,
         )
 
     def _allowed(self, context: object, model: ModelId) -> str:

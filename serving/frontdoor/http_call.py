@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from serving.access import Access
 from serving.errors import InvalidRequestError, LimitError, public
+from serving.frontdoor.answer import REQUEST_ID, request_id_in
 from serving.telemetry.requests import MethodFigures
 from serving.transport import Code
 
@@ -36,20 +37,23 @@ ErrorBody = Callable[[Code, str], object]
 
 
 def answering(answer: Answer, figures: MethodFigures, error_body: ErrorBody) -> Answer:
-    """Count a route, and turn what goes wrong into a status and a public text."""
+    """Count a route, and turn what goes wrong into a status and a public text. A caller's `x-request-id` goes back to
+    it in the headers."""
 
     async def counted(request: Request) -> Response:
-        began = figures.start()
+        began, request_id = figures.start(), request_id_in(request.headers.get(REQUEST_ID, ""))
         code = Code.CANCELLED
         try:
             response = await answer(request)
             code = Code.OK
         except Exception as error:  # noqa: BLE001 - the outermost frame of a call
-            code, text = public(error)
+            code, text = public(error, request_id)
             body = msgspec.json.encode(error_body(code, text))
             response = Response(body, HTTP_STATUS.get(code, 500), _retry_header(error), JSON)
         finally:
             figures.finish(began, code)
+        if request_id:
+            response.headers[REQUEST_ID] = request_id
         return response
 
     return counted

@@ -25,6 +25,7 @@ from loaders.fate.names import FateName, name_in
 from loaders.fate.partner import PartnerError, PayloadReader, payload_reader
 from loaders.loader import LoadError, PartialSpec
 from serving.errors import PeerUnavailableError
+from serving.holds import Holder
 from serving.lifecycle import LoadState, ReplicaOutcome
 from serving.peers.peer import LATE, MAX_REASON, Peer, PeerAnswer, failed, failed_call, first_of
 from serving.peers.signing import sign
@@ -147,10 +148,12 @@ class FatePeer(Peer):
     async def load(self, model: ModelId, binding_digest: str, timeout_s: float) -> list[ReplicaOutcome]:
         return [ReplicaOutcome(self.party, "", LoadState.UNMANAGED, UNMANAGED)]
 
-    async def hold(self, service: str, model: ModelId, binding_digest: str, revision: int, ttl_s: int) -> None:
+    async def hold(
+        self, holder: Holder, model: ModelId, binding_digest: str, ttl_s: int, replaces: str | None = None
+    ) -> None:
         """There are no holds there."""
 
-    async def release(self, service: str, model: ModelId) -> None:
+    async def release(self, holder: Holder, model: ModelId) -> None:
         """There are no holds there."""
 
     async def _half(self, handle: ModelHandle) -> _Half:

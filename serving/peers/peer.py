@@ -15,6 +15,7 @@ from apps.app import PartyStatus
 from loaders.loader import Partial, PartialForm, PartialSpec
 from loaders.signature import all_finite
 from serving.errors import PeerUnavailableError
+from serving.holds import Holder
 from serving.lifecycle import LoadState, ReplicaOutcome
 from serving.peers.status import PeerStatus, ask_status
 from serving.pool import ModelId
@@ -139,19 +140,25 @@ class Peer:
         except (DecodeError, ValueError):
             raise PeerUnavailableError(f"party {self.party!r}: its reply to Load cannot be used") from None
 
-    async def hold(self, service: str, model: ModelId, binding_digest: str, revision: int, ttl_s: int) -> None:
+    async def hold(
+        self, holder: Holder, model: ModelId, binding_digest: str, ttl_s: int, replaces: str | None = None
+    ) -> None:
         request = wire.HoldRequest(
             model=model.model,
             version=model.version,
             binding_digest=bytes.fromhex(binding_digest),
-            revision=revision,
+            revision=holder.revision,
             ttl_s=ttl_s,
-            service=service,
+            service=holder.service,
+            publish=holder.publish,
+            replaces=replaces,
         )
         await self._ask("Hold", request, HOLD_TIMEOUT_S)
 
-    async def release(self, service: str, model: ModelId) -> None:
-        request = wire.ReleaseRequest(model=model.model, version=model.version, service=service)
+    async def release(self, holder: Holder, model: ModelId) -> None:
+        request = wire.ReleaseRequest(
+            model=model.model, version=model.version, service=holder.service, publish=holder.publish
+        )
         await self._ask("Release", request, HOLD_TIMEOUT_S)
 
     async def status(self, models: Sequence[tuple[ModelId, str]], timeout_s: float) -> PeerStatus:

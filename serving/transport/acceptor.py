@@ -1,5 +1,5 @@
-"""Takes connections from a socket that listens. The event loop's own listeners tell nobody of connections that shake
-hands, and asyncio's lose those that they accept in the turn of the loop in which they are closed."""
+"""Takes connections from a socket, which listens from then on. The event loop's own listeners tell nobody of those that
+shake hands, and asyncio's lose those that they accept in the turn of the loop in which they are closed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from serving.transport.closing import Closing
+from serving.transport.listening import begin
 from serving.transport.server_socket import ServerProtocol
 from serving.transport.watch import HANDSHAKE_S
 
@@ -48,6 +49,7 @@ class Acceptor:
         self._how: dict[str, Any] = {} if context is None else {"ssl": context, "ssl_handshake_timeout": HANDSHAKE_S}
         self._resting: asyncio.TimerHandle | None = None
         listening.setblocking(False)
+        begin(listening)
         self._listen()
 
     def close(self) -> None:

@@ -36,8 +36,9 @@ _BAD_TIMEOUT = RpcError(Code.INTERNAL, "malformed grpc-timeout")
 class Shape:
     """What blocks with the same fields in the same order say alike, whatever the values of those that vary."""
 
-    __slots__ = ("begins_response", "encoding", "ends_well", "http_status", "is_grpc", "length_at", "malformed_request",
-        "malformed_response", "malformed_trailers", "path", "problem", "says_status", "timeout_at")  # fmt: skip
+    __slots__ = ("begins_response", "encoding", "ends_well", "http_status", "is_grpc", "length_at",
+        "malformed_request", "malformed_response", "malformed_trailers", "path", "places", "problem", "says_status",
+        "timeout_at")  # fmt: skip
 
     def __init__(self, key: tuple[Field | bytes, ...]) -> None:
         """`key` has the fields whose values matter here, and the names of the others."""
@@ -55,6 +56,7 @@ class Shape:
         self.says_status = b"grpc-status" in values
         self.ends_well = values.get(b"grpc-status") == b"0"
         self.encoding = values.get(b"grpc-encoding", b"identity")
+        self.places = {name.decode("latin-1"): place for place, name in reversed(list(enumerate(names)))}
         self.timeout_at = names.index(b"grpc-timeout") if b"grpc-timeout" in names else None
         self.length_at = names.index(b"content-length") if b"content-length" in names else None
         self.problem = None if self.encoding in _ENCODINGS else _UNKNOWN_ENCODING
@@ -99,6 +101,11 @@ class Head:
     def metadata(self) -> Metadata:
         """Custom metadata, decoded. Binary values that are not base64 are left out."""
         return tuple(_decoded(self.fields))
+
+    def value_of(self, key: str) -> str:
+        """The first value of this key of custom metadata, which is text; "" without one."""
+        place = self.shape.places.get(key)
+        return "" if place is None else self.fields[place][1].decode("latin-1")
 
     def status(self) -> RpcError | None:
         """The status in these trailers; None for OK. A missing or unknown one is UNKNOWN."""

@@ -24,6 +24,9 @@ class ContextCall:
     def metadata(self) -> Metadata:
         return tuple((key, value) for key, value in self._context.invocation_metadata() or ())
 
+    def value_of(self, key: str) -> str:
+        return next((str(value) for name, value in self._context.invocation_metadata() or () if name == key), "")
+
     def peer(self) -> str:
         return str(self._context.peer())
 

@@ -7,8 +7,8 @@ import contextlib
 import errno
 import functools
 import socket
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -30,6 +30,9 @@ from serving.transport.port import (
     ServerOptions,
 )
 from serving.transport.status import Code, Metadata, RpcError
+
+_END_S = 1.0
+"""How long a stopped server waits for functions that were told to end, and may be stuck."""
 
 _CODES = {status.value[0]: Code(status.value[0]) for status in grpc.StatusCode}
 
@@ -90,11 +93,32 @@ class _Registry(AioServer):
         """Generated code names every handler a second time here; the generic ones serve."""
 
 
+class _Threads(ThreadPoolExecutor):
+    """Of plain functions. `running`: what has not ended."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most, "servicer")
+        self.running: set[Future[Any]] = set()
+
+    def submit(self, work: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        future = super().submit(work, *arguments, **named)
+        self.running.add(future)
+        future.add_done_callback(self.running.discard)
+        return future
+
+    async def end(self) -> None:
+        """A function that serves a stream ends by telling the event loop so, which must be there to hear it."""
+        self.shutdown(wait=False)
+        ending = [asyncio.wrap_future(future) for future in self.running.copy()]
+        if ending:
+            await asyncio.wait(ending, timeout=_END_S)
+
+
 class GrpcioServer(Server):
     def __init__(self, options: ServerOptions, interceptors: Sequence[Interceptor] = ()) -> None:
         _keep_engine()
         chain: list[Any] = [GuardedChain(interceptors)] if interceptors else []
-        self._threads = ThreadPoolExecutor(options.max_threads, "servicer")
+        self._threads = _Threads(options.max_threads)
         self._server = grpc.aio.server(
             self._threads,
             interceptors=chain,
@@ -135,7 +159,7 @@ class GrpcioServer(Server):
 
     async def stop(self, grace_s: float) -> None:
         await self._server.stop(grace_s)
-        self._threads.shutdown(wait=False)
+        await self._threads.end()
         self._stopped.set()
 
     async def wait_for_termination(self, timeout_s: float | None = None) -> bool:

@@ -22,6 +22,22 @@ def check_free(address: str) -> None:
 def listen(address: str, shared: bool = False) -> socket.socket:
     """Listens when it returns, so that a second server on the address fails here, unless both are `shared` (then the
     kernel spreads connections over them). Raises OSError that names it."""
+    made = bind(address, shared)
+    try:
+        begin(made)
+    except OSError as error:
+        made.close()
+        raise OSError(error.errno, f"cannot bind {address}: {os.strerror(error.errno or 0)}") from None
+    return made
+
+
+def begin(bound: socket.socket) -> None:
+    """Have the kernel give it connections; one that listens already goes on."""
+    bound.listen(_BACKLOG)
+
+
+def bind(address: str, shared: bool = False) -> socket.socket:
+    """As `listen`, but it gets no connections yet."""
     try:
         return _unix(address.removeprefix(UNIX)) if address.startswith(UNIX) else _tcp(address, shared)
     except OSError as error:
@@ -73,7 +89,6 @@ def _bound(made: socket.socket, address: tuple[str, int] | str) -> socket.socket
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(address)
-        made.listen(_BACKLOG)
     except OSError:
         made.close()
         raise

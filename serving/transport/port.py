@@ -40,6 +40,9 @@ class Call(Protocol):
     def metadata(self) -> Metadata:
         """The caller's metadata; decoded when asked."""
 
+    def value_of(self, key: str) -> str:
+        """The first value of one key of it, of a key for text; "" without one. Costs nearly nothing."""
+
     def peer(self) -> str:
         """The caller's address, for logs."""
 

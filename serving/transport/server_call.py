@@ -99,6 +99,9 @@ class ServerCall:
     def metadata(self) -> Metadata:
         return self.head.metadata()
 
+    def value_of(self, key: str) -> str:
+        return self.head.value_of(key)
+
     def peer(self) -> str:
         return self.host.peer
 

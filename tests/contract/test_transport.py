@@ -321,6 +321,7 @@ async def test_cancelling_the_client_cancels_the_handler(kind):
 async def test_metadata_goes_both_ways(kind):
     def handler(payload, call):
         call.set_trailing_metadata((("x-request-id", dict(call.metadata())["x-request-id"]),))
+        assert (call.value_of("x-request-id"), call.value_of("x-another")) == ("r1", "")
         assert call.peer_identities() == ()
         return f"{dict(call.metadata())['trace-bin']!r} {call.peer().count('127.0.0.1')}".encode()
 

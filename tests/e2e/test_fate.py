@@ -200,6 +200,28 @@ def test_load_bind_infer_batch_unbind_unload(fate: Deployment) -> None:
     assert fate.infer(**{**case("u1", ""), "modelId": named["namespace"], "modelVersion": "100"})["retcode"] == 1104
 
 
+def test_changes_are_audited_with_what_was_before_and_after(fate: Deployment) -> None:
+    lines = (fate.guest.folder / "state" / "audit.log").read_text().splitlines()
+    fate.publish("audited", "103")
+    named = {"tableName": "103", "namespace": f"guest#{GUEST}#{MODEL_ID}"}
+    assert fate.models(fate.guest, "unload", models.UnloadRequest(**named)).statusCode == 0
+    told = [json.loads(one) for one in (fate.guest.folder / "state" / "audit.log").read_text().splitlines()]
+    states = [(one["what"], one["event"], one["state"]) for one in told[len(lines) :]]
+
+    def seen(state: dict[str, Any]) -> tuple[str, list[str]]:
+        return state["model"], sorted(state["services"])
+
+    assert [(what, event, *seen(state)) for what, event, state in states] == [
+        ("publishLoad", "asked", "NEW", []),
+        ("publishLoad", "done", "READY", []),
+        ("publishBind", "asked", "READY", []),
+        ("publishBind", "done", "READY", ["audited"]),
+        ("unload", "asked", "READY", ["audited"]),
+        ("unload", "done", "NEW", []),
+    ]
+    assert states[3][2]["services"]["audited"]["current"]["variants"][0]["version"] == "103"
+
+
 @pytest.mark.parametrize("version", ["101", "102", "103", "106", "107"])
 def test_models_over_two_nodes(fate: Deployment, version: str) -> None:
     fate.publish(f"model{version}", version)

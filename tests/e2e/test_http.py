@@ -61,6 +61,21 @@ def test_metrics_that_a_page_names_are_there(parties: Parties, page: str) -> Non
     assert asked <= families.keys() | histograms
 
 
+def test_metrics_keep_to_the_naming_conventions(parties: Parties) -> None:
+    for node in (parties.guest, parties.host):
+        shown = node.http("GET", "/metrics").text
+        families = dict(re.findall(r"^# TYPE (\S+) (\S+)$", shown, re.MULTILINE))
+        about = dict(re.findall(r"^# HELP (\S+) (.+)$", shown, re.MULTILINE))
+        assert families.keys() == about.keys()
+        own = {name: kind for name, kind in families.items() if not name.startswith(("process_", "python_"))}
+        assert len(own) > 30
+        for name, kind in own.items():
+            assert re.fullmatch(r"tessera_[a-z0-9]+(_[a-z0-9]+)*", name)
+            assert name.endswith("_total") is (kind == "counter"), name
+            assert not re.search(r"_(ms|milliseconds|micros|us|minutes|kb|kib|mb|mib|percent)(_|$)", name), name
+        assert not re.search(r'tessera_[^\n]*[{,](user_id|case_id|user|case)="', shown)
+
+
 def test_rows_are_counted_by_service_and_version(parties: Parties) -> None:
     def counted() -> float:
         return sample(parties.guest, "tessera_variant_rows_total", service="s", variant="m:1", shadow="false")

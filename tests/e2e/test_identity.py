@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import ssl
 import subprocess
@@ -177,6 +178,11 @@ def test_model_control_over_oip_is_for_operators_on_every_port(
     parties.guest.token = token("ann")
     passed = {"RepositoryModelUnload": Code.FAILED_PRECONDITION, "TraceSetting": Code.UNIMPLEMENTED}
     assert over_oip(parties.guest, port, method, request_) is passed.get(method, Code.OK)
+    if method.startswith("Repository"):
+        lines = (parties.guest.folder / "state" / "audit.log").read_text().splitlines()
+        asked, end = map(json.loads, lines[-2:])
+        assert (asked["what"], asked["event"], asked["state"]) == (method, "asked", {"1": "READY"})
+        assert (end["what"], end.get("state")) == (method, {"1": "READY"} if end["event"] == "done" else None)
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,11 @@ async def for_seconds(payload, call):
 
 
 async def ready(state_dir):
-    """Where there is a file `hold`, a node takes it away and never becomes it."""
+    """Where there is a file `hold`, a node takes it away and does not become it before there is a file `go`."""
     if (state_dir / "hold").exists():
         (state_dir / "hold").unlink()
-        await asyncio.Event().wait()
+        while not (state_dir / "go").exists():
+            await asyncio.sleep(0.02)
 
 
 async def assemble(settings):

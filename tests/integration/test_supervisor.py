@@ -203,6 +203,35 @@ def test_sighup_with_wrong_settings_changes_nothing(serving):
     assert running.worker() == first
 
 
+@pytest.mark.parametrize(
+    ("now", "key"), [("party = 'shop'", "party"), ("party = 'bank'\nstate_dir = 'elsewhere'", "state_dir")]
+)
+def test_sighup_makes_no_other_node_of_it(serving, now, key):
+    running = serving()
+    first = running.worker()
+    until(lambda: serves(running))
+    rest = running.config.read_text().removeprefix("party = 'bank'\n")
+    rest = rest.removeprefix("state_dir = 'state'\n") if key == "state_dir" else rest
+    running.config.write_text(f"{now}\n{rest}")
+    running.process.send_signal(signal.SIGHUP)
+    line = until(lambda: next((line for line in running.process.stderr if "settings are wrong" in line), None))
+    assert f"{key}: changes when the node is stopped and started, not before" in line
+    assert serves(running)
+    assert running.worker() == first
+
+
+def test_sighup_neither_begins_nor_ends_a_cache_server(serving):
+    running = serving()
+    first = running.worker()
+    until(lambda: serves(running))
+    running.config.write_text(running.config.read_text().replace("embedded = false", "embedded = true"))
+    running.process.send_signal(signal.SIGHUP)
+    line = until(lambda: next((line for line in running.process.stderr if "settings are wrong" in line), None))
+    assert "cache.url, cache.embedded: a server of the node's own begins and ends with it" in line
+    assert serves(running)
+    assert running.worker() == first
+
+
 def test_wrong_settings_end_it_with_one_line(serving):
     running = serving(ports="servce = '127.0.0.1:0'", command=SERVE)
     assert running.ended() == (

@@ -102,6 +102,23 @@ async def test_a_killed_worker_is_replaced_while_the_others_serve(three):
     assert killed not in after
 
 
+async def test_what_comes_before_the_successor_of_a_killed_worker_is_ready_goes_to_the_others(three):
+    before = await all_answer(three)
+    killed = next(iter(before))
+    (three.state_dir / "hold").touch()  # the next worker never becomes ready
+    psutil.Process(killed).kill()
+    async with asyncio.timeout(20):
+        while (three.state_dir / "hold").exists():
+            await asyncio.sleep(0.02)
+    assert set(await who(three, 100)) == set(before) - {killed}
+    waiting = workers(three) - set(before)
+    three.process.send_signal(signal.SIGHUP)
+    async with asyncio.timeout(40):
+        while workers(three) & (waiting | set(before)) or len(workers(three)) != 3:
+            await asyncio.sleep(0.02)
+    assert set(await all_answer(three)) == workers(three)
+
+
 async def test_sigterm_drains_all(three):
     await all_answer(three)
     links = [channel(Transport.NATIVE, three.address) for _ in range(6)]
@@ -151,4 +168,25 @@ def test_a_second_sighup_gives_up_a_replacement_that_comes_to_no_end(tmp_path):
         running.process.terminate()
         _, said = running.process.communicate(timeout=20)
     assert "is given up and begins anew" in said
+    assert running.process.returncode == 0
+
+
+def test_a_worker_that_ends_while_it_is_replaced_leaves_one_in_its_slot(tmp_path):
+    running = Serving(tmp_path)
+    try:
+        first = running.worker()
+        running.address = ports_file.read(running.state_dir)["service"]
+        (running.state_dir / "hold").touch()
+        running.process.send_signal(signal.SIGHUP)
+        second = running.next_worker(first)
+        until(lambda: not (running.state_dir / "hold").exists())
+        first.kill()
+        third = until(lambda: workers(running) - {first.pid, second.pid}).pop()
+        (running.state_dir / "go").touch()
+        until(lambda: workers(running) == {second.pid})
+        until(lambda: set(asyncio.run(who(running, 3))) == {second.pid})
+        assert not psutil.pid_exists(third)
+    finally:
+        running.process.terminate()
+        running.process.communicate(timeout=20)
     assert running.process.returncode == 0

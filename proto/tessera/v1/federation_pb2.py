@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btessera/v1/federation.proto\x12\ntessera.v1\"(\n\x08Protocol\x12\r\n\x05major\x18\x01 \x01(\r\x12\r\n\x05minor\x18\x02 \x01(\r\"\xba\x01\n\x0cInferRequest\x12&\n\x08protocol\x18\x01 \x01(\x0b\x32\x14.tessera.v1.Protocol\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x16\n\x0e\x62inding_digest\x18\x04 \x01(\x0c\x12$\n\x07purpose\x18\x05 \x01(\x0e\x32\x13.tessera.v1.Purpose\x12\x12\n\nattempt_id\x18\x06 \x01(\x0c\x12\x10\n\x08user_ids\x18\x07 \x03(\t\"\xb7\x01\n\nInferReply\x12&\n\x08protocol\x18\x01 \x01(\x0b\x32\x14.tessera.v1.Protocol\x12\x16\n\x0e\x62inding_digest\x18\x02 \x01(\x0c\x12\r\n\x05width\x18\x03 \x01(\r\x12\x10\n\x08partials\x18\x04 \x01(\x0c\x12\x12\n\ndirections\x18\x05 \x01(\x0c\x12\x0e\n\x06leaves\x18\x06 \x01(\x0c\x12\x10\n\x08statuses\x18\x07 \x01(\x0c\x12\x12\n\nmax_age_ms\x18\x08 \x03(\r\"E\n\x0bLoadRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x16\n\x0e\x62inding_digest\x18\x03 \x01(\x0c\"f\n\x0eReplicaOutcome\x12\r\n\x05party\x18\x01 \x01(\t\x12\x0f\n\x07replica\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.tessera.v1.LoadState\x12\x0e\n\x06reason\x18\x04 \x01(\t\"9\n\tLoadReply\x12,\n\x08replicas\x18\x01 \x03(\x0b\x32\x1a.tessera.v1.ReplicaOutcome\"w\n\x0bHoldRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x16\n\x0e\x62inding_digest\x18\x03 \x01(\x0c\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\r\n\x05ttl_s\x18\x05 \x01(\r\x12\x0f\n\x07service\x18\x06 \x01(\t\"\x0b\n\tHoldReply\"A\n\x0eReleaseRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\t\"\x0e\n\x0cReleaseReply\"5\n\rStatusRequest\x12$\n\x06models\x18\x01 \x03(\x0b\x32\x14.tessera.v1.ModelRef\"B\n\x08ModelRef\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x16\n\x0e\x62inding_digest\x18\x03 \x01(\x0c\"\x8f\x01\n\x0bStatusReply\x12&\n\x08protocol\x18\x01 \x01(\x0b\x32\x14.tessera.v1.Protocol\x12\x10\n\x08software\x18\x02 \x01(\t\x12\x0f\n\x07time_ms\x18\x03 \x01(\x03\x12\x0e\n\x06\x63\x61ller\x18\x04 \x01(\t\x12%\n\x06halves\x18\x05 \x03(\x0e\x32\x15.tessera.v1.HalfState*W\n\x07Purpose\x12\x11\n\rPURPOSE_INFER\x10\x00\x12\x12\n\x0ePURPOSE_WARMUP\x10\x01\x12\x12\n\x0ePURPOSE_SHADOW\x10\x02\x12\x11\n\rPURPOSE_HEDGE\x10\x03*r\n\tLoadState\x12\x15\n\x11LOAD_STATE_LOADED\x10\x00\x12\x1d\n\x19LOAD_STATE_ALREADY_LOADED\x10\x01\x12\x15\n\x11LOAD_STATE_FAILED\x10\x02\x12\x18\n\x14LOAD_STATE_UNMANAGED\x10\x03*\x90\x01\n\tHalfState\x12\x14\n\x10HALF_STATE_READY\x10\x00\x12\x19\n\x15HALF_STATE_NOT_LOADED\x10\x01\x12\x1c\n\x18HALF_STATE_OTHER_BINDING\x10\x02\x12\x1a\n\x16HALF_STATE_NO_FEATURES\x10\x03\x12\x18\n\x14HALF_STATE_NOT_YOURS\x10\x04\x32\xb6\x02\n\nFederation\x12\x39\n\x05Infer\x12\x18.tessera.v1.InferRequest\x1a\x16.tessera.v1.InferReply\x12\x36\n\x04Load\x12\x17.tessera.v1.LoadRequest\x1a\x15.tessera.v1.LoadReply\x12\x36\n\x04Hold\x12\x17.tessera.v1.HoldRequest\x1a\x15.tessera.v1.HoldReply\x12?\n\x07Release\x12\x1a.tessera.v1.ReleaseRequest\x1a\x18.tessera.v1.ReleaseReply\x12<\n\x06Status\x12\x19.tessera.v1.StatusRequest\x1a\x17.tessera.v1.StatusReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1btessera/v1/federation.proto\x12\ntessera.v1\"(\n\x08Protocol\x12\r\n\x05major\x18\x01 \x01(\r\x12\r\n\x05minor\x18\x02 \x01(\r\"\xba\x01\n\x0cInferRequest\x12&\n\x08protocol\x18\x01 \x01(\x0b\x32\x14.tessera.v1.Protocol\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x16\n\x0e\x62inding_digest\x18\x04 \x01(\x0c\x12$\n\x07purpose\x18\x05 \x01(\x0e\x32\x13.tessera.v1.Purpose\x12\x12\n\nattempt_id\x18\x06 \x01(\x0c\x12\x10\n\x08user_ids\x18\x07 \x03(\t\"\xb7\x01\n\nInferReply\x12&\n\x08protocol\x18\x01 \x01(\x0b\x32\x14.tessera.v1.Protocol\x12\x16\n\x0e\x62inding_digest\x18\x02 \x01(\x0c\x12\r\n\x05width\x18\x03 \x01(\r\x12\x10\n\x08partials\x18\x04 \x01(\x0c\x12\x12\n\ndirections\x18\x05 \x01(\x0c\x12\x0e\n\x06leaves\x18\x06 \x01(\x0c\x12\x10\n\x08statuses\x18\x07 \x01(\x0c\x12\x12\n\nmax_age_ms\x18\x08 \x03(\r\"E\n\x0bLoadRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x16\n\x0e\x62inding_digest\x18\x03 \x01(\x0c\"f\n\x0eReplicaOutcome\x12\r\n\x05party\x18\x01 \x01(\t\x12\x0f\n\x07replica\x18\x02 \x01(\t\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.tessera.v1.LoadState\x12\x0e\n\x06reason\x18\x04 \x01(\t\"9\n\tLoadReply\x12,\n\x08replicas\x18\x01 \x03(\x0b\x32\x1a.tessera.v1.ReplicaOutcome\"\xac\x01\n\x0bHoldRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x16\n\x0e\x62inding_digest\x18\x03 \x01(\x0c\x12\x10\n\x08revision\x18\x04 \x01(\x04\x12\r\n\x05ttl_s\x18\x05 \x01(\r\x12\x0f\n\x07service\x18\x06 \x01(\t\x12\x0f\n\x07publish\x18\x07 \x01(\t\x12\x15\n\x08replaces\x18\x08 \x01(\tH\x00\x88\x01\x01\x42\x0b\n\t_replaces\"\x0b\n\tHoldReply\"R\n\x0eReleaseRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0f\n\x07service\x18\x03 \x01(\t\x12\x0f\n\x07publish\x18\x04 \x01(\t\"\x0e\n\x0cReleaseReply\"5\n\rStatusRequest\x12$\n\x06models\x18\x01 \x03(\x0b\x32\x14.tessera.v1.ModelRef\"B\n\x08ModelRef\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x16\n\x0e\x62inding_digest\x18\x03 \x01(\x0c\"\x8f\x01\n\x0bStatusReply\x12&\n\x08protocol\x18\x01 \x01(\x0b\x32\x14.tessera.v1.Protocol\x12\x10\n\x08software\x18\x02 \x01(\t\x12\x0f\n\x07time_ms\x18\x03 \x01(\x03\x12\x0e\n\x06\x63\x61ller\x18\x04 \x01(\t\x12%\n\x06halves\x18\x05 \x03(\x0e\x32\x15.tessera.v1.HalfState*W\n\x07Purpose\x12\x11\n\rPURPOSE_INFER\x10\x00\x12\x12\n\x0ePURPOSE_WARMUP\x10\x01\x12\x12\n\x0ePURPOSE_SHADOW\x10\x02\x12\x11\n\rPURPOSE_HEDGE\x10\x03*r\n\tLoadState\x12\x15\n\x11LOAD_STATE_LOADED\x10\x00\x12\x1d\n\x19LOAD_STATE_ALREADY_LOADED\x10\x01\x12\x15\n\x11LOAD_STATE_FAILED\x10\x02\x12\x18\n\x14LOAD_STATE_UNMANAGED\x10\x03*\x90\x01\n\tHalfState\x12\x14\n\x10HALF_STATE_READY\x10\x00\x12\x19\n\x15HALF_STATE_NOT_LOADED\x10\x01\x12\x1c\n\x18HALF_STATE_OTHER_BINDING\x10\x02\x12\x1a\n\x16HALF_STATE_NO_FEATURES\x10\x03\x12\x18\n\x14HALF_STATE_NOT_YOURS\x10\x04\x32\xb6\x02\n\nFederation\x12\x39\n\x05Infer\x12\x18.tessera.v1.InferRequest\x1a\x16.tessera.v1.InferReply\x12\x36\n\x04Load\x12\x17.tessera.v1.LoadRequest\x1a\x15.tessera.v1.LoadReply\x12\x36\n\x04Hold\x12\x17.tessera.v1.HoldRequest\x1a\x15.tessera.v1.HoldReply\x12?\n\x07Release\x12\x1a.tessera.v1.ReleaseRequest\x1a\x18.tessera.v1.ReleaseReply\x12<\n\x06Status\x12\x19.tessera.v1.StatusRequest\x1a\x17.tessera.v1.StatusReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tessera.v1.federation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PURPOSE']._serialized_start=1180
-  _globals['_PURPOSE']._serialized_end=1267
-  _globals['_LOADSTATE']._serialized_start=1269
-  _globals['_LOADSTATE']._serialized_end=1383
-  _globals['_HALFSTATE']._serialized_start=1386
-  _globals['_HALFSTATE']._serialized_end=1530
+  _globals['_PURPOSE']._serialized_start=1251
+  _globals['_PURPOSE']._serialized_end=1338
+  _globals['_LOADSTATE']._serialized_start=1340
+  _globals['_LOADSTATE']._serialized_end=1454
+  _globals['_HALFSTATE']._serialized_start=1457
+  _globals['_HALFSTATE']._serialized_end=1601
   _globals['_PROTOCOL']._serialized_start=43
   _globals['_PROTOCOL']._serialized_end=83
   _globals['_INFERREQUEST']._serialized_start=86
@@ -49,20 +49,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLICAOUTCOME']._serialized_end=633
   _globals['_LOADREPLY']._serialized_start=635
   _globals['_LOADREPLY']._serialized_end=692
-  _globals['_HOLDREQUEST']._serialized_start=694
-  _globals['_HOLDREQUEST']._serialized_end=813
-  _globals['_HOLDREPLY']._serialized_start=815
-  _globals['_HOLDREPLY']._serialized_end=826
-  _globals['_RELEASEREQUEST']._serialized_start=828
-  _globals['_RELEASEREQUEST']._serialized_end=893
-  _globals['_RELEASEREPLY']._serialized_start=895
-  _globals['_RELEASEREPLY']._serialized_end=909
-  _globals['_STATUSREQUEST']._serialized_start=911
-  _globals['_STATUSREQUEST']._serialized_end=964
-  _globals['_MODELREF']._serialized_start=966
-  _globals['_MODELREF']._serialized_end=1032
-  _globals['_STATUSREPLY']._serialized_start=1035
-  _globals['_STATUSREPLY']._serialized_end=1178
-  _globals['_FEDERATION']._serialized_start=1533
-  _globals['_FEDERATION']._serialized_end=1843
+  _globals['_HOLDREQUEST']._serialized_start=695
+  _globals['_HOLDREQUEST']._serialized_end=867
+  _globals['_HOLDREPLY']._serialized_start=869
+  _globals['_HOLDREPLY']._serialized_end=880
+  _globals['_RELEASEREQUEST']._serialized_start=882
+  _globals['_RELEASEREQUEST']._serialized_end=964
+  _globals['_RELEASEREPLY']._serialized_start=966
+  _globals['_RELEASEREPLY']._serialized_end=980
+  _globals['_STATUSREQUEST']._serialized_start=982
+  _globals['_STATUSREQUEST']._serialized_end=1035
+  _globals['_MODELREF']._serialized_start=1037
+  _globals['_MODELREF']._serialized_end=1103
+  _globals['_STATUSREPLY']._serialized_start=1106
+  _globals['_STATUSREPLY']._serialized_end=1249
+  _globals['_FEDERATION']._serialized_start=1604
+  _globals['_FEDERATION']._serialized_end=1914
 # @@protoc_insertion_point(module_scope)

@@ -117,34 +117,40 @@ class LoadReply(_message.Message):
     def __init__(self, replicas: _Optional[_Iterable[_Union[ReplicaOutcome, _Mapping]]] = ...) -> None: ...
 
 class HoldRequest(_message.Message):
-    __slots__ = ("model", "version", "binding_digest", "revision", "ttl_s", "service")
+    __slots__ = ("model", "version", "binding_digest", "revision", "ttl_s", "service", "publish", "replaces")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BINDING_DIGEST_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     TTL_S_FIELD_NUMBER: _ClassVar[int]
     SERVICE_FIELD_NUMBER: _ClassVar[int]
+    PUBLISH_FIELD_NUMBER: _ClassVar[int]
+    REPLACES_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     binding_digest: bytes
     revision: int
     ttl_s: int
     service: str
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., binding_digest: _Optional[bytes] = ..., revision: _Optional[int] = ..., ttl_s: _Optional[int] = ..., service: _Optional[str] = ...) -> None: ...
+    publish: str
+    replaces: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., binding_digest: _Optional[bytes] = ..., revision: _Optional[int] = ..., ttl_s: _Optional[int] = ..., service: _Optional[str] = ..., publish: _Optional[str] = ..., replaces: _Optional[str] = ...) -> None: ...
 
 class HoldReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class ReleaseRequest(_message.Message):
-    __slots__ = ("model", "version", "service")
+    __slots__ = ("model", "version", "service", "publish")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SERVICE_FIELD_NUMBER: _ClassVar[int]
+    PUBLISH_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: str
     service: str
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., service: _Optional[str] = ...) -> None: ...
+    publish: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[str] = ..., service: _Optional[str] = ..., publish: _Optional[str] = ...) -> None: ...
 
 class ReleaseReply(_message.Message):
     __slots__ = ()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,8 +21,8 @@ from serving.errors import ConflictError, InvalidRequestError, NotAllowedError
 from serving.frontdoor.answer import answering_method
 from serving.frontdoor.fate.codes import FateCode, failure
 from serving.frontdoor.fate.descriptions import described, named, publication_in
-from serving.frontdoor.fate.models import FateModelStore
-from serving.pool import ModelHandle
+from serving.frontdoor.fate.models import FateModelStore, name_of
+from serving.pool import ModelHandle, ModelId
 from serving.publishing import Publishing
 from serving.settings import Role, Settings
 from serving.transport import ChannelOptions, RpcError, Server, call_of, channel
@@ -62,29 +63,33 @@ class ModelServicer(fate_model_service_pb2_grpc.ModelServiceServicer):
 
     @answering_method
     async def publishLoad(self, request: wire.PublishRequest, context: object) -> wire.PublishResponse:
-        change = self._changing(context, "publishLoad", f"{request.local.role} {request.local.partyId}")
+        subject = f"{request.local.role} {request.local.partyId}"
+        change = self._changing(context, "publishLoad", subject, name=lambda: self._name_of(request))
         return await _coded(wire.PublishResponse, change, FateCode.LOAD, lambda: self._store.load(request))
 
     @answering_method
     async def publishBind(self, request: wire.PublishRequest, context: object) -> wire.PublishResponse:
-        change = self._changing(context, "publishBind", request.serviceId)
+        services, name = [request.serviceId], partial(self._name_of, request)
+        change = self._changing(context, "publishBind", request.serviceId, services, name)
         return await _coded(wire.PublishResponse, change, FateCode.BIND, lambda: self._store.bind(request))
 
     @answering_method
     async def publishOnline(self, request: wire.PublishRequest, context: object) -> wire.PublishResponse:
         bind = self._store.bind if request.serviceId else self._store.use
-        change = self._changing(context, "publishOnline", request.serviceId or "the party's default")
+        subject, services = request.serviceId or "the party's default", [request.serviceId] if request.serviceId else []
+        change = self._changing(context, "publishOnline", subject, services, lambda: self._name_of(request))
         return await _coded(wire.PublishResponse, change, FateCode.BIND, lambda: bind(request))
 
     @answering_method
     async def unload(self, request: wire.UnloadRequest, context: object) -> wire.UnloadResponse:
-        change = self._changing(context, "unload", f"{request.namespace} {request.tableName}")
+        subject = f"{request.namespace} {request.tableName}"
+        change = self._changing(context, "unload", subject, name=lambda: _name(request))
         return await _coded(wire.UnloadResponse, change, None, lambda: self._store.unload(_name(request)))
 
     @answering_method
     async def unbind(self, request: wire.UnbindRequest, context: object) -> wire.UnbindResponse:
-        change = self._changing(context, "unbind", " ".join(request.serviceIds))
         services = list(request.serviceIds)
+        change = self._changing(context, "unbind", " ".join(services), services)
         return await _coded(
             wire.UnbindResponse, change, FateCode.BIND, lambda: self._store.unbind(services, _name(request))
         )
@@ -105,7 +110,8 @@ class ModelServicer(fate_model_service_pb2_grpc.ModelServiceServicer):
 
     @answering_method
     async def fetchModel(self, request: wire.FetchModelRequest, context: object) -> wire.FetchModelResponse:
-        change = self._changing(context, "fetchModel", f"{request.namespace} {request.tableName}")
+        subject = f"{request.namespace} {request.tableName}"
+        change = self._changing(context, "fetchModel", subject, request.serviceIds, lambda: _name(request))
         return await _coded(
             wire.FetchModelResponse, change, FateCode.MODEL_SYNCHRONISATION, lambda: self._fetch(request)
         )
@@ -190,10 +196,34 @@ class ModelServicer(fate_model_service_pb2_grpc.ModelServiceServicer):
         life = self._admin.publishing.life(handle.id)
         return described(handle, self._store.services_of(handle.id), int(1_000 * life.since_s) if life else 0)
 
-    def _changing(self, context: object, what: str, subject: str) -> AbstractAsyncContextManager[None]:
+    def _name_of(self, request: wire.PublishRequest) -> FateName:
+        return name_of(request, self._admin.settings.party)
+
+    def _changing(
+        self,
+        context: object,
+        what: str,
+        subject: str,
+        services: Iterable[str] = (),
+        name: Callable[[], FateName] | None = None,
+    ) -> AbstractAsyncContextManager[None]:
+        """A change of these services, or of the model with this name and the services that lead to it."""
         call = call_of(context)
         self._admin.access.admin(call, Role.OPERATOR)
-        return self._admin.audit.change(self._admin.access.who(call), what, subject)
+        model, named_services = None, set(services)
+        if name is not None:
+            with suppress(InvalidRequestError):  # the change itself will say so
+                found = name()
+                model = ModelId(found.model, found.version)
+                named_services |= {found.model, *self._store.services_of(model)}
+        state = partial(self._state, sorted(named_services), model)
+        return self._admin.audit.change(self._admin.access.who(call), what, subject, state)
+
+    def _state(self, services: Sequence[str], model: ModelId | None) -> object:
+        publishing = self._admin.publishing
+        state, life = publishing.state(), publishing.life(model) if model else None
+        bound = {service: state.services[service] for service in services if service in state.services}
+        return {"model": life.state.value if life else "NEW", "services": bound, "default": state.default_service}
 
 
 async def _coded(

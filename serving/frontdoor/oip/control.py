@@ -72,6 +72,11 @@ class Repository:
     def _stored(self) -> list[tuple[str, str]]:
         return stored(self.registry, self.party)
 
+    def states(self, name: str) -> dict[str, str]:
+        """Of every version of a model that is loaded or was to be."""
+        lives = [status.life for status in self.publishing.models()]
+        return {life.model.version: life.state.value for life in lives if life.model.model == name}
+
     async def load(self, name: str, parameters: Mapping[str, object]) -> None:
         """The newest version, or the one in parameter `version`, a text or a whole number. Raises RefusedLoadError
         saying which party and why."""

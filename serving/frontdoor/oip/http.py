@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -157,14 +158,16 @@ class OipHttp:
         who = self._operator(request)
         parameters = _parsed(_LoadBody, await body_of(request, self.max_request_bytes)).parameters
         name = request.path_params["name"]
-        async with self.node.audit.change(who, "RepositoryModelLoad", name):
+        state = partial(self.node.repository.states, name)
+        async with self.node.audit.change(who, "RepositoryModelLoad", name, state):
             await self.node.repository.load(name, parameters)
         return Response()
 
     async def _unload(self, request: Request) -> Response:
         who = self._operator(request)
         name = request.path_params["name"]
-        async with self.node.audit.change(who, "RepositoryModelUnload", name):
+        state = partial(self.node.repository.states, name)
+        async with self.node.audit.change(who, "RepositoryModelUnload", name, state):
             await self.node.repository.unload(name)
         return Response()
 

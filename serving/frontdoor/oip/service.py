@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from serving.access import Access
@@ -207,7 +208,8 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         return wire.RepositoryModelUnloadResponse()
 
     def _changing(self, context: object, what: str, model: str) -> AbstractAsyncContextManager[None]:
-        return self._node.audit.change(self._node.access.who(call_of(context)), what, model)
+        state = partial(self._node.repository.states, model)
+        return self._node.audit.change(self._node.access.who(call_of(context)), what, model, state)
 
     @answering_method
     async def LogSettings(self, request: wire.LogSettingsRequest, context: object) -> wire.LogSettingsResponse:

@@ -7,8 +7,9 @@ import pytest
 from serving.admission import Admission, Asker, Guard, make_admission
 from serving.budget import Ledger, QueryBudget
 from serving.errors import LimitError, NotAllowedError
+from serving.limits import Gate
 from serving.pool import ModelId
-from serving.settings import PeerSettings, Purpose, Settings
+from serving.settings import PeerSettings, Purpose, RateLimit, Settings
 from tests.clock import Clock
 
 M = ModelId("m", "1")
@@ -55,6 +56,24 @@ def test_users_off_the_list_cost_nothing(tmp_path: Path) -> None:
     one = Admission({"bank": Guard(INFER, frozenset({"u1", "u2", "u3"}), budget)})
     assert one.admit(BANK, M, ["x", "u1", "y", "u2", "u3"]) == [False, True, False, True, False]
     assert budget.spent == 2
+
+
+def test_a_party_asks_no_more_than_its_limit(tmp_path: Path) -> None:
+    clock = Clock(0.0)
+    gate = Gate("party 'bank'", RateLimit(per_s=2, concurrent=1), clock)
+    one = Admission({"bank": Guard(INFER, gate=gate)})
+    entered = one.enter(BANK, 2)
+    assert one.enter(Asker("telco"), 1_000) is None
+    with pytest.raises(LimitError, match="party 'bank' is limited to 2 rows a second") as refused:
+        one.enter(BANK, 1)
+    assert refused.value.retry_after_s == pytest.approx(0.5)
+    clock.tick(0.5)
+    with pytest.raises(LimitError, match="party 'bank' is limited to 1 calls at once"):
+        one.enter(BANK, 1)
+    assert entered is not None
+    entered.leave()
+    clock.tick(1.0)
+    assert one.enter(BANK, 1) is gate
 
 
 def test_a_list_that_cannot_be_read_is_named(tmp_path: Path) -> None:

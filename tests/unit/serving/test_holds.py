@@ -9,17 +9,18 @@ import pytest
 from serving import bindings
 from serving.control import Hold, MemoryControlStore
 from serving.errors import ConflictError, LimitError, PeerUnavailableError
-from serving.holds import HOLD_TTL_S, Holds, HoldUpkeep, HostHolds
+from serving.holds import HOLD_TTL_S, RETRY_S, Holder, Holds, HoldUpkeep, HostHolds
 from serving.pool import ModelId
 from serving.wanted import Wanted
 from tests.clock import Clock
 from tests.unit.serving.test_pool import handle
 
 V1 = ModelId("m", "1")
+HOLDER = Holder("s", 1, "one")
 
 
-def hold(party: str = "bank", service: str = "s", expires_s: float = 600.0) -> Hold:
-    return Hold(party=party, service=service, model="m", version="1", revision=1, expires_s=expires_s)
+def hold(party: str = "bank", service: str = "s", expires_s: float = 600.0, publish: str = "") -> Hold:
+    return Hold(party=party, service=service, model="m", version="1", revision=1, expires_s=expires_s, publish=publish)
 
 
 @pytest.fixture
@@ -74,6 +75,40 @@ async def test_release_drops_only_that_hold_and_may_be_repeated(holds: Holds, wa
     assert wanted.state.revision == revision
 
 
+def publishes(holds: Holds) -> list[str]:
+    return [one.publish for one in holds.of(V1)]
+
+
+async def test_what_one_publish_holds_another_one_does_not_release(holds: Holds) -> None:
+    for publish in ("", "one", "other"):
+        await holds.grant(hold(publish=publish))
+    await holds.release(hold(publish="one"))
+    assert publishes(holds) == ["", "other"]
+    assert holds.has(hold(publish="other"))
+    assert not holds.has(hold(publish="one"))
+
+
+async def test_a_hold_takes_the_place_of_an_earlier_publishs(holds: Holds, wanted: Wanted) -> None:
+    await holds.grant(hold(publish="one"))
+    await holds.grant(hold(publish="one", service="t"))
+    revision = wanted.state.revision
+    await holds.grant(hold(publish="other"), "one")
+    assert [(one.service, one.publish) for one in holds.of(V1)] == [("t", "one"), ("s", "other")]
+    assert wanted.state.revision == revision + 1, "there is no moment without a hold"
+    await holds.grant(hold(publish="other"), "one")
+    assert len(holds.of(V1)) == 2
+
+
+async def test_a_hold_that_expires_beside_one_that_lasts_alarms_nobody(
+    holds: Holds, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    await holds.grant(hold(publish="one"))
+    await holds.grant(hold(publish="other", expires_s=900.0))
+    clock.now = 700.0
+    await holds.sweep()
+    assert ([one.publish for one in holds.granted], holds.expired, caplog.text) == (["other"], 0, "")
+
+
 async def test_a_party_holds_no_more_than_it_may(holds: Holds, wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.holds.MAX_HOLDS", 2)
     for service in ("s", "t", "s"):
@@ -103,31 +138,37 @@ class Host:
 
     def __init__(self, refusal: str = "") -> None:
         self.refusal = refusal
-        self.held: dict[tuple[str, ModelId], tuple[str, int, int]] = {}
+        self.held: dict[tuple[str, str, ModelId], tuple[str, int, int]] = {}
 
-    async def hold(self, service: str, model: ModelId, binding_digest: str, revision: int, ttl_s: int) -> None:
+    async def hold(
+        self, holder: Holder, model: ModelId, binding_digest: str, ttl_s: int, replaces: str | None = None
+    ) -> None:
         if self.refusal:
             raise PeerUnavailableError(self.refusal)
-        self.held[service, model] = (binding_digest, revision, ttl_s)
+        if replaces is not None:
+            self.held.pop((holder.service, replaces, model), None)
+        self.held[holder.service, holder.publish, model] = (binding_digest, holder.revision, ttl_s)
 
-    async def release(self, service: str, model: ModelId) -> None:
+    async def release(self, holder: Holder, model: ModelId) -> None:
         if self.refusal:
             raise PeerUnavailableError(self.refusal)
-        del self.held[service, model]
+        del self.held[holder.service, holder.publish, model]
 
 
 async def test_a_guest_takes_and_releases_holds_at_every_host() -> None:
     shop, telco = Host(), Host()
     taken = HostHolds({"shop": shop, "telco": telco})
-    await taken.take("s", 3, [handle(V1)])
-    assert shop.held == telco.held == {("s", V1): ("ab", 3, HOLD_TTL_S)}
-    await taken.release("s", [handle(V1)])
+    await taken.take(Holder("s", 3, "one"), [handle(V1)])
+    assert shop.held == telco.held == {("s", "one", V1): ("ab", 3, HOLD_TTL_S)}
+    await taken.renew(Holder("s", 4, "other"), [handle(V1)], "one")
+    assert shop.held == telco.held == {("s", "other", V1): ("ab", 4, HOLD_TTL_S)}
+    await taken.release(Holder("s", 4, "other"), [handle(V1)])
     assert shop.held == telco.held == {}
 
 
 async def test_every_party_that_refuses_is_named() -> None:
     with pytest.raises(ConflictError) as refused:
-        await HostHolds({"shop": Host("party 'shop': another digest")}).take("s", 1, [handle(V1)])
+        await HostHolds({"shop": Host("party 'shop': another digest")}).take(HOLDER, [handle(V1)])
     assert str(refused.value) == (
         "not ready at every party: m/1 at party 'shop': another digest; "
         "m/1 at party 'telco': it has no address in this node's settings (peers.telco.address)"
@@ -135,8 +176,28 @@ async def test_every_party_that_refuses_is_named() -> None:
 
 
 async def test_a_release_that_fails_is_only_logged(caplog: pytest.LogCaptureFixture) -> None:
-    await HostHolds({"shop": Host("party 'shop': down")}).release("s", [handle(V1)])
+    await HostHolds({"shop": Host("party 'shop': down")}).release(HOLDER, [handle(V1)])
     assert "the hold on m/1 for service s stays until it expires: party 'shop': down" in caplog.text
+
+
+async def test_what_is_lacking_is_known_by_service_until_it_is_held_and_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    telco = Host("party 'telco': m/1 is not loaded")
+    taken = HostHolds({"shop": Host(), "telco": telco})
+    for _ in range(2):
+        await taken.renew(HOLDER, [handle(V1)])
+    text = "m/1 at party 'telco': m/1 is not loaded"
+    assert (taken.lacking, taken.refused) == ({"s": (text,)}, 2)
+    assert caplog.messages == [f"a hold could not be renewed, it will expire: {text}"]
+    taken.forget_others(["s"])
+    assert taken.lacking
+    taken.forget_others(["t"])
+    assert not taken.lacking
+    await taken.renew(HOLDER, [handle(V1)])
+    telco.refusal = ""
+    await taken.renew(HOLDER, [handle(V1)])
+    assert not taken.lacking
 
 
 async def test_upkeep_runs_at_once_and_at_every_third_even_after_a_failure(caplog: pytest.LogCaptureFixture) -> None:
@@ -144,10 +205,11 @@ async def test_upkeep_runs_at_once_and_at_every_third_even_after_a_failure(caplo
     pauses: asyncio.Queue[float] = asyncio.Queue()
     go = asyncio.Semaphore(0)
 
-    async def one_pass() -> None:
+    async def one_pass() -> bool:
         passes.append(len(passes))
         if len(passes) == 1:
             raise OSError(28, "No space left on device")
+        return len(passes) == 3
 
     async def pause(seconds: float) -> None:
         pauses.put_nowait(seconds)
@@ -157,7 +219,7 @@ async def test_upkeep_runs_at_once_and_at_every_third_even_after_a_failure(caplo
     await upkeep.stop()
     upkeep.start()
     for expected in (1, 2, 3):
-        assert await pauses.get() == HOLD_TTL_S / 3
+        assert await pauses.get() == (RETRY_S if expected == 3 else HOLD_TTL_S / 3)
         assert len(passes) == expected
         go.release()
     assert "No space left on device" in caplog.text

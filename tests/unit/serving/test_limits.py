@@ -86,6 +86,21 @@ def test_names_not_listed_are_counted_apart():
         made.take("", "a", 1)
 
 
+def test_callers_who_do_not_say_who_they_are_count_as_one():
+    made = limiter(callers={"default": RateLimit(per_s=1, concurrent=1)})
+    made.take("s", "", 1)
+    with pytest.raises(LimitError, match="caller 'anonymous' is limited to 1 rows a second"):
+        made.take("t", "", 1)
+    with entered(made, "s", ""):
+        with (
+            pytest.raises(LimitError, match="caller 'anonymous' is limited to 1 calls at once"),
+            entered(made, "t", ""),
+        ):
+            pass
+        with entered(made, "t", "a"):
+            pass
+
+
 def test_a_model_has_a_limit_of_its_own():
     made = limiter(models={"m": RateLimit(per_s=5, burst=1)})
     leave(made.enter_model("m", 1))

@@ -23,6 +23,7 @@ from serving.errors import ConflictError, InvalidRequestError, UnknownNameError
 from serving.holds import hold_model
 from serving.lifecycle import LoadState, ModelState
 from serving.pool import ModelId
+from serving.readiness import publishing_problems
 from serving.transport import Code, RpcError
 from tessera.v1 import admin_pb2 as wire
 from tests.artifacts import linear_half, npy
@@ -399,7 +400,7 @@ async def test_rollback_goes_back_one_step_and_forth_again(loaded: Party, shop: 
     assert (back.revision, back.current, back.previous) == (3, first.current, second.current)
     assert loaded.publishing.routes.current.services["s"].variants[0].model == V1
     assert (await loaded.publishing.rollback("s", 3)).current == second.current
-    assert held(shop) == [(V1, "s", 3), (V2, "s", 4)]
+    assert held(shop) == [(V1, "s", 4), (V2, "s", 4)]
 
 
 async def test_rollback_needs_a_service_a_revision_and_a_previous_binding(loaded: Party) -> None:
@@ -588,9 +589,15 @@ async def test_a_renewal_that_fails_is_logged_at_the_guest(
 ) -> None:
     await loaded.publishing.online("s", 0, ALL)
     await shop.publishing.unload(V1, force=True)
-    await loaded.publishing.keep_holds()
+    assert await loaded.publishing.keep_holds()
     assert "a hold could not be renewed, it will expire: m/1 at party 'shop'" in caplog.text
     assert loaded.publishing.host_holds.refused == 1
+    [problem] = publishing_problems(loaded.publishing)
+    assert problem.startswith("service 's' needs a version that is not held for it: m/1 at party 'shop'")
+    await loaded.publishing.load(V1)
+    assert not await loaded.publishing.keep_holds()
+    assert not list(publishing_problems(loaded.publishing))
+    assert held(shop) == [(V1, "s", 1)]
 
 
 async def test_expired_holds_are_swept(shop: Party, caplog: pytest.LogCaptureFixture) -> None:

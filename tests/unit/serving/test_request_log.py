@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from apps.app import Request
+from loaders.signature import FeatureError
 from serving.cache.result import ResultCache
 from serving.errors import UnknownNameError, UnknownUserError
 from serving.features.memory import MemoryFeatureSource
 from serving.pipeline import Answers
 from serving.request_log import LoggedPipeline, RequestLog
 from serving.settings import Limits
+from serving.telemetry.logs import JsonFormatter
 from tests.clock import Clock
 from tests.unit.serving.test_pipeline import USERS, JsonCodec, SlowSource, World, batch, make_world, request
 
@@ -28,8 +33,16 @@ def world(tmp_path: Path) -> World:
     return make_world(tmp_path, MemoryFeatureSource(USERS), Limits())
 
 
-def logged(world: World, share: float = 1.0, chance: Callable[[], float] = lambda: 0.5) -> LoggedPipeline:
-    log = RequestLog(share, SECRET, Clock(), chance)
+def packed(values: list[float]) -> Request:
+    texts = {"note": ["new"]}
+    matrix = np.array([values])
+    return Request("s", "", "", "", ("u1",), texts=texts, matrix=matrix, signature_hash=b"of others", columnar=True)
+
+
+def logged(
+    world: World, share: float = 1.0, chance: Callable[[], float] = lambda: 0.5, features: bool = False
+) -> LoggedPipeline:
+    log = RequestLog(share, SECRET, Clock(), chance, features)
     answers = Answers(ResultCache(100, 120.0), world.effects)
     return LoggedPipeline(log, world.table, world.pool, world.pipeline._hosts, answers, Limits(peer_timeout_s=0.05))
 
@@ -101,6 +114,21 @@ async def test_a_batch_tells_how_many_rows_each_party_answered(world: World, cap
     assert (told["rows"], told["complete"]) == (3, False)
     assert told["parties"]["shop"]["statuses"] == {"ok": 2, "not_found": 1}
     assert refused["code"] == "FAILED_PRECONDITION"
+
+
+async def test_features_are_told_to_who_asks_for_them(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    pipeline = logged(world, features=True)
+    await pipeline.predict(request("u1", 0.125), None)
+    await pipeline.predict(batch(["u1"], [0.25]), None)
+    await pipeline.predict(batch(["u1", "u2"], [0.5, 0.75]), None)
+    with pytest.raises(FeatureError):
+        await pipeline.predict(packed([0.375, math.nan, 1.0]), None)
+    one, column, many, vector = lines(caplog)
+    assert [told.get("features") for told in (one, column, many)] == [{"a": 0.125}, {"a": 0.25}, None]
+    assert str(vector["features"]) == "{'packed': [0.375, nan, 1.0], 'note': 'new'}"
+    assert "u1" not in repr(lines(caplog))
+    line = logging.makeLogRecord({"msg": "request", "fields": {"features": vector["features"]}})
+    assert '"features":{"packed":[0.375,null,1.0],"note":"new"}' in JsonFormatter().format(line)
 
 
 async def test_a_share_of_the_calls_is_told(world: World, caplog: pytest.LogCaptureFixture) -> None:

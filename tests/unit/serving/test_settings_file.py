@@ -125,6 +125,10 @@ def test_what_kubernetes_sets_for_a_service_named_tessera_is_no_setting(tmp_path
             "fate.keys: several processes remember signed packets together in one cache: set cache.url",
         ),
         ('[peers.shop]\naddress = "shop.example:1"', "peers.shop.address: shop.example:1 is called without TLS"),
+        (
+            '[peers.shop]\naddress = "127.0.0.1:1"\nhedge_address = "shop.example:1"',
+            "peers.shop.hedge_address: shop.example:1 is called without TLS",
+        ),
         ('[tls.ssh]\nkey = "k"', "tls.ssh: must be default, service, party, admin or http"),
         ('[tls.service]\nkey = "k"', "tls.service: certificate and key come together"),
         (f'[tls.service]\n{CERTIFIED}clients = "required"', "tls.service.authority: is missing"),

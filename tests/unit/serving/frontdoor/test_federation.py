@@ -1,5 +1,6 @@
 """Federation/Infer as another party's bytes meet it."""
 
+import asyncio
 import time
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from apps.app import PartyStatus
 from serving.frontdoor.federation import INFER
 from serving.peers.peer import PROTOCOL
-from serving.settings import PeerSettings, Purpose
+from serving.settings import PeerSettings, Purpose, RateLimit
 from serving.transport import Code, RpcError
 from tessera.v1 import federation_pb2 as wire
 from tests.unit.serving.peers.host_party import partial, shop
@@ -132,3 +133,29 @@ async def test_what_a_party_may_not_ask_is_refused_row_by_row(tmp_path):
             time.monotonic() + 5,
         )
         assert again.statuses == [PartyStatus.REJECTED, PartyStatus.OK]
+
+
+async def test_a_party_that_asks_too_much_is_told_when_to_come_again(tmp_path):
+    limit = RateLimit(per_s=0.5, burst=1, concurrent=1)
+    async with shop(tmp_path, allowed=PeerSettings(limit=limit)) as host:
+        asked = request(host, user_ids=["u1"]).SerializeToString()
+        await host.link.unary(INFER, asked, 5.0)
+        with pytest.raises(RpcError) as refused:
+            await host.link.unary(INFER, asked, 5.0)
+    assert refused.value.code is Code.RESOURCE_EXHAUSTED
+    assert refused.value.details == "party 'bank' is limited to 0.5 rows a second"
+    assert 0 < int(dict(refused.value.trailing_metadata)["grpc-retry-pushback-ms"]) <= 2_000
+
+
+async def test_calls_at_once_are_counted_until_they_end(tmp_path):
+    async with shop(tmp_path, allowed=PeerSettings(limit=RateLimit(concurrent=1))) as host:
+        asked = request(host, user_ids=["u1"]).SerializeToString()
+        host.answering_now.clear()
+        first = asyncio.ensure_future(host.link.unary(INFER, asked, 5.0))
+        while not host.asked:
+            await asyncio.sleep(0)
+        with pytest.raises(RpcError, match="party 'bank' is limited to 1 calls at once"):
+            await host.link.unary(INFER, asked, 5.0)
+        host.answering_now.set()
+        await first
+        await host.link.unary(INFER, asked, 5.0)

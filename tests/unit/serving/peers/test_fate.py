@@ -24,6 +24,7 @@ from loaders.signature import Batch
 from serving.features.memory import MemoryFeatureSource
 from serving.frontdoor.fate import unary_call
 from serving.frontdoor.fate.unary_call import PartnerSide
+from serving.holds import Holder
 from serving.host import HostSide
 from serving.lifecycle import LoadState
 from serving.peers.fate import BITS_ON_THE_LOOP, ROWS_AT_ONCE, UNARY_CALL, FatePeer, Sender
@@ -320,8 +321,9 @@ async def test_it_takes_no_loads_and_no_holds(tmp_path: Path) -> None:
     async with served(record) as link:
         peer = FatePeer(HOST, link, ModelPool(1), SENDER)
         [outcome] = await peer.load(ModelId("m", "1"), "ab", 1.0)
-        await peer.hold("s", ModelId("m", "1"), "ab", 1, 600)
-        await peer.release("s", ModelId("m", "1"))
+        holder = Holder("s", 1, "p")
+        await peer.hold(holder, ModelId("m", "1"), "ab", 600)
+        await peer.release(holder, ModelId("m", "1"))
     assert (outcome.state, outcome.party, asked) == (LoadState.UNMANAGED, HOST, [])
 
 

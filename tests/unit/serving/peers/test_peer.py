@@ -6,6 +6,7 @@ import pytest
 from apps.app import PartyStatus
 from loaders.loader import PartialForm, PartialSpec
 from serving.errors import PeerUnavailableError
+from serving.holds import Holder
 from serving.peers.peer import LATE, PROTOCOL, Peer
 from serving.pool import ModelId
 from serving.transport import Code, RpcError, Transport, channel
@@ -175,7 +176,8 @@ async def test_a_reply_that_breaks_the_protocol_is_a_mismatch(reply, said):
 async def test_load_hold_and_release_name_the_party_when_it_cannot_be_asked():
     link = channel(Transport.NATIVE, "127.0.0.1:1")
     peer = Peer("shop", link)
-    for call in (peer.load(MODEL, DIGEST, 1.0), peer.hold("s", MODEL, DIGEST, 1, 60), peer.release("s", MODEL)):
+    holder = Holder("s", 1, "p")
+    for call in (peer.load(MODEL, DIGEST, 1.0), peer.hold(holder, MODEL, DIGEST, 60), peer.release(holder, MODEL)):
         with pytest.raises(PeerUnavailableError, match="party 'shop': unreachable"):
             await call
     await link.close()

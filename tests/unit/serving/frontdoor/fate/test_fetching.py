@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx  # noqa: F401 - as a node does at its start, and not while the loop of a test turns
+import httpx  # noqa: F401 - a node has it before it serves
 import pytest
 
 from loaders.fate.names import FateName
