@@ -34,12 +34,14 @@ from serving.frontdoor import admin, federation, inference
 from serving.frontdoor.admin import AdminNode
 from serving.frontdoor.fate import doors as fate_doors
 from serving.frontdoor.fate.doors import FateNode, Ports
+from serving.frontdoor.fate.jobs import Jobs
 from serving.frontdoor.federation import FederationNode
 from serving.frontdoor.http import HttpDoor
 from serving.frontdoor.oip import service as oip
 from serving.frontdoor.oip.control import Repository
 from serving.frontdoor.oip.door import Door
 from serving.frontdoor.oip.http import OipHttp
+from serving.frontdoor.oip.log_settings import LogSettings
 from serving.frontdoor.oip.models import Models
 from serving.frontdoor.oip.service import OipNode
 from serving.holds import HoldUpkeep
@@ -133,7 +135,7 @@ async def assemble(settings: Settings) -> Node:
         return report(node.state is NodeState.READY, node.state.value, (*checks, schedule.problems), replicas.heard())
 
     described = FateNode(settings, publishing, pool, pipeline, audit, access, readiness, host, keys, shared)
-    protocols = _foreign_protocols(described, Ports(*servers), figures)
+    protocols, jobs = _foreign_protocols(described, Ports(*servers), figures)
     readings: tuple[Reading, ...] = (
         *(partial(request_metrics, figures), partial(lag_metrics, lag), partial(figure_metrics, effects)),
         *_control_readings(publishing, pool, replicas),
@@ -148,7 +150,7 @@ async def assemble(settings: Settings) -> Node:
         *(Part(one.start, one.stop) for one in (lag, effects, warming.activity)),
         *(Part(stop=stop) for stop in (cache.close, *(batcher.close for batcher in batchers.values()))),
         *(Part(source.open, source.close) for source in sources.values()),
-        *(Part(stop=one.stop) for one in (pipeline, reconciler, replicas, upkeep, schedule)),
+        *(Part(stop=one.stop) for one in (pipeline, reconciler, replicas, upkeep, schedule, jobs)),
     )
 
     async def ready() -> None:
@@ -224,17 +226,18 @@ async def _answers(settings: Settings, secret: bytes) -> tuple[ResultCache, Effe
     return results, effects, Fallbacks(settings.fallbacks)
 
 
-def _foreign_protocols(node: FateNode, ports: Ports, figures: RequestFigures) -> list[Route]:
-    """Registers them; returns what belongs on the HTTP port."""
+def _foreign_protocols(node: FateNode, ports: Ports, figures: RequestFigures) -> tuple[list[Route], Jobs]:
+    """Registers them; returns what belongs on the HTTP port, and what callers have begun."""
     limits, access = node.settings.limits, node.access
     models = Models(node.publishing.routes, node.pool)
     repository = Repository(node.publishing, models, node.settings.registry_folder, node.settings.party)
     door = Door(node.pipeline, models)
-    foreign = OipNode(door, repository, node.readiness, limits.max_batch_rows, node.audit, access)
+    log = LogSettings(node.publishing, node.settings.log_level)
+    foreign = OipNode(door, repository, node.readiness, limits.max_batch_rows, node.audit, access, log)
     oip.register(ports.service, foreign, figures, access.operator)
     oip.register(ports.operator, foreign, figures, partial(access.admin, role=Role.OPERATOR))
-    fate = fate_doors.register(ports, node, figures)
-    return [*OipHttp(foreign, figures, limits.max_request_bytes).routes(), *fate]
+    fate, jobs = fate_doors.register(ports, node, figures)
+    return [*OipHttp(foreign, figures, limits.max_request_bytes).routes(), *fate], jobs
 
 
 def _exposition(settings: Settings, replicas: Replicas, own: Exposition) -> tuple[Part, Callable[[], Awaitable[bytes]]]:

@@ -4,6 +4,7 @@ TesseraError
 ├── CallerError                 the request or the admin call is wrong
 │   ├── InvalidRequestError     INVALID_ARGUMENT
 │   ├── UnknownNameError        NOT_FOUND
+│   │   └── WrongRoleError      what this party has under the name is a host's half, which answers no callers
 │   ├── UnauthenticatedError    UNAUTHENTICATED: nobody we know
 │   ├── NotAllowedError         PERMISSION_DENIED
 │   ├── ConflictError           FAILED_PRECONDITION (stale revision, digest mismatch, bound or held)
@@ -60,6 +61,10 @@ class InvalidRequestError(CallerError):
 
 class UnknownNameError(CallerError):
     code = Code.NOT_FOUND
+
+
+class WrongRoleError(UnknownNameError):
+    """What this party has under the name is a host's half, which answers no callers."""
 
 
 class UnauthenticatedError(CallerError):

@@ -74,7 +74,7 @@ class HostSide:
         much."""
         gate = self._admission.enter(asker, len(user_ids))
         try:
-            with self._pool.acquire(model) as handle:
+            with self._pool.half(model) as handle:
                 handle.check_binding(binding_digest)
                 admitted = self._admission.admit(asker, model, user_ids)
                 asked = user_ids if admitted is None else list(compress(user_ids, admitted))
@@ -129,7 +129,7 @@ class HostSide:
 
     def check_guest(self, model: ModelId, caller: str) -> None:
         """Only the guest of a model may ask for its partials. Raises NotAllowedError, UnknownNameError."""
-        if not _is_guest(self._pool.acquire(model), caller):
+        if not _is_guest(self._pool.half(model), caller):
             raise NotAllowedError(f"party {caller!r} is not the guest of model {model}")
 
     def source(self, model: ModelId) -> FeatureSource:

@@ -15,7 +15,7 @@ from loaders.cost import Cost
 from loaders.loader import Outputs, PartialSpec, Servable
 from loaders.merge import MergeRule, stand_ins
 from loaders.signature import Batch
-from serving.errors import ConflictError, LimitError, UnknownNameError
+from serving.errors import ConflictError, LimitError, UnknownNameError, WrongRoleError
 from serving.threads import ModelThreads
 
 
@@ -123,6 +123,8 @@ class ModelPool:
         self.threads = threads or ModelThreads()
         self._max_bytes = max_bytes
         self._loaded: Mapping[ModelId, ModelHandle] = {}
+        self._answering: Mapping[ModelId, ModelHandle] = {}
+        """Of these the guests' halves."""
         self._reserved: dict[ModelId, int] = {}
 
     @property
@@ -135,7 +137,18 @@ class ModelPool:
         return sum(handle.bytes for handle in self._loaded.values()) + sum(self._reserved.values())
 
     def acquire(self, model: ModelId) -> ModelHandle:
-        """The handle to use in a `with` statement at once. Raises UnknownNameError."""
+        """What answers callers, to use in a `with` statement at once. Raises UnknownNameError, and WrongRoleError for a
+        host's half: its numbers are for the guest alone, and no score."""
+        try:
+            handle = self._answering[model]
+        except KeyError:
+            role = self.half(model).artifact.manifest.role
+            raise WrongRoleError(f"this party is {role} of {model}; its guest answers") from None
+        handle.used = _next_use()
+        return handle
+
+    def half(self, model: ModelId) -> ModelHandle:
+        """As `acquire`, whatever this party's role. Raises UnknownNameError."""
         try:
             handle = self._loaded[model]
         except KeyError:
@@ -177,7 +190,11 @@ class ModelPool:
             del self._reserved[model]
 
     def put(self, handle: ModelHandle) -> None:
-        self._loaded = {**self._loaded, handle.id: handle}
+        self._replace({**self._loaded, handle.id: handle})
+
+    def _replace(self, loaded: Mapping[ModelId, ModelHandle]) -> None:
+        self._loaded = loaded
+        self._answering = {id_: one for id_, one in loaded.items() if one.artifact.manifest.role == "guest"}
 
     async def remove(self, model: ModelId) -> None:
         """New requests no longer find the model; returns when the last one that did is done. Until then its memory
@@ -185,7 +202,7 @@ class ModelPool:
         handle = self._loaded.get(model)
         if handle is None:
             return
-        self._loaded = {id_: kept for id_, kept in self._loaded.items() if id_ != model}
+        self._replace({id_: kept for id_, kept in self._loaded.items() if id_ != model})
         self._reserved[model] = handle.bytes
         try:
             await handle.idle()

@@ -64,5 +64,5 @@ class HttpFeatureSource(FeatureSource):
             return msgspec.json.decode(answer.content, type=_Reply)
         except httpx.HTTPError as error:
             raise FeatureSourceError(f"{self._name} does not answer: {type(error).__name__}") from None
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise FeatureSourceError(f"{self._name}: its reply cannot be used: {error}") from None

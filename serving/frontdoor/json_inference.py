@@ -143,5 +143,5 @@ def _is_text(name: str, column: list[float | str | None]) -> bool:
 def _parse(kind: type[S], raw: bytes) -> S:
     try:
         return msgspec.json.decode(raw, type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequestError(f"the body is not a {kind.__name__.removesuffix('Body')} request: {error}") from None

@@ -27,7 +27,7 @@ from loaders.loader import LoadError, PartialSpec
 from serving.errors import PeerUnavailableError
 from serving.holds import Holder
 from serving.lifecycle import LoadState, ReplicaOutcome
-from serving.peers.peer import LATE, MAX_REASON, Peer, PeerAnswer, failed, failed_call
+from serving.peers.peer import LATE, MAX_REASON, Peer, PeerAnswer, failed, failed_call, first_of
 from serving.peers.signing import sign
 from serving.peers.status import PeerStatus
 from serving.pool import ModelHandle, ModelId, ModelPool
@@ -171,7 +171,10 @@ class FatePeer(Peer):
         left_s = deadline - self._clock()
         if left_s <= 0:
             return failed(PartyStatus.TIMEOUT, len(user_ids), wanted, LATE)
-        packet = self._packet(half.name, user_ids)
+        try:
+            packet = self._packet(half.name, user_ids)
+        except RecursionError:
+            return failed(PartyStatus.REJECTED, len(user_ids), wanted, "a user is named by values that go too deep")
         try:
             raw = await self._channel.unary(UNARY_CALL, packet.SerializeToString(), left_s)
             if len(user_ids) * wanted.width > BITS_ON_THE_LOOP:
@@ -221,7 +224,7 @@ def _sent(user_id: str, name: str) -> dict[str, Any]:
     if user_id.startswith("{"):
         try:
             return msgspec.json.decode(user_id, type=dict[str, Any])
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, RecursionError):
             return {name: user_id}
     return {name: user_id}
 
@@ -237,8 +240,9 @@ def _answer(raw: bytes, reader: PayloadReader, rows: int, wanted: PartialSpec) -
     missing = _Row(index=-1, retcode=-1, retmsg="the reply lacks rows")
     answered = [found.get(index, missing) for index in range(rows)]
     values = [wanted.blank(1) if row.retcode else _partial(reader, row.data, wanted) for row in answered]
-    reason = next((_said(row) for row in answered if row.retcode not in {0, 113}), "")
-    return PeerAnswer(np.concatenate(values), [status_of(row.retcode) for row in answered], None, reason)
+    reasons = ["" if row.retcode in {0, 113} else _said(row) for row in answered]
+    statuses = [status_of(row.retcode) for row in answered]
+    return PeerAnswer(np.concatenate(values), statuses, None, first_of(reasons), reasons=reasons)
 
 
 def _partial(reader: PayloadReader, answered: Mapping[str, Any] | None, wanted: PartialSpec) -> Any:
@@ -272,5 +276,6 @@ def _joined(parts: Sequence[PeerAnswer]) -> PeerAnswer:
     if len(parts) == 1:
         return parts[0]
     statuses = [status for part in parts for status in part.statuses]
-    reason = next((part.reason for part in parts if part.reason), "")
-    return PeerAnswer(np.concatenate([part.values for part in parts]), statuses, None, reason)
+    reasons = [reason for part in parts for reason in part.reasons or [part.reason] * len(part.statuses)]
+    values = np.concatenate([part.values for part in parts])
+    return PeerAnswer(values, statuses, None, first_of(reasons), reasons=reasons)

@@ -58,13 +58,15 @@ _OWN_TEXT = {PartyStatus.TIMEOUT: LATE, PartyStatus.UNREACHABLE: "unreachable"}
 class PeerAnswer:
     """Partials of a batch as the peer sent them: `values` as wanted, blank where the status is not OK, one status per
     row, `max_age_ms` per row or None for no limit. A call that failed has its status in every row, and `reason` says
-    why; `retry_after_s`: when it was refused for want of room, when it may pass."""
+    why; `reasons`: of each row, where rows have their own, and `reason` is the first. `retry_after_s`: when it was
+    refused for want of room, when it may pass."""
 
     values: Partial
     statuses: Sequence[PartyStatus]
     max_age_ms: Sequence[int] | None
     reason: str = ""
     retry_after_s: float | None = None
+    reasons: Sequence[str] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -74,7 +76,9 @@ class PeerAnswer:
     def part(self, start: int, end: int) -> PeerAnswer:
         """Of these rows."""
         ages = None if self.max_age_ms is None else self.max_age_ms[start:end]
-        return PeerAnswer(self.values[start:end], self.statuses[start:end], ages, self.reason, self.retry_after_s)
+        reasons = self.reasons[start:end]
+        reason = first_of(reasons) if reasons else self.reason
+        return PeerAnswer(self.values[start:end], self.statuses[start:end], ages, reason, self.retry_after_s, reasons)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +213,11 @@ def _answer(reply: wire.InferReply, rows: int, binding_digest: str, wanted: Part
     answered = np.frombuffer(statuses, np.uint8) == PartyStatus.OK
     known = [_STATUSES[status] for status in statuses]
     return PeerAnswer(np.where(answered[:, None], values, wanted.blank(1)), known, ages or None)
+
+
+def first_of(reasons: Sequence[str]) -> str:
+    """ "" where no row has one."""
+    return next(filter(None, reasons), "")
 
 
 def failed_call(error: RpcError, rows: int, wanted: PartialSpec) -> PeerAnswer:

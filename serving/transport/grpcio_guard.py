@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from serving.transport.interception import intercepted
+from serving.transport.interception import intercepted, reader
 from serving.transport.port import Interceptor
 from serving.transport.status import RpcError
 
@@ -74,7 +74,11 @@ def guarded(handler: Any) -> Any:
         behaviour, make = handler.unary_stream, grpc.unary_stream_rpc_method_handler
     else:
         behaviour, make = handler.unary_unary, grpc.unary_unary_rpc_method_handler
-    return make(_guard(behaviour)(behaviour), handler.request_deserializer, handler.response_serializer)
+    # Streams of requests are read by grpc itself.
+    mine, theirs = (
+        (None, handler.request_deserializer) if handler.request_streaming else (handler.request_deserializer, None)
+    )
+    return make(_guard(behaviour)(behaviour, reader(mine)), theirs, handler.response_serializer)
 
 
 def _guard(behaviour: Any) -> Any:
@@ -87,10 +91,10 @@ def _guard(behaviour: Any) -> Any:
     return _function
 
 
-def _async_generator(behaviour: Any) -> Any:
+def _async_generator(behaviour: Any, read: Callable[[bytes], Any]) -> Any:
     async def call(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
-            async with contextlib.aclosing(behaviour(request, context)) as messages:
+            async with contextlib.aclosing(behaviour(read(request), context)) as messages:
                 async for message in messages:
                     yield message
         except grpc.aio.AbortError:
@@ -101,10 +105,10 @@ def _async_generator(behaviour: Any) -> Any:
     return call
 
 
-def _coroutine(behaviour: Any) -> Any:
+def _coroutine(behaviour: Any, read: Callable[[bytes], Any]) -> Any:
     async def call(request: Any, context: Any) -> Any:
         try:
-            return await behaviour(request, context)
+            return await behaviour(read(request), context)
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - the outermost frame of a call
@@ -113,10 +117,10 @@ def _coroutine(behaviour: Any) -> Any:
     return call
 
 
-def _generator(behaviour: Any) -> Any:
+def _generator(behaviour: Any, read: Callable[[bytes], Any]) -> Any:
     def call(request: Any, context: Any) -> Iterator[Any]:
         try:
-            yield from behaviour(request, context)
+            yield from behaviour(read(request), context)
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - the outermost frame of a call
@@ -125,10 +129,10 @@ def _generator(behaviour: Any) -> Any:
     return call
 
 
-def _function(behaviour: Any) -> Any:
+def _function(behaviour: Any, read: Callable[[bytes], Any]) -> Any:
     def call(request: Any, context: Any) -> Any:
         try:
-            return behaviour(request, context)
+            return behaviour(read(request), context)
         except grpc.aio.AbortError:
             raise
         except NotImplementedError:  # the body that generated servicers have

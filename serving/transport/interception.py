@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from serving.transport.port import Interceptor
-from serving.transport.status import Metadata
+from serving.transport.status import Code, Metadata, RpcError
 
 
 class Metadatum(NamedTuple):
@@ -33,3 +33,22 @@ async def intercepted(interceptors: Sequence[Interceptor], find: Callable[[Any],
     if not interceptors:
         return await find(details)
     return await interceptors[0].intercept_service(partial(intercepted, interceptors[1:], find), details)
+
+
+def reader(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    """What reads a method's requests. One that cannot be read is its caller's fault, and ends the call as such; gRPC's
+    own servers say INTERNAL, and log it."""
+    if deserialize is None:
+        return _same
+
+    def read(payload: bytes) -> Any:
+        try:
+            return deserialize(payload)
+        except Exception as error:
+            raise RpcError(Code.INVALID_ARGUMENT, "the request is no message of the method's type") from error
+
+    return read
+
+
+def _same(payload: bytes) -> bytes:
+    return payload

@@ -11,7 +11,7 @@ import grpc
 
 from serving.transport.aio_server import AioServer
 from serving.transport.context import bytes_behaviour
-from serving.transport.interception import CallDetails, intercepted
+from serving.transport.interception import CallDetails, intercepted, reader
 from serving.transport.port import BytesHandler, Interceptor, Server
 
 _MAX_REMEMBERED = 1024  # a generic handler may serve any path a caller makes up
@@ -82,7 +82,7 @@ def method_of(handler: Any) -> Method:
         behaviour,
         handler.request_streaming,
         handler.response_streaming,
-        handler.request_deserializer or _same,
+        reader(handler.request_deserializer),
         handler.response_serializer or _same,
         threaded,
     )

@@ -27,7 +27,7 @@ from serving.transport.call import frame_message, request_prefix
 from serving.transport.frames import FrameReader
 from serving.transport.hpack import encode
 from tessera.v1 import inference_pb2, inference_pb2_grpc
-from tests.contract.services import address_of, registers, stub_of
+from tests.contract.services import MAKERS, address_of, registers, stub_of
 
 
 @pytest.fixture(params=list(Transport), ids=lambda kind: kind.value)
@@ -362,3 +362,39 @@ async def test_compressed_replies_of_every_kind_are_read(kind):
         assert await client.unary("/test.Service/unary_unary", b"", 5) == b""
         await client.close()
     await made.stop(0)
+
+
+def ask(request, context):
+    return inference_pb2.PredictReply(model=request.service)
+
+
+def ask_many(request, context):
+    yield ask(request, context)
+
+
+async def ask_awaited(request, context):
+    return ask(request, context)
+
+
+async def ask_many_awaited(request, context):
+    yield ask(request, context)
+
+
+@pytest.mark.parametrize("behaviour", [ask, ask_many, ask_awaited, ask_many_awaited])
+@pytest.mark.parametrize("intercepted", [False, True])
+async def test_a_request_that_cannot_be_read_is_the_callers_fault(kind, behaviour, intercepted, caplog):
+    make = MAKERS["unary_stream" if "many" in behaviour.__name__ else "unary_unary"]
+    handler = make(behaviour, inference_pb2.PredictRequest.FromString, inference_pb2.PredictReply.SerializeToString)
+    made = server(kind, None, (Tracer("tracer", []),) if intercepted else ())
+    made.registry.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Typed", {"Ask": handler}),))
+    client = channel(Transport.NATIVE, f"127.0.0.1:{made.add_port('127.0.0.1:0')}")
+    await made.start()
+    try:
+        error = await failure(client.unary("/test.Typed/Ask", b"\xff\xff", 5))
+        assert (error.code, "no message of the method's type" in error.details) == (Code.INVALID_ARGUMENT, True)
+        good = inference_pb2.PredictRequest(service="s").SerializeToString()
+        assert inference_pb2.PredictReply.FromString(await client.unary("/test.Typed/Ask", good, 5)).model == "s"
+    finally:
+        await client.close()
+        await made.stop(0)
+    assert not caplog.records

@@ -42,6 +42,7 @@ VERSIONS: Mapping[str, FateModel] = {
     "106": make(8, Recipe("fm", plain=True)),
     "107": make(9, Recipe("scorecard", plain=True)),
     "108": make(10, Recipe("lr", plain=True)),
+    "109": make(11, Recipe("lr", plain=True)),
 }
 LR, TREES, MIX = VERSIONS["100"], VERSIONS["101"], VERSIONS["102"]
 
@@ -188,8 +189,9 @@ def test_load_bind_infer_batch_unbind_unload(fate: Deployment) -> None:
     assert batch["singleInferenceResultMap"] == {str(row["index"]): row for row in batch["batchDataList"]}
 
     named = {"tableName": "100", "namespace": f"guest#{GUEST}#{MODEL_ID}"}
-    wrong = fate.models(fate.guest, "unbind", models.UnbindRequest(serviceIds=["s", "other"], **named))
-    assert wrong.statusCode == 109
+    for services, code in ((["s", "other"], 109), ([], 100)):
+        wrong = fate.models(fate.guest, "unbind", models.UnbindRequest(serviceIds=services, **named))
+        assert wrong.statusCode == code
     assert fate.infer(**case("u1"))["retcode"] == 0
     assert fate.models(fate.guest, "unbind", models.UnbindRequest(serviceIds=["s"], **named)).statusCode == 0
     assert fate.infer(**case("u1"))["retcode"] == 104
@@ -292,6 +294,20 @@ def test_a_host_that_lacks_the_model_says_104_in_a_call_and_in_a_batch(fate: Dep
         assert (reply["retcode"], "is not loaded at this party" in reply["retmsg"]) == (2104, True), reply
 
 
+def test_a_row_of_a_host_that_lacks_the_model_now_says_so_beside_rows_at_hand(fate: Deployment) -> None:
+    for node in (fate.guest, fate.host):
+        assert fate.load(node, "109").statusCode == 0
+    named = {"modelId": f"guest#{GUEST}#{MODEL_ID}", "modelVersion": "109"}
+    rows = [{"index": index, **case(user, "")} for index, user in enumerate(USERS)]
+    assert fate.infer("batchInference", **named, batchDataList=rows[:1])["batchDataList"][0]["retcode"] == 0
+    half = models.UnloadRequest(tableName="109", namespace=f"host#{HOST}#{MODEL_ID}")
+    assert fate.models(fate.host, "unload", half).statusCode == 0
+    reply = fate.infer("batchInference", **named, batchDataList=rows)
+    at_hand, lacking = reply["batchDataList"]
+    assert (reply["retcode"], at_hand["retcode"], lacking["retcode"]) == (0, 0, 2104), reply
+    assert lacking["retmsg"].startswith("host return code 104 host msg :rejected, no such model"), reply
+
+
 def test_a_job_is_begun_and_its_result_asked_for(fate: Deployment) -> None:
     fate.publish("job", "100")
     asked = {**case("u2", "job"), "appid": GUEST, "caseid": "j1"}
@@ -392,6 +408,7 @@ def test_callers_of_the_proxy_over_http(fate: Deployment) -> None:
     shown = reply.json()
     assert (reply.status_code, shown["retcode"], shown.keys() & {"log", "warn", "caseid"}) == (200, 0, set())
     assert shown["data"]["score"] == pytest.approx(expected(LR, "u1"), abs=1e-12)
+    assert fate.guest.http("GET", "/federation/v1/inference", json=asked).json()["data"] == shown["data"]
     rows = {"head": {"serviceId": "http"}, "body": {"batchDataList": [{**body, "index": 0}]}}
     batch = fate.guest.http("POST", "/federation/v1/batchInference", json=rows).json()
     assert batch["batchDataList"][0]["data"]["score"] == shown["data"]["score"]
@@ -407,6 +424,35 @@ def test_batches_that_cannot_be_are_refused(fate: Deployment) -> None:
     wrong = fate.infer("batchInference", serviceId="batches", batchDataList=[{**row, "featureData": {}}])
     assert (wrong["retcode"], wrong["batchDataList"][0]["retcode"]) == (0, 102)
     assert wrong["caseid"]
+
+
+@pytest.mark.parametrize(
+    ("change", "whole", "row"),
+    [
+        ({"index": "0"}, 100, None),
+        ({"index": None}, 100, None),
+        ({"featureData": None}, 100, None),
+        ({"featureData": [1]}, 100, None),
+        ({"sendToRemoteFeatureData": "u1"}, 100, None),
+        ({"sendToRemoteFeatureData": {"id": 1.5}}, 0, 100),
+        ({"sendToRemoteFeatureData": {"id": ["u1"]}}, 0, 100),
+        ({"featureData": {**CASE, "g0": [1]}}, 0, 102),
+        ({"featureData": {**CASE, "g0": False}}, 0, 102),
+        ({"featureData": {**CASE, "g0": "1e999"}}, 0, 102),
+        ({"featureData": {**CASE, "g0": None}}, 0, 102),
+    ],
+)
+def test_a_wrong_row_fails_by_itself_unless_it_is_none(
+    fate: Deployment, change: dict[str, Any], whole: int, row: int | None
+) -> None:
+    fate.publish("batches", "100")
+    good = {"index": 1, "featureData": CASE, "sendToRemoteFeatureData": {"id": "u1"}}
+    reply = fate.infer("batchInference", serviceId="batches", batchDataList=[{**good, "index": 0, **change}, good])
+    assert reply["retcode"] == whole, reply
+    assert bool(reply["retmsg"]) == bool(whole)
+    if row is not None:
+        assert [one["retcode"] for one in reply["batchDataList"]] == [row, 0], reply
+        assert reply["batchDataList"][0]["retmsg"]
 
 
 def test_rows_fail_by_themselves_also_when_all_of_a_version_do(fate: Deployment) -> None:

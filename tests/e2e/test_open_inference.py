@@ -235,6 +235,23 @@ def test_model_control_is_for_operators(said: dict[str, Any]) -> None:
     assert "failed to load" in text
 
 
+def test_the_log_level_is_what_the_log_settings_say(said: dict[str, Any]) -> None:
+    assert "logging" in said["server"]["extensions"]
+    steps = ("log_settings", "log_more", "log_less", "log_as_before")
+    shown = [
+        {name: next(iter(value.values())) for name, value in said[step]["settings"].items() if "log_e" not in name}
+        for step in steps
+    ]
+    fixed = {"log_file": "", "log_format": "default"}
+    assert shown == [
+        {"log_info": info, "log_warning": True, "log_verbose_level": verbose, **fixed}
+        for info, verbose in ((True, 0), (True, 1), (False, 0), (True, 0))
+    ]
+    code, text = said["log_file"]
+    assert (code, "'log_file' is that of the settings file" in text) == ("StatusCode.INVALID_ARGUMENT", True)
+    assert said["trace"][0] == "StatusCode.UNIMPLEMENTED"
+
+
 def test_a_model_is_loaded_and_unloaded(said: dict[str, Any]) -> None:
     assert {(one["name"], one["version"], one["state"]) for one in said["index"]["models"]} == {
         ("s", "1", "READY"),
@@ -322,6 +339,75 @@ def test_a_timeout_counts_over_http_as_over_grpc(guest: PartyNode) -> None:
     for parameters, status in (({"timeout": 1}, 503), ({"timeout": 10**400}, 400), ({"timeout": "1"}, 400), ({}, 400)):
         reply = guest.http("POST", "/v2/models/s/infer", json={"inputs": inputs, "parameters": parameters})
         assert reply.status_code == status, reply.text
+
+
+@pytest.mark.parametrize(
+    ("verb", "path", "status"),
+    [
+        ("GET", "/v2/none", 404),
+        ("POST", "/v2/models/s/generate", 404),
+        ("GET", "/v2/models/s/infer", 405),
+        ("PUT", "/v2/models/s", 405),
+    ],
+)
+def test_paths_and_verbs_that_there_are_not_are_errors_of_the_protocol(
+    guest: PartyNode, verb: str, path: str, status: int
+) -> None:
+    answer = guest.http(verb, path)
+    assert (answer.status_code, path in answer.json()["error"]) == (status, True)
+    assert guest.http(verb, path.replace("/v2", "/v9")).json()["error"]["code"] == "NOT_FOUND"
+
+
+def test_a_service_that_lacks_a_version_is_not_ready(guest: PartyNode) -> None:
+    for version in "12":
+        make_onnx(guest.registry, model="partly", version=version, party=guest.party)
+        guest.load("partly", version)
+    halves = [admin_pb2.VariantWeight(model="partly", version=version, weight=5_000) for version in "12"]
+    guest.admin("PublishOnline", admin_pb2.PublishOnlineRequest(service="lacking", variants=halves))
+
+    async def ask(link: Channel) -> bool:
+        stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(link.stub_channel)
+        return bool((await stub.ModelReady(oip.ModelReadyRequest(name="lacking"), timeout=5)).ready)
+
+    def ready() -> tuple[bool, int, bool]:
+        reply = guest.http("GET", "/v2/models/lacking/ready")
+        return guest.call("service", ask), reply.status_code, reply.json()["ready"]
+
+    assert ready() == (True, 200, True)
+    guest.admin("Unload", admin_pb2.UnloadRequest(model="partly", version="2", force=True))
+    assert ready() == (False, 503, False)
+    states = {(one["version"], one["state"]) for one in guest.http("POST", "/v2/repository/index").json()
+              if one["name"] == "lacking"}  # fmt: skip
+    assert states == {("1", "READY"), ("2", "UNAVAILABLE")}
+
+
+def test_an_index_of_what_is_ready_has_nothing_else(guest: PartyNode) -> None:
+    for body, others in (({"ready": True}, False), ({"ready": False}, True), (None, True)):
+        found = guest.http("POST", "/v2/repository/index", json=body).json()
+        assert {"s", "split", "local"} <= {one["name"] for one in found if one["state"] == "READY"}
+        assert any(one["state"] != "READY" and one["reason"] for one in found) == others
+    assert guest.http("POST", "/v2/repository/index", json=[]).status_code == 400
+
+    async def ask(link: Channel) -> set[str]:
+        stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(link.stub_channel)
+        reply = await stub.RepositoryIndex(oip.RepositoryIndexRequest(ready=True), timeout=5)
+        return {one.state for one in reply.models}
+
+    assert guest.call("service", ask) == {"READY"}
+
+
+@pytest.mark.parametrize("port", ["service", "admin"])
+@pytest.mark.parametrize("kind", ["System", "Cuda"])
+def test_shared_memory_is_not_offered_on_any_port(guest: PartyNode, kind: str, port: str) -> None:
+    for action in ("Status", "Register", "Unregister"):
+        method = f"/inference.GRPCInferenceService/{kind}SharedMemory{action}"
+
+        async def ask(link: Channel, method: str = method) -> bytes:
+            return await link.unary(method, b"", 5)
+
+        with pytest.raises(RpcError) as caught:
+            guest.call(port, ask)
+        assert caught.value.code is Code.UNIMPLEMENTED
 
 
 @pytest.mark.parametrize("kind", ["systemsharedmemory", "cudasharedmemory"])

@@ -31,16 +31,21 @@ ROUNDS = settings(max_examples=25, suppress_health_check=[HealthCheck.function_s
 
 
 @pytest.fixture(scope="module")
-def guest(transport: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PartyNode]:
+def parties(transport: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parties]:
     both = Parties(tmp_path_factory.mktemp("protocols"))
     both.pair()
     both.start()
     try:
         both.guest.load("m", "1")
         both.guest.online("s", "m", "1")
-        yield both.guest
+        yield both
     finally:
         both.stop()
+
+
+@pytest.fixture(scope="module")
+def guest(parties: Parties) -> PartyNode:
+    return parties.guest
 
 
 def _split(case: Case) -> tuple[dict[str, float], dict[str, str]]:
@@ -255,3 +260,30 @@ def test_features_that_the_model_does_not_have_are_refused_but_by_fate(
     assert {answers[name] for name in (*GRPC, *BATCH)} == {"INVALID_ARGUMENT"}
     assert {answers[name] for name in HTTP} == {"400"}
     assert {answers[name] for name in FATE} == {tessera(guest, "s", user, case)}
+
+
+def test_a_hosts_half_answers_no_caller_over_any_protocol(parties: Parties) -> None:
+    """What it would give is a part of a score, which looks like one."""
+    host, features = parties.host, {"x": 1.0, "y": 2.0}
+    with pytest.raises(RpcError, match="this party is host of m/1; its guest answers") as one:
+        host.predict(model="m", version="1", numbers=features)
+    columns = {name: wire.NumberColumn(values=[value]) for name, value in features.items()}
+    with pytest.raises(RpcError) as many:
+        host.batch(model="m", version="1", user_ids=[""], numbers=columns)
+    assert {one.value.code, many.value.code} == {Code.NOT_FOUND}
+    body = {"model": "m", "version": "1", "user_id": "u", "features": features}
+    assert _http(host, "/v1/predict", body) == "404"
+    request = oip.ModelInferRequest(model_name="m", model_version="1")
+    for name, value in features.items():
+        request.inputs.add(name=name, datatype="FP64", shape=[1]).contents.fp64_contents.append(value)
+    assert _oip(host, request) == "NOT_FOUND"
+    inputs = [{"name": name, "datatype": "FP64", "shape": [1], "data": [value]} for name, value in features.items()]
+    assert _http(host, "/v2/models/m/versions/1/infer", {"inputs": inputs}) == "404"
+    assert host.http("GET", "/v2/models/m/versions/1/ready").status_code == 404
+    named = {"modelId": "m", "modelVersion": "1"}
+    for method, rest in (
+        ("inference", {"featureData": features}),
+        ("batchInference", {"batchDataList": [{"index": 0, "featureData": features}]}),
+    ):
+        reply = _fate(host, method, {**named, **rest})
+        assert (reply["retcode"], "its guest answers" in reply["retmsg"]) == (1121, True), reply

@@ -145,6 +145,12 @@ def main() -> None:
         "unload_bound": lambda: refused(lambda: admin.unload_model("m")),
         "shared_memory": lambda: refused(service.get_system_shared_memory_status),
         "log": lambda: refused(service.get_log_settings),
+        "log_settings": lambda: admin.get_log_settings(as_json=True),
+        "log_more": lambda: admin.update_log_settings({"log_verbose_level": 1}, as_json=True),
+        "log_less": lambda: admin.update_log_settings({"log_info": False}, as_json=True),
+        "log_file": lambda: refused(lambda: admin.update_log_settings({"log_file": "/tmp/x"})),
+        "log_as_before": lambda: admin.update_log_settings({"log_info": True, "log_verbose_level": 0}, as_json=True),
+        "trace": lambda: refused(lambda: admin.get_trace_settings("s")),
     }
     sys.stdout.write(json.dumps({name: step() for name, step in steps.items()}))
 

@@ -11,15 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from apps.app import CacheLevel, Request, Response
+from apps.app import CacheLevel, PartyStatus, Request, Response
 from loaders.signature import FeatureError
 from serving.codec import Codec
-from serving.errors import HostFailure, InvalidRequestError, LimitError
+from serving.errors import HostFailure, InvalidRequestError, LimitError, PeerError
 from serving.frontdoor.fate.bodies import BatchBody, BatchReply, RowBody, RowReply, body_in, message_of
 from serving.frontdoor.fate.codes import failure, host_failure
 from serving.frontdoor.fate.features import Specs, check_row, features_in, specs_of, user_id_in
 from serving.frontdoor.fate.served import BATCH_INFERENCE, FateModels
 from serving.pool import ModelId
+
+_SEVERAL = frozenset({PartyStatus.REJECTED, PartyStatus.MISMATCH, PartyStatus.INTERNAL})
+"""What hosts have several codes for: only their own words tell which it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,10 @@ class BatchCodec(Codec):
         self._needs_user = any(handle.hosts for handle in handles)
         self._failed: dict[int, RowReply] = {}
         self._cases: list[_Case] = []
+        self._answers: dict[int, RowReply] = {}
+        self._model: ModelId | None = None
+        self.unexplained: list[int] = []
+        """Places of rows that lack a host's part for a reason that only a call of their own tells."""
         self._answered = Counter[ModelId]()
         for row in self._body.batch_data_list:
             self._take(row, self._specs)
@@ -61,13 +68,9 @@ class BatchCodec(Codec):
             numbers, texts = features_in(row.feature_data, specs)
             check_row(numbers, texts, specs)
         except (FeatureError, InvalidRequestError) as error:
-            self._fail(row.index, error)
+            self._failed[row.index] = _failed(row.index, error)
         else:
             self._cases.append(_Case(row.index, user, numbers, texts))
-
-    def _fail(self, index: int, error: Exception) -> None:
-        code, _, text = failure(error)
-        self._failed[index] = RowReply(index=index, retcode=code, retmsg=text)
 
     @property
     def is_hopeless(self) -> bool:
@@ -95,30 +98,39 @@ class BatchCodec(Codec):
             columnar=True,
         )
 
-    def row_by_row(self, raw: bytes) -> list[Request]:
-        """The same rows as calls of their own."""
+    @property
+    def places(self) -> Sequence[int]:
+        """Of the rows that can be asked."""
+        return range(len(self._cases))
+
+    def row_by_row(self, raw: bytes, places: Sequence[int]) -> list[Request]:
+        """Some of the rows as calls of their own."""
         whole = self.decode(raw)
-        return [whole.select([place]) for place in range(len(self._cases))]
+        return [whole.select([place]) for place in places]
 
     def encode(self, response: Response, level: CacheLevel) -> bytes:
-        answered = [self._row(response, place, case.index) for place, case in enumerate(self._cases)]
-        return self._reply(answered, _answering(response, 0))
+        self._model = _answering(response, 0)
+        self.unexplained = []
+        self._answered.clear()
+        for place in self.places:
+            self._answers[place] = self._row(response, place, place)
+        return self._reply()
 
-    def encode_each(self, answers: Sequence[Response | BaseException]) -> bytes:
-        """Of rows that were asked one by one."""
-        rows = []
-        for case, answer in zip(self._cases, answers, strict=True):
+    def encode_each(self, places: Sequence[int], answers: Sequence[Response | BaseException]) -> bytes:
+        """Of rows that were asked one by one. What they were told before stays where a host says nothing now."""
+        for place, answer in zip(places, answers, strict=True):
             if isinstance(answer, Response):
-                rows.append(self._row(answer, 0, case.index))
-            elif isinstance(answer, Exception):
-                self._fail(case.index, answer)
-            else:
+                self._answers[place] = self._row(answer, 0, place)
+            elif not isinstance(answer, Exception):
                 raise answer
-        return self._reply(rows, next(iter(self._answered), None))
+            elif place not in self._answers or (isinstance(answer, PeerError) and answer.failure is not None):
+                self._answers[place] = _failed(self._cases[place].index, answer)
+        self._model = self._model or next(iter(self._answered), None)
+        return self._reply()
 
     def refusal(self) -> bytes:
         """The reply when no row could be asked."""
-        return self._reply([], None)
+        return self._reply()
 
     def count(self) -> None:
         """For the figures of the models, once the reply is there."""
@@ -131,21 +143,31 @@ class BatchCodec(Codec):
     def count_failure(self, error: Exception) -> None:
         self._models.failed(self._address, "", error, len(self._body.batch_data_list))
 
-    def _row(self, response: Response, place: int, index: int) -> RowReply:
-        lacking = next((one for one in response.parties if one.statuses[place]), None)
-        if lacking is not None and not np.isfinite(response.scores[place]).all():
-            code, text = host_failure(HostFailure(lacking.party, lacking.statuses[place]))
+    def _row(self, response: Response, row: int, place: int) -> RowReply:
+        """Of a row of the response, which is the one at this place here."""
+        index = self._cases[place].index
+        lacking = next((one for one in response.parties if one.statuses[row]), None)
+        if lacking is not None and not np.isfinite(response.scores[row]).all():
+            status = lacking.statuses[row]
+            if status in _SEVERAL:
+                self.unexplained.append(place)
+            code, text = host_failure(HostFailure(lacking.party, status))
             return RowReply(index=index, retcode=code, retmsg=text)
-        model = _answering(response, place)
+        model = _answering(response, row)
         self._answered[model] += 1
-        return RowReply(index=index, data=self._models.scored(response, place, model))
+        return RowReply(index=index, data=self._models.scored(response, row, model))
 
-    def _reply(self, answered: Sequence[RowReply], model: ModelId | None) -> bytes:
-        rows = sorted([*self._failed.values(), *answered], key=lambda row: row.index)
-        described: dict[str, Any] = self._models.described(model or self._models.handles(self._address)[0].id)
+    def _reply(self) -> bytes:
+        rows = sorted([*self._failed.values(), *self._answers.values()], key=lambda row: row.index)
+        described: dict[str, Any] = self._models.described(self._model or self._models.handles(self._address)[0].id)
         by_index = {str(row.index): row for row in rows}
         caseid = self._body.case or secrets.token_hex(16)
         return message_of(BatchReply(caseid=caseid, data=described, batch_data_list=rows, by_index=by_index))
+
+
+def _failed(index: int, error: Exception) -> RowReply:
+    code, _, text = failure(error)
+    return RowReply(index=index, retcode=code, retmsg=text)
 
 
 def _answering(response: Response, row: int) -> ModelId:

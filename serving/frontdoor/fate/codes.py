@@ -23,6 +23,7 @@ from serving.errors import (
     PeerError,
     UnauthenticatedError,
     UnknownNameError,
+    WrongRoleError,
     public,
 )
 from serving.peers.fate import retcode_in, said, status_of
@@ -45,6 +46,7 @@ class FateCode(IntEnum):
     SHUTTING_DOWN = 111
     HOST_FEATURE_MISSING = 113
     FEATURE_ADAPTOR = 116
+    ROLE = 121
     OVERLOAD = 124
     UNSUPPORTED = 125
     NOT_REGISTERED = 126
@@ -57,6 +59,7 @@ class FateCode(IntEnum):
 _CODES: tuple[tuple[type[Exception], int], ...] = (
     (FeatureError, FateCode.FEATURE),
     (InvalidRequestError, FateCode.BAD_PARAMETER),
+    (WrongRoleError, FateCode.ROLE),
     (UnknownNameError, FateCode.NO_MODEL),
     (LimitError, FateCode.OVERLOAD),
     (DeadlineError, FateCode.NETWORK),

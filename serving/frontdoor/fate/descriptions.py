@@ -65,7 +65,7 @@ def publication_in(raw: bytes, party: str) -> Publication:
     """Of another node's description, which must be of the same party. Raises InvalidRequestError."""
     try:
         found = msgspec.json.decode(raw, type=_Described)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequestError(f"modelData cannot be used: {error}") from None
     guests = [one.partId for one in found.role_party_map_list if one.role == GUEST]
     hosts = sorted(one.partId for one in found.role_party_map_list if one.role == HOST)

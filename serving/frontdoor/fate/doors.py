@@ -58,14 +58,15 @@ class Ports:
     operator: Server
 
 
-def register(ports: Ports, node: FateNode, figures: RequestFigures) -> list[Route]:
+def register(ports: Ports, node: FateNode, figures: RequestFigures) -> tuple[list[Route], Jobs]:
     """Serve callers on the service port, other parties on the party port, FATE-Flow and operators on the admin port;
-    returns what belongs on the HTTP port."""
+    returns what belongs on the HTTP port, and what is to be stopped after the last call."""
     settings, publishing = node.settings, node.publishing
     flow = Flow(lambda: publishing.state().flow_rules)
     models = FateModels(publishing, node.pool, settings.fate.user_id, flow, settings.party)
     door = FateInference(node.pipeline, models, settings.limits.max_batch_rows)
-    jobs = Jobs(door, settings.party, node.shared)
+    written = None if node.shared is None else node.shared.flush
+    jobs = Jobs(door, settings.party, node.shared, settings.limits.peer_timeout_s, written=written)
     inference.register(ports.service, door, jobs.methods(), figures, node.access)
     store = FateModelStore(settings, publishing, node.pool)
     admin = FateAdmin(store, publishing, settings, node.audit, node.access)
@@ -75,7 +76,7 @@ def register(ports: Ports, node: FateNode, figures: RequestFigures) -> list[Rout
     signatures = Signatures(others, settings.fate.request_expire_s, claim=_claim(settings, node.shared))
     side = PartnerSide(node.host, node.pool, settings, signatures, node.access.party)
     unary_call.register(ports.party, side, figures)
-    return http.routes(door, node.access, figures, settings.limits.max_request_bytes)
+    return http.routes(door, node.access, figures, settings.limits.max_request_bytes), jobs
 
 
 def _claim(settings: Settings, shared: RedisTier | None) -> Claim | None:

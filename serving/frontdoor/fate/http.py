@@ -1,4 +1,5 @@
-"""The routes of FATE-Serving's proxy on the HTTP port: `/federation/{version}/inference` and `/batchInference`."""
+"""The routes of FATE-Serving's proxy on the HTTP port: `/federation/{version}/inference` and `/batchInference`, by POST
+and, as there, by GET with a body."""
 
 from __future__ import annotations
 
@@ -48,7 +49,7 @@ def routes(door: FateInference, access: Access, figures: RequestFigures, max_byt
                 counted.finish(began, code)
             return Response(shown, media_type=JSON)
 
-        return Route(path, answer, methods=["POST"])
+        return Route(path, answer, methods=["POST", "GET"])
 
     return [route("inference", door.single), route("batchInference", door.batch)]
 

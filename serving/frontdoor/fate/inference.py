@@ -129,16 +129,24 @@ class FateInference:
         self, codec: BatchCodec, raw: bytes, reply: Awaitable[bytes], remaining_s: float | None
     ) -> bytes:
         """A host that answers none of the rows that it was asked for fails them one by one; one that does not answer
-        fails the call."""
+        fails the call. Rows are asked once more by themselves where that tells why they failed."""
         began = self._clock()
         try:
-            return await reply
+            answered = await reply
         except PeerError as error:
             if error.failure is None or is_of_a_call(error.failure):
                 raise
+            answered, places = b"", tuple(codec.places)
+        else:
+            places = tuple(codec.unexplained)
+        if not places:
+            return answered
         left_s = None if remaining_s is None else remaining_s - (self._clock() - began)
-        rows = [self._pipeline.predict(one, left_s) for one in codec.row_by_row(raw)]
-        return codec.encode_each(await asyncio.gather(*rows, return_exceptions=True))
+        rows = [self._alone(one, left_s) for one in codec.row_by_row(raw, places)]
+        return codec.encode_each(places, await asyncio.gather(*rows, return_exceptions=True))
+
+    async def _alone(self, row: Request, remaining_s: float | None) -> Response:
+        return await self._pipeline.predict(row, remaining_s)
 
     def _counted(self, resource: str, codec: _Counting, reply: bytes | Awaitable[bytes]) -> bytes | Awaitable[bytes]:
         if not isinstance(reply, bytes):

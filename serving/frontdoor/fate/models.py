@@ -129,6 +129,8 @@ class FateModelStore:
 
     async def unbind(self, services: list[str], name: FateName) -> None:
         """Raises ConflictError before anything changes when one of the services leads elsewhere."""
+        if not services:
+            raise InvalidRequestError("serviceIds names no service")
         model = ModelId(name.model, name.version)
         revisions = {service: self._bound(service, model).revision for service in services}
         for service, revision in revisions.items():

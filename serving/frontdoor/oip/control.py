@@ -10,7 +10,7 @@ from pathlib import Path
 from loaders.artifact import ArtifactError, MissingHalfError
 from loaders.registry import newest_version, stored
 from serving.errors import ConflictError, InvalidRequestError, TesseraError, public
-from serving.frontdoor.oip.models import Models
+from serving.frontdoor.oip.models import UNLOADED, Models
 from serving.lifecycle import LoadState, ModelState
 from serving.pool import ModelId
 from serving.publishing import Publishing
@@ -18,7 +18,6 @@ from serving.transport import Code
 
 VERSION = "version"
 READY, UNAVAILABLE = "READY", "UNAVAILABLE"
-UNLOADED = "it is not loaded"
 STATES = {
     ModelState.READY: READY,
     ModelState.LOADING: "LOADING",
@@ -62,8 +61,8 @@ class Repository:
         return [entry for entry in found.values() if entry.state == READY or not ready_only]
 
     def _services(self) -> Iterator[IndexEntry]:
-        for view in self.models.services():
-            yield IndexEntry(view.name, view.versions[0], READY, "")
+        for name, version, lacking in self.models.versions_of_services():
+            yield IndexEntry(name, version, UNAVAILABLE if lacking else READY, lacking)
 
     def _models(self) -> Iterator[IndexEntry]:
         for status in self.publishing.models():

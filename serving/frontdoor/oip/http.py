@@ -11,12 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serving.errors import CallerError, InvalidRequestError
+from serving.errors import InvalidRequestError
 from serving.frontdoor.http_call import JSON, Answer, answering, body_of, caller_of, remaining_s
 from serving.frontdoor.oip.door import Terms
 from serving.frontdoor.oip.json_described import described
 from serving.frontdoor.oip.json_messages import asked_of, body_parts, encoded, with_id
 from serving.frontdoor.oip.messages import config
+from serving.frontdoor.oip.rows import NotOfferedError
 from serving.frontdoor.oip.service import OipNode, server_metadata
 from serving.telemetry.requests import RequestFigures
 from serving.transport import Code
@@ -26,21 +27,18 @@ MODEL = "/v2/models/{name}"
 VERSION = MODEL + "/versions/{version}"
 SHARED_MEMORY = ("/v2/systemsharedmemory", "/v2/cudasharedmemory")
 
-S = TypeVar("S", bound=msgspec.Struct)
+S = TypeVar("S")
 
 
 class _IndexBody(msgspec.Struct):
     ready: bool = False
 
 
+_LogBody = dict[str, bool | int | str]
+
+
 class _LoadBody(msgspec.Struct):
     parameters: dict[str, Any] = {}
-
-
-class _NotOfferedError(CallerError):
-    """A part of the protocol that this node does not have."""
-
-    code = Code.UNIMPLEMENTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +69,14 @@ class OipHttp:
             self._route("POST", "/v2/repository/index", self._index),
             self._route("POST", "/v2/repository/models/{name}/load", self._load),
             self._route("POST", "/v2/repository/models/{name}/unload", self._unload),
+            self._route("GET", "/v2/logging", self._log),
+            self._route("POST", "/v2/logging", self._log),
             *self._not_offered(),
         ]
 
     def _not_offered(self) -> list[Route]:
         """Settings are for operators, as over gRPC."""
-        settings = ("/v2/logging", "/v2/trace/setting", MODEL + "/trace/setting")
+        settings = ("/v2/trace/setting", MODEL + "/trace/setting")
         regions = [
             (verb, kind + region + action)
             for kind in SHARED_MEMORY
@@ -101,13 +101,12 @@ class OipHttp:
 
     async def _server_ready(self, request: Request) -> Response:
         del request
-        ready = self.node.readiness().ready
-        return Response(msgspec.json.encode({"ready": ready}), 200 if ready else 503, media_type=JSON)
+        return _readiness(self.node.readiness().ready)
 
     async def _ready(self, request: Request) -> Response:
         caller_of(request, self.node.access)
-        view = self.node.door.models.find(*_named(request))
-        return _json({"name": view.name, "ready": True})
+        models, named = self.node.door.models, _named(request)
+        return _readiness(not models.lacks(*named), name=models.find(*named).name)
 
     async def _metadata(self, request: Request) -> Response:
         caller_of(request, self.node.access)
@@ -172,13 +171,18 @@ class OipHttp:
             await self.node.repository.unload(name)
         return Response()
 
+    async def _log(self, request: Request) -> Response:
+        who = self._operator(request)
+        given = _parsed(_LogBody, await body_of(request, self.max_request_bytes))
+        return _json(await self.node.set_log(who, given))
+
     async def _settings(self, request: Request) -> Response:
         self._operator(request)
-        raise _NotOfferedError("log and trace settings are those of the settings file")
+        raise NotOfferedError("traces are those of the settings file")
 
     async def _shared_memory(self, request: Request) -> Response:
         caller_of(request, self.node.access)
-        raise _NotOfferedError("shared memory is not supported")
+        raise NotOfferedError("shared memory is not supported")
 
 
 def _named(request: Request) -> tuple[str, str]:
@@ -194,6 +198,10 @@ def _parsed(kind: type[S], raw: bytes) -> S:
 
 def _json(shown: object) -> Response:
     return Response(msgspec.json.encode(shown), media_type=JSON)
+
+
+def _readiness(ready: bool, **named: str) -> Response:
+    return Response(msgspec.json.encode({**named, "ready": ready}), 200 if ready else 503, media_type=JSON)
 
 
 def _error(code: Code, text: str) -> object:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from serving.errors import InvalidRequestError
-from serving.frontdoor.oip.rows import Answered, Asked
+from serving.frontdoor.oip.rows import Answered, Asked, check_offered
 from serving.frontdoor.oip.tensors import BF16, BYTES, Tensor, from_raw, from_values, to_raw
 
 BINARY_SIZE, BINARY, ALL_BINARY = "binary_data_size", "binary_data", "binary_data_output"
@@ -64,6 +64,7 @@ def body_parts(raw: bytes, header_length: str | None) -> tuple[InferBody, bytes]
 
 
 def asked_of(model: str, version: str, body: InferBody, binary: bytes) -> Asked:
+    check_offered([one.parameters for one in body.inputs] + [one.parameters for one in body.outputs])
     return Asked(
         model=model,
         version=version,

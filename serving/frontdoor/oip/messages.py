@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from serving.errors import InvalidRequestError
 from serving.frontdoor.oip.door import Figures
 from serving.frontdoor.oip.models import ModelView
-from serving.frontdoor.oip.rows import Answered, Asked
+from serving.frontdoor.oip.rows import Answered, Asked, check_offered
 from serving.frontdoor.oip.tensors import BF16, BYTES, Tensor, from_raw, from_values, to_raw
 from tessera.compat import open_inference_pb2 as wire
 
@@ -39,6 +39,7 @@ def parse(raw: bytes) -> wire.ModelInferRequest:
 
 
 def asked(message: wire.ModelInferRequest) -> Asked:
+    check_offered([one.parameters for one in message.inputs] + [one.parameters for one in message.outputs])
     return Asked(
         model=message.model_name,
         version=message.model_version,
@@ -57,10 +58,7 @@ def _raw_inputs(message: wire.ModelInferRequest) -> list[Tensor]:
     if any(one.HasField("contents") for one in message.inputs):
         raise InvalidRequestError("inputs carry `contents` although `raw_input_contents` is there")
     if len(message.raw_input_contents) != len(message.inputs):
-        raise InvalidRequestError(
-            f"{len(message.raw_input_contents)} raw contents for {len(message.inputs)} inputs; shared memory is not "
-            "supported"
-        )
+        raise InvalidRequestError(f"{len(message.raw_input_contents)} raw contents for {len(message.inputs)} inputs")
     return [
         from_raw(one.name, one.datatype, one.shape, raw)
         for one, raw in zip(message.inputs, message.raw_input_contents, strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from loaders.signature import Signature, TensorSpec
@@ -15,6 +15,7 @@ USER_ID = "user_id"
 SCORE = "score"
 LABEL = "label"
 STATUS_PREFIX = "fed_status_"
+UNLOADED = "it is not loaded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +86,12 @@ class Models:
     def find(self, name: str, version: str) -> ModelView:
         """Raises UnknownNameError in the words that clients of the protocol look for."""
         address, ids = self._named(name, version)
-        handles = tuple(filter(None, map(self._pool.find, ids)))
+        handles = tuple(one for one in map(self._pool.find, ids) if one is not None and _is_guest(one))
         if not handles:
             shown = f"{name}/{version}" if version else name
-            raise UnknownNameError(f"Request for unknown model: {shown!r} is neither a service nor a loaded version")
+            raise UnknownNameError(
+                f"Request for unknown model: {shown!r} is neither a service nor a loaded version that answers callers"
+            )
         return ModelView(name, address, handles)
 
     def by_version(self, name: str, version: str) -> list[ModelView]:
@@ -112,8 +115,19 @@ class Models:
             for handle in filter(None, [self._pool.find(variant.model) for variant in services[name].variants])
         ]
 
-    def is_service(self, name: str) -> bool:
-        return name in self._routes.current.services
+    def versions_of_services(self) -> Iterator[tuple[str, str, str]]:
+        """Service, version, and why it does not answer for the service here, else ""."""
+        services = self._routes.current.services
+        for name in sorted(services):
+            for variant in services[name].variants:
+                absent = "" if self._pool.find(variant.model) else UNLOADED
+                yield name, variant.model.version, services[name].refusal or absent
+
+    def lacks(self, name: str, version: str) -> str:
+        """Why a model that there is cannot answer everybody; "" when it can."""
+        if version:
+            return ""
+        return next((why for service, _, why in self.versions_of_services() if service == name and why), "")
 
     def answering(self, view: ModelView, key: str) -> str:
         """The version that `view` leads to for a user, or for a case without one."""
@@ -139,7 +153,12 @@ class Models:
         return [ModelView(handle.id.model, _explicit(handle.id), (handle,)) for handle in self._guest_halves()]
 
     def _guest_halves(self) -> list[ModelHandle]:
-        return [one for one in self._pool.loaded if one.artifact.manifest.role == "guest"]
+        return list(filter(_is_guest, self._pool.loaded))
+
+
+def _is_guest(handle: ModelHandle) -> bool:
+    """A host's half has numbers for its guest alone."""
+    return handle.artifact.manifest.role == "guest"
 
 
 def _explicit(version: ModelId) -> Address:

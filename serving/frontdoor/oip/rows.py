@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from apps.app import PartyOutcome, Request, Response
-from serving.errors import InvalidRequestError
+from serving.errors import CallerError, InvalidRequestError
 from serving.frontdoor.oip.models import LABEL, STATUS_PREFIX, USER_ID, ModelView, TensorView
 from serving.frontdoor.oip.tensors import BYTES, Array, Tensor, as_bytes, of_texts, texts
+from serving.transport import Code
 
 CASE_ID = "case_id"
 RESERVED = frozenset(
     ("sequence_id", "sequence_start", "sequence_end", "priority", "timeout", "headers", "binary_data_output")
 )
+
+
+_NOT_OFFERED = {"shared_memory_region": "shared memory", "classification": "classification"}
+"""By the parameter of an input or an output that asks for it."""
+
+
+class NotOfferedError(CallerError):
+    """A part of the protocol that this node does not have."""
+
+    code = Code.UNIMPLEMENTED
+
+
+def check_offered(parameters: Iterable[Container[str]]) -> None:
+    """`parameters`: those of each input and output. Raises NotOfferedError."""
+    for given in parameters:
+        for name, what in _NOT_OFFERED.items():
+            if name in given:
+                raise NotOfferedError(f"{what} is not supported")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +70,7 @@ def request_of(asked: Asked, view: ModelView) -> Request:
     users = tensors.pop(USER_ID, None)
     numbers, words = _features(tensors.values(), view, rows)
     single = rows == 1
-    case_id = str(asked.parameters.get(CASE_ID, ""))
+    case_id = _as_text(CASE_ID, asked.parameters.get(CASE_ID, ""))
     if case_id and not single:
         raise InvalidRequestError(f"parameter {CASE_ID!r} is for one row, the inputs have {rows}")
     service, model, version = view.address
@@ -139,12 +159,21 @@ def _exact(tensor: Tensor, column: Array) -> Array:
 
 
 def _parameters(given: Mapping[str, Any]) -> dict[str, str]:
-    """Parameters for the app: texts that the protocol has not reserved."""
+    """Parameters for the app, which takes texts: all that the protocol has not reserved."""
     return {
-        name: value
+        name: _as_text(name, value)
         for name, value in given.items()
-        if isinstance(value, str) and name != CASE_ID and name not in RESERVED and not name.startswith("triton_")
+        if name != CASE_ID and name not in RESERVED and not name.startswith("triton_")
     }
+
+
+def _as_text(name: str, value: Any) -> str:
+    """A number, true and false as JSON has them. Raises InvalidRequestError."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, bool | int | float):
+        raise InvalidRequestError(f"parameter {name!r} is a text, a number, true or false")
+    return msgspec.json.encode(value).decode()
 
 
 def _score(response: Response, view: ModelView) -> Tensor:

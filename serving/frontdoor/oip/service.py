@@ -14,6 +14,7 @@ from serving.errors import UnauthenticatedError, UnknownNameError, public
 from serving.frontdoor.answer import answering, answering_method
 from serving.frontdoor.oip.control import Repository
 from serving.frontdoor.oip.door import Door, Terms
+from serving.frontdoor.oip.log_settings import LogSettings, Values
 from serving.frontdoor.oip.messages import asked, config, parse, raw_reply, statistics, typed_reply
 from serving.frontdoor.wire_fields import delimited
 from serving.readiness import Readiness
@@ -26,9 +27,11 @@ from tessera.compat import open_inference_pb2_grpc
 SERVICE = "inference.GRPCInferenceService"
 MODEL_INFER = f"/{SERVICE}/ModelInfer"
 MODEL_STREAM_INFER = f"/{SERVICE}/ModelStreamInfer"
-EXTENSIONS = ("model_repository", "model_configuration", "statistics", "parameters", "binary_tensor_data")
+EXTENSIONS = ("model_repository", "model_configuration", "statistics", "parameters", "binary_tensor_data", "logging")
 _ID = 3
 """Of ModelInferResponse. Fields of a message may come in any order."""
+
+_LOG_KINDS = {bool: "bool_param", int: "uint32_param", str: "string_param"}
 
 Authorise = Callable[[Call], None]
 """Lets operators pass. Raises NotAllowedError or UnauthenticatedError."""
@@ -44,6 +47,14 @@ class OipNode:
     max_rows: int
     audit: AuditLog
     access: Access
+    log: LogSettings
+
+    async def set_log(self, who: str, given: Values) -> Values:
+        """What is in force afterwards; nothing changes where nothing is given. Raises InvalidRequestError."""
+        if given:
+            async with self.audit.change(who, "LogSettings", "log_level", lambda: self.log.level.value):
+                await self.log.change(given)
+        return self.log.shown
 
     def statistics(self, name: str, version: str) -> wire.ModelStatisticsResponse:
         """Of one version, of all versions of a name, or of all names when it is "". Raises UnknownNameError."""
@@ -105,7 +116,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             self._models.find(request.name, request.version)
         except UnknownNameError:
             return wire.ModelReadyResponse(ready=False)
-        return wire.ModelReadyResponse(ready=True)
+        return wire.ModelReadyResponse(ready=not self._models.lacks(request.name, request.version))
 
     @answering_method
     async def ServerMetadata(self, request: wire.ServerMetadataRequest, context: object) -> wire.ServerMetadataResponse:
@@ -202,8 +213,14 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
     @answering_method
     async def LogSettings(self, request: wire.LogSettingsRequest, context: object) -> wire.LogSettingsResponse:
-        self._authorise(call_of(context))
-        raise RpcError(Code.UNIMPLEMENTED, "log settings are those of the settings file")
+        call = call_of(context)
+        self._authorise(call)
+        given = {name: _parameter(one) for name, one in request.settings.items()}
+        shown = await self._node.set_log(self._node.access.who(call), given)
+        reply = wire.LogSettingsResponse()
+        for name, value in shown.items():
+            setattr(reply.settings[name], _LOG_KINDS[type(value)], value)
+        return reply
 
     @answering_method
     async def TraceSetting(self, request: wire.TraceSettingRequest, context: object) -> wire.TraceSettingResponse:
@@ -211,7 +228,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         raise RpcError(Code.UNIMPLEMENTED, "traces are those of the settings file")
 
 
-def _parameter(given: wire.ModelRepositoryParameter) -> object:
+def _parameter(given: wire.ModelRepositoryParameter | wire.LogSettingsRequest.SettingValue) -> Any:
     return getattr(given, given.WhichOneof("parameter_choice") or "string_param")
 
 

@@ -13,7 +13,7 @@ from loaders.cost import Cost
 from loaders.loader import Outputs, Servable
 from loaders.merge import merge_rule
 from loaders.signature import Batch, Signature
-from serving.errors import ConflictError, LimitError, UnknownNameError
+from serving.errors import ConflictError, LimitError, UnknownNameError, WrongRoleError
 from serving.pool import LONG_S, UNMEASURED, ModelHandle, ModelId, ModelPool
 from tests.artifacts import linear_half
 
@@ -80,6 +80,18 @@ def test_a_reader_keeps_its_map_while_a_writer_replaces_it() -> None:
     pool.put(handle())
     assert pool.acquire(V1) is not borrowed
     assert borrowed.id == V1
+
+
+async def test_a_hosts_half_is_there_for_its_guest_and_answers_no_caller() -> None:
+    pool = ModelPool(100)
+    pool.put(handle(role="host"))
+    with pytest.raises(WrongRoleError, match=f"this party is host of {V1}; its guest answers"):
+        pool.acquire(V1)
+    assert pool.half(V1) is pool.find(V1)
+    await pool.remove(V1)
+    for look in (pool.acquire, pool.half):
+        with pytest.raises(UnknownNameError, match="not loaded"):
+            look(V1)
 
 
 async def test_removal_waits_for_the_last_borrower_and_lets_no_new_one_in() -> None:

@@ -95,7 +95,7 @@ async def test_a_load_reaches_every_party(bank: Party, shop: Party) -> None:
         ("shop", "0", LoadState.LOADED),
     ]
     for party in (bank, shop):
-        assert party.pool.acquire(V1).artifact.binding_digest == digest
+        assert party.pool.half(V1).artifact.binding_digest == digest
         assert wanted(party) == ["1"]
     assert bank.publishing.routes.current.services == {}
 

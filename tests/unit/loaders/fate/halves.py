@@ -58,8 +58,9 @@ def load(root: Path, model: FateModel, mode: Mode) -> Loaded:
     for site in model.sites:
         role, _, party = site.partition(":")
         name = FateName(f"{role}#{party}#m", "1")
-        store_half(root / party, model.parts[site], name, Site(role, party, model.hosts, mode), GUEST)
-        artifacts[site] = open_half(root / party, "m", "1", party)
+        registry = root / f"{role}-{party}"
+        store_half(registry, model.parts[site], name, Site(role, party, model.hosts, mode), GUEST)
+        artifacts[site] = open_half(registry, "m", "1", party)
     assert len({artifact.binding_digest for artifact in artifacts.values()}) == 1
     return Loaded(artifacts, {site: load_servable(loader_for(artifact)) for site, artifact in artifacts.items()})
 

@@ -9,8 +9,9 @@ import pytest
 
 from loaders.fate.component import Mode
 from loaders.signature import FeatureError
+from tessera.compat import fate_model_pb2 as wire
 from tests import fate_reference as reference
-from tests.fate_models import Recipe, make
+from tests.fate_models import GUEST, Recipe, make
 from tests.unit.loaders.fate.halves import load, users
 
 RECIPES = {
@@ -76,3 +77,22 @@ def test_a_row_gives_the_same_bits_alone_and_in_a_batch(tmp_path: Path, name: st
     rows = users(1, model, 150)
     alone = np.concatenate([halves.scores([row]) for row in rows])
     assert halves.scores(rows).tobytes() == alone.tobytes()
+
+
+@pytest.mark.parametrize("strategy", ["std", "mix"])
+def test_a_guest_and_a_host_of_one_party_id_own_their_own_nodes(tmp_path: Path, strategy: str) -> None:
+    """Of FATE-Serving's guest all nodes are its own then."""
+    model = make(4, Recipe("trees", plain=True, strategy=strategy))
+    [host], rows = model.hosts, users(4, model, 8)
+    wanted = load(tmp_path / "apart", model, Mode.STRICT_OFFLINE).scores(rows)
+    name, kind = "hetero_secure_boost_0/model/HeteroSecureBoostingTreeParam", wire.BoostingTreeModelParam
+    for site in model.sites:
+        param = kind.FromString(model.parts[site][name])
+        for node in (node for tree in param.trees_ for node in tree.tree_ if node.sitename == f"host:{host}"):
+            node.sitename = f"host:{GUEST}"
+        param.tree_plan[:] = [entry.replace(f"_{host}", f"_{GUEST}") for entry in param.tree_plan]
+        model.parts[site][name] = param.SerializeToString()
+    model.hosts, one = (GUEST,), f"host:{GUEST}"
+    model.parts[one], model.columns[one] = model.parts[f"host:{host}"], model.columns[f"host:{host}"]
+    moved = [{f"guest:{GUEST}": row[f"guest:{GUEST}"], one: row[f"host:{host}"]} for row in rows]
+    assert load(tmp_path / "together", model, Mode.STRICT_OFFLINE).scores(moved).tolist() == wanted.tolist()

@@ -60,6 +60,8 @@ async def test_the_shorter_age_counts(service, source):
         (200, b"", "its reply cannot be used"),
         (200, b'{"users": []}', "its reply cannot be used"),
         (200, b'{"users": {"u": {"x": [1]}}}', "its reply cannot be used"),
+        (200, b'{"users": {"\xff": {"x": 1}}}', "its reply cannot be used"),
+        (200, b'{"more": ' + b"[" * 100_000, "its reply cannot be used"),
         (200, b'{"users": {"u-17": {"x": "many"}}}', "feature 'x' of some user is not a number"),
     ],
 )

@@ -37,6 +37,8 @@ def test_columns_are_read():
         (b'{"features":{"a":[1]}}', "features"),
         (b'{"features":{"a":true}}', "features"),
         (b"\xff\x00", "is not a Predict request"),
+        (b'{"user_id": "\xff"}', "is not a Predict request"),
+        (b'{"features": {"\xff": 1}}', "is not a Predict request"),
     ],
 )
 def test_a_wrong_body_is_told_what_is_wrong(raw, said):

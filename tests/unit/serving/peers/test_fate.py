@@ -289,6 +289,14 @@ async def test_packets_are_as_fate_serving_fills_them(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("depth", [100, 900, 1_000, 100_000])
+async def test_users_named_by_values_of_any_depth_have_a_status(tmp_path: Path, depth: int) -> None:
+    deep = '{"a":' + "[" * depth + "]" * depth + "}"
+    answer = await told(tmp_path, {"retcode": 0, "data": ONE[0]["data"]}, [deep])
+    assert len(answer.statuses) == 1
+    assert answer.statuses[0] in {OK, REJECTED}
+
+
 async def test_a_host_that_never_answers_is_late(tmp_path: Path) -> None:
     """As FATE-Serving does for what it does not understand."""
 

@@ -21,6 +21,7 @@ from serving.transport import Code
         (errors.DeadlineError("x"), 105, Code.DEADLINE_EXCEEDED),
         (errors.PeerUnavailableError("x"), 105, Code.UNAVAILABLE),
         (errors.ConflictError("x"), 110, Code.FAILED_PRECONDITION),
+        (errors.WrongRoleError("x"), 121, Code.NOT_FOUND),
         (errors.NotReadyError("x"), 111, Code.UNAVAILABLE),
         (errors.LimitError("x"), 124, Code.RESOURCE_EXHAUSTED),
         (errors.UnauthenticatedError("x"), 127, Code.UNAUTHENTICATED),

@@ -26,6 +26,9 @@ def body_of(raw: bytes) -> dict[str, Any]:
     return dict(json.loads(wire.InferenceMessage.FromString(raw).body))
 
 
+TIME_S = 0.5
+
+
 class Door:
     """Answers when it is told to."""
 
@@ -45,10 +48,12 @@ class Door:
 class Node:
     def __init__(self, clock: Clock, shared: MemoryTier | None = None) -> None:
         self.door = Door()
-        self.jobs = Jobs(self.door, "9999", shared, clock)
+        self.jobs = Jobs(self.door, "9999", shared, TIME_S, clock)
 
     def start(self, caller: str = "", **body: object) -> dict[str, Any]:
-        return body_of(self.jobs.start(message(**body), 1.0, caller))
+        begun = self.jobs.start(message(**body), 1.0, caller)
+        assert isinstance(begun, bytes)
+        return body_of(begun)
 
     async def result(self, caller: str = "", **body: object) -> dict[str, Any]:
         return body_of(await self.jobs.result(message(**body), None, caller))
@@ -94,7 +99,7 @@ async def test_results_are_of_who_began_the_job_and_of_its_party(clock: Clock) -
     node.start("a", caseid="c", appid="9999", known=True)
     assert (await node.result("a", caseid="c", appid=9999))["retcode"] == 0
     for caller, party in (("b", "9999"), ("", "9999"), ("a", "9998")):
-        assert (await node.result(caller, caseid="c", appid=party))["retmsg"].endswith("not known here")
+        assert (await node.result(caller, caseid="c", appid=party))["retmsg"].endswith("lost with its worker")
 
 
 async def test_they_are_forgotten_after_a_while(clock: Clock) -> None:
@@ -119,6 +124,64 @@ async def test_another_worker_finds_them_in_the_shared_level(clock: Clock) -> No
         assert found["retcode"] == (0 if node is one else 109)
     [entry] = await shared.get_many([key for key in shared._entries])
     assert len(entry.payload) % 8 == 0
+
+
+@pytest.mark.parametrize(("named", "code"), [({"appid": "9999"}, 1110), ({}, 110)])
+async def test_a_job_that_ended_with_its_worker_is_said_to_have(clock: Clock, named: dict[str, str], code: int) -> None:
+    """The other worker, and the one that was begun anew, know from the shared level only that it was begun."""
+    shared = MemoryTier(100, 600.0, clock)
+    one, other = Node(clock, shared), Node(clock, shared)
+    one.start(caseid="c", **named)
+    clock.tick(TIME_S + jobs.LATE_S - 0.01)
+    assert (await other.result(caseid="c", **named))["retcode"] == 109
+    clock.tick(0.02)
+    lost = await other.result(caseid="c", **named)
+    assert (lost["retcode"], "ended with the worker" in lost["retmsg"], lost["caseid"]) == (code, True, "c")
+    assert (await one.result(caseid="c", **named))["retcode"] == 109  # which is late, but knows that it runs
+    await one.finish(0.5)
+    assert (await other.result(caseid="c", **named))["data"] == {"score": 0.5}
+
+
+async def test_a_job_is_acknowledged_once_other_workers_know_of_it(clock: Clock) -> None:
+    node, known = Node(clock), asyncio.Event()
+
+    async def written() -> None:
+        await known.wait()
+
+    node.jobs = Jobs(node.door, "9999", MemoryTier(100, 600.0, clock), TIME_S, clock, written)
+    for body in ({"caseid": "c"}, {"caseid": "d", "known": True}):
+        known.clear()
+        begun = node.jobs.start(message(**body), 1.0, "")
+        assert not isinstance(begun, bytes)
+        waiting = asyncio.ensure_future(begun)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        known.set()
+        assert body_of(await waiting)["caseid"] == body["caseid"]
+
+
+async def test_a_worker_that_stops_finishes_what_it_began(clock: Clock) -> None:
+    shared = MemoryTier(100, 600.0, clock)
+    one, other = Node(clock, shared), Node(clock, shared)
+    one.start(caseid="c")
+    stopping = asyncio.ensure_future(one.jobs.stop())
+    await asyncio.sleep(0)
+    assert not stopping.done()
+    await one.finish(0.5)
+    await stopping
+    assert (await other.result(caseid="c"))["data"] == {"score": 0.5}
+
+
+async def test_what_a_worker_that_stops_does_not_finish_is_lost_at_once(clock: Clock) -> None:
+    shared = MemoryTier(100, 600.0, clock)
+    one, other = Node(clock, shared), Node(clock, shared)
+    one.jobs = Jobs(one.door, "9999", shared, 0.0, clock)
+    one.start(caseid="c", appid="9999")
+    await one.jobs.stop()
+    assert one.door.replies[0].cancelled()
+    lost = await other.result(caseid="c", appid="9999")
+    assert (lost["retcode"], "ended with the worker" in lost["retmsg"]) == (1110, True)
+    await one.jobs.stop()
 
 
 async def test_what_is_wrong_is_said_at_once(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from serving.errors import InvalidRequestError
 from serving.frontdoor.oip.json_messages import asked_of, body_parts, encoded, with_id
-from serving.frontdoor.oip.rows import Answered
+from serving.frontdoor.oip.rows import Answered, NotOfferedError
 from serving.frontdoor.oip.tensors import BYTES, Tensor
 
 
@@ -101,3 +101,17 @@ def test_outputs_are_json_of_their_datatype() -> None:
     shown = {one["name"]: one["data"] for one in json.loads(content)["outputs"]}
     assert json.dumps(shown["flag"]) == "[true, false]"
     assert shown == {"flag": [True, False], "count": [1, 2], "score": [0.5, None], "word": ["a", "b"]}
+
+
+@pytest.mark.parametrize("name", ["shared_memory_region", "classification"])
+def test_what_is_not_offered_is_not_left_out_in_silence(name: str) -> None:
+    with pytest.raises(NotOfferedError, match="is not supported"):
+        read(body("FP64", [1.0], parameters={name: "r"}))
+    asked = json.loads(body("FP64", [1.0]))
+    for given, refused in (({name: 2}, True), ({"binary_data": True}, False)):
+        asked["outputs"] = [{"name": "score", "parameters": given}]
+        if refused:
+            with pytest.raises(NotOfferedError):
+                read(json.dumps(asked).encode())
+        else:
+            read(json.dumps(asked).encode())

@@ -9,8 +9,9 @@ import pytest
 
 from serving.errors import InvalidRequestError
 from serving.frontdoor.oip.messages import asked, raw_reply, typed_reply
-from serving.frontdoor.oip.rows import Answered
+from serving.frontdoor.oip.rows import Answered, NotOfferedError
 from serving.frontdoor.oip.tensors import BF16, BYTES, DTYPES, Tensor
+from serving.transport import Code
 from tessera.compat import open_inference_pb2 as wire
 
 CONTENTS: dict[str, tuple[str, list[Any]]] = {
@@ -59,14 +60,15 @@ def test_typed_and_raw_contents_are_the_same_tensor(datatype: str) -> None:
         assert tensor.array.ravel().tolist() == same.tolist()
 
 
-@pytest.mark.parametrize("datatype", [one for one in CONTENTS if one != BYTES])
+@pytest.mark.parametrize("datatype", list(CONTENTS))
 def test_replies_carry_every_datatype_in_its_field_or_raw(datatype: str) -> None:
     field, values = CONTENTS[datatype]
-    answered = Answered("m", "1", [Tensor("t", datatype, np.array([values], DTYPES[datatype]))])
+    dtype = DTYPES.get(datatype, np.dtype(np.object_))
+    answered = Answered("m", "1", [Tensor("t", datatype, np.array([values], dtype))])
     typed = wire.ModelInferResponse.FromString(typed_reply(answered))
     assert list(typed.outputs[0].shape) == [1, 2]
     given = list(getattr(typed.outputs[0].contents, field))
-    assert given == np.array(values, DTYPES[datatype]).tolist()
+    assert given == np.array(values, dtype).tolist()
     assert not typed.raw_output_contents
     raw = wire.ModelInferResponse.FromString(raw_reply(answered))
     assert list(raw.raw_output_contents) == [raw_of(datatype, values)]
@@ -105,3 +107,15 @@ def test_raw_and_typed_contents_do_not_mix() -> None:
         fewer.inputs.add(name=name, datatype="FP32", shape=[1])
     with pytest.raises(InvalidRequestError, match="1 raw contents for 2 inputs"):
         asked(fewer)
+
+
+@pytest.mark.parametrize("name", ["shared_memory_region", "classification"])
+def test_what_is_not_offered_is_not_left_out_in_silence(name: str) -> None:
+    by_input = request("FP32", [1], fp32_contents=[1.0])
+    by_input.inputs[0].parameters[name].string_param = "r"
+    by_output = request("FP32", [1], fp32_contents=[1.0])
+    by_output.outputs.add(name="score").parameters[name].int64_param = 2
+    for message in (by_input, by_output):
+        with pytest.raises(NotOfferedError, match="is not supported") as caught:
+            asked(message)
+        assert caught.value.code is Code.UNIMPLEMENTED
