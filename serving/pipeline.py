@@ -22,7 +22,7 @@ from serving.cache.result import ResultCache
 from serving.cache.tier import MISS
 from serving.calls import Gathering, Waiting
 from serving.codec import Codec
-from serving.errors import InvalidRequestError, TesseraError, UnknownNameError, code_of
+from serving.errors import InvalidRequestError, TesseraError, code_of
 from serving.limits import Gate, Limiter, deadline_of, leave
 from serving.peers.fallback import FAIL, Fallbacks, filled, own_scores
 from serving.peers.hosts import Hosts, all_of
@@ -196,7 +196,7 @@ class Pipeline:
     def _start(self, target: Target, calls: Sequence[Waiting[Any]]) -> None:
         try:
             handle = self._pool.acquire(target.model)
-        except UnknownNameError as error:
+        except Exception as error:  # noqa: BLE001 - the caller is told, whatever went wrong
             self._fail(target.service, target.variant, calls, error)
             return
         began = self._clock()
