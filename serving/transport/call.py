@@ -36,7 +36,7 @@ _BAD_TIMEOUT = RpcError(Code.INTERNAL, "malformed grpc-timeout")
 class Shape:
     """What blocks with the same fields in the same order say alike, whatever the values of those that vary."""
 
-    __slots__ = ("begins_response", "encoding", "ends_well", "http_status", "is_grpc", "length_at",
+    __slots__ = ("begins_plainly", "begins_response", "encoding", "ends_well", "http_status", "is_grpc", "length_at",
         "malformed_request", "malformed_response", "malformed_trailers", "path", "places", "problem", "says_status",
         "timeout_at")  # fmt: skip
 
@@ -62,6 +62,8 @@ class Shape:
         self.problem = None if self.encoding in _ENCODINGS else _UNKNOWN_ENCODING
         good = not (self.malformed_response or self.problem)
         self.begins_response = good and self.is_grpc and self.http_status == b"200"
+        self.begins_plainly = self.begins_response and self.length_at is None
+        """And does not say how long it is."""
 
 
 @lru_cache(maxsize=256)

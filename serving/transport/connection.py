@@ -28,8 +28,6 @@ class Connection(Control):
         client: bool,
     ) -> None:
         super().__init__(endpoint, limits, clock, client)
-        self.closed_reason: str | None = None
-        self.closed_code = ErrorCode.NO_ERROR
         self.more = False
         self._reader = FrameReader()
         self._decoder: Decoder[Any] = Decoder(parse_head, limits.max_header_list_bytes)
@@ -93,27 +91,6 @@ class Connection(Control):
         self._next_stream += 2
         self.streams[stream.id] = stream
         return stream
-
-    def close(self, code: ErrorCode, reason: str) -> None:
-        """Say why, and end every stream. Idempotent."""
-        if self.closed_reason is None:
-            self.emit(frames.goaway(self._last_peer_stream, code, reason))
-            self.closed_code = code
-            self.lost(reason)
-
-    def lost(self, reason: str) -> None:
-        """The connection is gone."""
-        if self.closed_reason is None:
-            self.closed_reason = reason
-        for stream in list(self.streams.values()):
-            owner = self._forget(stream)
-            if owner is not None:
-                unseen = self._client and stream.id >= self._first_unsent
-                owner.closed(ErrorCode.REFUSED_STREAM if unseen else ErrorCode.INTERNAL_ERROR)
-
-    def all_left(self) -> None:
-        """The output taken last was handed to the socket."""
-        self._first_unsent = self._next_stream
 
     @property
     def inside_block(self) -> bool:
@@ -276,6 +253,8 @@ class Connection(Control):
             stream.unreturned += size - len(payload)
         if stream.owed is not None:
             stream.owed -= len(payload)
+            if stream.owed < 0:
+                raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, _WRONG_LENGTH)
         if flags & frames.END_STREAM:
             self._received_end(stream)
         elif not payload:
@@ -381,14 +360,19 @@ class Connection(Control):
 
     def _received_end(self, stream: Stream) -> None:
         if stream.owed:
-            raise StreamFault(stream.id, ErrorCode.PROTOCOL_ERROR, "a content-length that is not that of the content")
+            raise StreamFault(stream.id, ErrorCode.PROTOCOL_ERROR, _WRONG_LENGTH)
         stream.receiving = False
         if not stream.sending:
             self.streams.pop(stream.id, None)
+        elif self._client:  # the response is whole: what is left of the request is for nobody
+            stream.owner = self._forget(stream)
+            self._abandon(stream.id, ErrorCode.CANCEL)
+            self._patience.regain()
 
 
 _BOMB_COST = 50
 """Decoding a few bytes into very many fields takes as long as this many frames."""
+_WRONG_LENGTH = "a content-length that is not that of the content"
 _LAST_HEADERS = frames.END_HEADERS | frames.END_STREAM
 _NO_FRAME: Frame = (-1, 0, 0, b"")
 _ERROR_CODES = frozenset(ErrorCode)

@@ -30,6 +30,8 @@ class Control(Sender):
         super().__init__(endpoint, limits, clock, client)
         self.peer_max_streams = 1 << 31
         self.draining = False
+        self.closed_reason: str | None = None
+        self.closed_code = ErrorCode.NO_ERROR
         self.pings_unanswered = 0
         self._expected: int | None = frames.SETTINGS
         """The only type that the next frame may have."""
@@ -50,6 +52,34 @@ class Control(Sender):
     def exhausted(self) -> bool:
         """No stream numbers are left; a new connection has some."""
         return self._next_stream > frames.MAX_STREAM_ID
+
+    def close(self, code: ErrorCode, reason: str) -> None:
+        """Say why, and end every stream. Idempotent."""
+        if self.closed_reason is None:
+            self.emit(frames.goaway(self._last_peer_stream, code, reason))
+            self.closed_code = code
+            self.lost(reason)
+
+    def lost(self, reason: str) -> None:
+        """The connection is gone."""
+        if self.closed_reason is None:
+            self.closed_reason = reason
+        for stream in list(self.streams.values()):
+            owner = self._forget(stream)
+            if owner is not None:
+                unseen = self._client and stream.id >= self._first_unsent
+                owner.closed(ErrorCode.REFUSED_STREAM if unseen else ErrorCode.INTERNAL_ERROR)
+
+    def all_left(self) -> None:
+        """The output taken last was handed to the socket."""
+        self._first_unsent = self._next_stream
+
+    def bear(self) -> None:
+        """Something of the peer's brought nothing; too much of that ends the connection."""
+        try:
+            self._patience.spend()
+        except ConnectionFault as fault:
+            self.close(fault.code, fault.reason)
 
     def ping(self) -> None:
         self.pings_unanswered += 1

@@ -10,7 +10,16 @@ from serving.transport.call import Head, Message, MessageReader, frame_message
 from serving.transport.connection import Connection
 from serving.transport.frames import ErrorCode
 from serving.transport.inflation import Squeezed, inflated
-from serving.transport.outcome import broken, ending, headless, is_informational, wrong_head, wrong_trailers
+from serving.transport.outcome import (
+    broken,
+    check_length,
+    ending,
+    give_up,
+    headless,
+    is_informational,
+    wrong_head,
+    wrong_trailers,
+)
 from serving.transport.port import ChannelOptions
 from serving.transport.status import Code, Metadata, RpcError, too_large
 from serving.transport.streams import Stream
@@ -153,7 +162,7 @@ class Exchange:
         """End from this side, and tell the peer."""
         if not self.done:
             if self.connection is not None and self.stream is not None:
-                self.connection.reset(self.stream, ErrorCode.CANCEL)
+                give_up(self.connection, self.stream, error)
             self.finish(error)
 
     def expire(self) -> None:
@@ -193,6 +202,8 @@ class Exchange:
 
     def received_head(self, head: Head, end: bool) -> None:
         if is_informational(head, end):
+            if self.connection is not None:
+                self.connection.bear()
             return
         error = wrong_head(head, end) if self.head is None else wrong_trailers(head, end)
         if self.head is None:
@@ -202,14 +213,17 @@ class Exchange:
             self.abandon(error)
         elif end:
             self.trailing = head.metadata()
-            self.finish(ending(head, self._reader))
+            error = ending(self.head, head, self._reader)
+            self.finish(None) if error is None else self.abandon(error)
         else:
             self._wake()
 
     def received_whole(self, head: Head, payload: bytes, last: Head) -> None:
         self.received_head(head, end=False)
-        self.received_data(payload, end=False)
-        self.received_head(last, end=True)
+        if not self.done:
+            self.received_data(payload, end=False)
+        if not self.done:
+            self.received_head(last, end=True)
 
     def received_data(self, payload: bytes, end: bool) -> None:
         try:
@@ -218,6 +232,7 @@ class Exchange:
             if self._reader is None:
                 self._reader = MessageReader(self.options.max_receive_bytes, self.head.shape.encoding)
             messages = self._reader.feed(payload)
+            check_length(self.head, self._reader)
             if end:
                 raise RpcError(Code.INTERNAL, "the response ended without a status")
         except RpcError as error:

@@ -9,6 +9,7 @@ from serving.transport.call import Head, MessageReader
 from serving.transport.connection import Connection
 from serving.transport.frames import ErrorCode
 from serving.transport.status import Code, RpcError
+from serving.transport.streams import Stream
 
 _BY_HTTP_STATUS = {
     b"400": Code.INTERNAL,
@@ -29,8 +30,33 @@ _BY_RESET = {
 }
 
 
+class MalformedError(RpcError):
+    """The response breaks a rule of HTTP: a stream error PROTOCOL_ERROR (RFC 9113, section 8.1.1)."""
+
+    def __init__(self, details: str) -> None:
+        super().__init__(Code.INTERNAL, details)
+
+
 def headless() -> RpcError:
-    return RpcError(Code.INTERNAL, "data before the head of the response")
+    return MalformedError("data before the head of the response")
+
+
+def check_length(head: Head, reader: MessageReader) -> None:
+    """Raises RpcError as soon as more content came than its content-length says."""
+    if head.content_length is not None and reader.taken > head.content_length:
+        raise _wrong_length()
+
+
+def _wrong_length() -> RpcError:
+    return MalformedError("a content-length that is not that of the content")
+
+
+def give_up(connection: Connection, stream: Stream, error: RpcError) -> None:
+    """Tell the peer that the call has ended on this side."""
+    if isinstance(error, MalformedError):
+        connection.reject(stream, ErrorCode.PROTOCOL_ERROR)
+    else:
+        connection.reset(stream, ErrorCode.CANCEL)
 
 
 def is_informational(head: Head, end: bool) -> bool:
@@ -42,7 +68,7 @@ def wrong_head(head: Head, end: bool) -> RpcError | None:
     """Why this cannot be the head of a gRPC response, or all of it if it is the end; None if it can."""
     shape = head.shape
     if head.malformed or shape.malformed_response:
-        return RpcError(Code.INTERNAL, "a malformed response")
+        return MalformedError("a malformed response")
     if shape.begins_response or (end and shape.says_status):
         return None
     status = shape.http_status.decode("latin-1")
@@ -57,14 +83,17 @@ def wrong_head(head: Head, end: bool) -> RpcError | None:
 def wrong_trailers(head: Head, end: bool) -> RpcError | None:
     """Why this cannot follow the head of a response; None if it can."""
     if not end:
-        return RpcError(Code.INTERNAL, "trailers that do not end the response")
+        return MalformedError("trailers that do not end the response")
     if head.malformed or head.shape.malformed_trailers:
-        return RpcError(Code.INTERNAL, "malformed trailers")
+        return MalformedError("malformed trailers")
     return None
 
 
-def ending(last: Head, reader: MessageReader | None) -> RpcError | None:
-    """The status of a response that came to its end; None for OK."""
+def ending(head: Head, last: Head, reader: MessageReader | None) -> RpcError | None:
+    """The status of a response that came to its end; None for OK. `head` is `last` where nothing came between."""
+    length = head.content_length
+    if length is not None and length != (0 if reader is None else reader.taken):
+        return _wrong_length()
     error = last.status()
     if error is None and reader is not None and reader.unfinished:
         return RpcError(Code.INTERNAL, "the response ended inside a message")

@@ -126,6 +126,11 @@ class Sender:
             self._forget(stream)
             self._abandon(stream.id, code)
 
+    def reject(self, stream: Stream, code: ErrorCode) -> None:
+        """Complain of what came on a stream, though that may have been its end; its owner is told nothing."""
+        self._forget(stream)
+        self._abandon(stream.id, code)
+
     def _abandon(self, stream_id: int, code: ErrorCode) -> None:
         """What the peer sent before it hears of this is no fault of its. It cannot have opened more streams by then
         than it may have at once, so that many are remembered."""

@@ -8,7 +8,16 @@ from serving.transport.call import Head, Message, MessageReader
 from serving.transport.client_socket import ClientProtocol
 from serving.transport.frames import ErrorCode
 from serving.transport.inflation import AT_ONCE_BYTES, Squeezed, inflated
-from serving.transport.outcome import broken, ending, headless, is_informational, wrong_head, wrong_trailers
+from serving.transport.outcome import (
+    broken,
+    check_length,
+    ending,
+    give_up,
+    headless,
+    is_informational,
+    wrong_head,
+    wrong_trailers,
+)
 from serving.transport.status import Code, RpcError
 from serving.transport.streams import Stream
 
@@ -43,7 +52,7 @@ class UnaryCall:
     def abandon(self, error: RpcError) -> None:
         """End from this side, and tell the peer. Does nothing once the call has ended."""
         if self._stream is not None:
-            self._protocol.connection.reset(self._stream, ErrorCode.CANCEL)
+            give_up(self._protocol.connection, self._stream, error)
             self._fail(error)
 
     def expire(self) -> None:
@@ -64,7 +73,7 @@ class UnaryCall:
 
     def received_whole(self, head: Head, payload: bytes, last: Head) -> None:
         size = len(payload) - 5
-        good = head.shape.begins_response and last.shape.ends_well and not last.shape.malformed_trailers
+        good = head.shape.begins_plainly and last.shape.ends_well and not last.shape.malformed_trailers
         expected = good and self._head is None and not (head.malformed or last.malformed)
         if expected and int.from_bytes(payload[:5], "big") == size and size <= self._max_receive_bytes:
             if self._ended():
@@ -75,7 +84,10 @@ class UnaryCall:
             self.received_head(last, end=True)
 
     def received_head(self, head: Head, end: bool) -> None:
-        if self._stream is None or is_informational(head, end):
+        if self._stream is None:
+            return
+        if is_informational(head, end):
+            self._protocol.connection.bear()
             return
         error = wrong_head(head, end) if self._head is None else wrong_trailers(head, end)
         if error is not None:
@@ -86,11 +98,11 @@ class UnaryCall:
             self._head = head
 
     def _finish(self, last: Head) -> None:
-        error, messages = ending(last, self._reader), self._messages or []
+        error, messages = ending(self._head or last, last, self._reader), self._messages or []
         if error is None and len(messages) != 1:
             error = RpcError(Code.INTERNAL, f"{len(messages)} replies to a unary call")
         if error is not None:
-            self._fail(error)
+            self.abandon(error)
         elif self._ended():
             self._reply(messages[0])
 
@@ -128,6 +140,7 @@ class UnaryCall:
                 encoding = self._head.shape.encoding
                 self._reader, self._messages = MessageReader(self._max_receive_bytes, encoding), []
             messages = self._reader.feed(payload)
+            check_length(self._head, self._reader)
             if end:
                 raise RpcError(Code.INTERNAL, "the response ended without a status")
             self._messages = [*(self._messages or ()), *messages]

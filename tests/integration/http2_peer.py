@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ BIG = "/test.Echo/Big"
 NEVER = "/test.Echo/Never"
 HELLO = frames.PREFACE + frames.settings({})
 _PATIENCE_S = 10
+_USUAL = ChannelOptions()
 
 
 class Wire(NamedTuple):
@@ -96,6 +98,10 @@ class Peer:
             self.writer.write_eof()
         else:
             self.writer.close()
+
+    async def preface(self) -> None:
+        """Of a client, which says it first."""
+        assert await self.reader.readexactly(len(frames.PREFACE)) == frames.PREFACE
 
     async def next_frame(self) -> Received | None:
         """None once the server has closed."""
@@ -182,9 +188,32 @@ async def raw(port: int) -> AsyncIterator[Peer]:
         writer.close()
 
 
-def polite(port: int) -> Channel:
+def polite(port: int, options: ChannelOptions = _USUAL) -> Channel:
     """A client that keeps the rules."""
-    return channel(Transport.NATIVE, f"127.0.0.1:{port}", ChannelOptions(credentials=_wires[-1].channel))
+    return channel(Transport.NATIVE, f"127.0.0.1:{port}", replace(options, credentials=_wires[-1].channel))
+
+
+@asynccontextmanager
+async def scripted(meet: Callable[[Peer], Awaitable[None]]) -> AsyncIterator[int]:
+    """The port of a server that deals with each connection as told, and then closes it. Its frames are the client's,
+    once it has read the preface."""
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        met.append(writer)
+        with suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+            await meet(Peer(reader, writer))
+        writer.close()
+
+    met: list[asyncio.StreamWriter] = []
+    secured = _wires[-1].server
+    listener = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=secured and secured.context)
+    try:
+        yield listener.sockets[0].getsockname()[1]
+    finally:
+        listener.close()
+        for writer in met:
+            writer.transport.abort()
+        await listener.wait_closed()
 
 
 def opening(stream_id: int, path: str = NEVER, more: bytes = b"", end: bool = False) -> bytes:

@@ -506,6 +506,38 @@ def test_a_promise_of_content_is_kept():
     assert list(made.streams) == [1]
 
 
+def test_more_content_than_was_promised_is_refused_before_its_end():
+    made, sink = greeted()
+    made.receive(request(1, end=False))
+    sink.streams[0].owed = 7
+    made.receive(frames.frame(frames.DATA, 0, 1, b"x" * 7))
+    assert not sink.resets
+    made.receive(frames.frame(frames.DATA, 0, 1, b"x"))
+    assert sink.resets == [ErrorCode.PROTOCOL_ERROR]
+
+
+def test_the_rest_of_a_request_whose_response_is_whole_is_for_nobody():
+    """Though the server does not say so: else the stream would stay as long as the connection."""
+    made, sink = greeted(client=True)
+    made.receive(frames.settings({Setting.INITIAL_WINDOW_SIZE: 10}))
+    stream = made.open(REQUEST, sink)
+    made.send_data(stream, b"x" * 20)
+    made.take_output()
+    made.receive(request(1, end=True))
+    assert ([end for _, end in sink.heads], sink.resets) == ([True], [])
+    assert (made.streams, made.pending_bytes) == ({}, 0)
+    assert [frames.word(item[3]) for item in output(made) if item[0] == frames.RST_STREAM] == [ErrorCode.CANCEL]
+
+
+def test_calls_that_are_answered_early_cost_a_client_no_patience():
+    made, sink = greeted(client=True)
+    for _ in range(5000):
+        stream = made.open(REQUEST, sink)
+        made.receive(request(stream.id, end=True) + frames.rst_stream(stream.id, ErrorCode.NO_ERROR))
+        made.take_output()
+    assert made.closed_reason is None
+
+
 WIDE = frames.settings({Setting.INITIAL_WINDOW_SIZE: frames.MAX_WINDOW}) + frames.window_update(0, 1 << 30)
 
 
