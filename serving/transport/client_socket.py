@@ -13,6 +13,7 @@ from serving.transport.deadlines import Deadlines, Timed
 from serving.transport.frames import ErrorCode
 from serving.transport.status import Code, RpcError
 from serving.transport.streams import ConnectionLimits, Stream, StreamOwner
+from serving.transport.watch import Watch
 
 
 class ClientCall(StreamOwner, Timed, Protocol):
@@ -37,6 +38,7 @@ class ClientProtocol(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._opened_at = self._heard_at = self.loop.time()
         self._lost_at: float | None = None
+        self._watch = Watch(self.connection, keepalive_s, self._opened_at)
         self._ticking: asyncio.TimerHandle | None = None
         self.deadlines = Deadlines(self.loop, self._calls)
 
@@ -111,8 +113,10 @@ class ClientProtocol(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.connection.hold()
+        self._watch.unread = True
 
     def resume_writing(self) -> None:
+        self._watch.read_again(self.loop.time())
         self.connection.resume()
         self.flush()
 
@@ -190,15 +194,26 @@ class ClientProtocol(asyncio.Protocol):
         self.tick(self.loop.time())
 
     def tick(self, now: float) -> None:
-        """Ask a silent peer whether it is there; give up one that does not answer."""
+        """Ask a silent peer whether it is there; give up one that does not answer, or does not go on."""
+        stuck = self._watch.stuck(now, self._unsent)
+        if stuck is not None:
+            self._give_up(stuck)
+            return
         nobody_asks = not (self.connection.streams or self._keepalive_without_calls)
         if nobody_asks or now - self._heard_at < self._keepalive_s:
             return
         if self.connection.pings_unanswered:
-            self.connection.lost("the peer does not answer")
-            self.abort()
+            self._give_up("the peer does not answer")
         else:
             self.connection.ping()
+
+    def _give_up(self, reason: str) -> None:
+        self.connection.lost(reason)
+        self.abort()
+
+    @property
+    def _unsent(self) -> int:
+        return self._transport.get_write_buffer_size() if self._watch.unread and self._transport is not None else 0
 
     # --- streams.Endpoint ---
 

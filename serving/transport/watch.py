@@ -54,16 +54,21 @@ class Watch:
         connection = self._connection
         if not connection.settled:
             return "handshake timeout" if now - self._opened_at > HANDSHAKE_S else None
+        if self._replies.overdue(connection.pending_bytes > 0 and not self.unread, connection.bytes_pumped, now):
+            return self._replies.reason
+        silent = not self.unread and now - self.heard_at > 2 * self._keepalive_s
+        return self.stuck(now, unsent) or ("silent" if silent else None)
+
+    def stuck(self, now: float, unsent: int = 0) -> str | None:
+        """The part of the verdict that no patience with a handler excuses, and so a client's of its server."""
+        connection = self._connection
         late = (
             self._block.overdue(connection.inside_block and not self.unread, connection.blocks_begun, now),
             self._frame.overdue(connection.inside_frame and not self.unread, connection.bytes_taken, now),
-            self._replies.overdue(connection.pending_bytes > 0 and not self.unread, connection.bytes_pumped, now),
             self._output.overdue(self.unread and not self._takes(unsent), self._pauses, now),
         )
-        for stage, overdue in zip((self._block, self._frame, self._replies, self._output), late, strict=True):
-            if overdue:
-                return stage.reason
-        return "silent" if not self.unread and now - self.heard_at > 2 * self._keepalive_s else None
+        stages = (self._block, self._frame, self._output)
+        return next((stage.reason for stage, overdue in zip(stages, late, strict=True) if overdue), None)
 
     def _takes(self, unsent: int) -> bool:
         """The peer took some of the output since the last look; what was added meanwhile is no merit of its."""

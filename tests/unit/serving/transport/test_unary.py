@@ -24,9 +24,13 @@ class Wire(asyncio.Transport):
     def __init__(self):
         super().__init__()
         self.written = bytearray()
+        self.unsent = 0
 
     def write(self, data):
         self.written += data
+
+    def get_write_buffer_size(self):
+        return self.unsent
 
     def is_closing(self):
         return False
@@ -108,6 +112,10 @@ async def test_a_reply_arrives_however_it_is_cut(step):
     assert not protocol.connection.streams
 
 
+def long(size):
+    return RESPONSE_HEAD + encode(((b"content-length", b"%d" % size),))
+
+
 NOT_GRPC = encode(((b":status", b"503"), (b"content-type", b"text/html")))
 WRONG = {
     "a status": (response(1, last=trailers(5, "no such thing", ())), Code.NOT_FOUND),
@@ -129,6 +137,8 @@ WRONG = {
         frames.headers(1, RESPONSE_HEAD, False) + frames.rst_stream(1, ErrorCode.REFUSED_STREAM),
         Code.UNAVAILABLE,
     ),
+    "less than its length": (response(1, frame_message(b"x"), head=long(7)), Code.INTERNAL),
+    "more than its length": (response(1, frame_message(b"x"), head=long(5)), Code.INTERNAL),
     "rubbish": (frames.frame(frames.DATA, 0, 0, b"x"), Code.UNAVAILABLE),
 }
 
@@ -159,6 +169,17 @@ async def test_an_informational_head_is_no_response():
     early = frames.headers(1, encode(((b":status", b"103"),)), False)
     protocol.data_received(early + response(1, frame_message(BODY)))
     assert reply.result() == BODY
+
+
+async def test_informational_heads_without_end_wear_patience_out():
+    protocol, _ = connected()
+    _, reply = begun(protocol)
+    early = frames.headers(1, encode(((b":status", b"103"),)), False)
+    for _ in range(30):
+        protocol.data_received(early * 100)
+    with pytest.raises(RpcError, match="too many frames to no purpose"):
+        reply.result()
+    assert protocol.connection.closed_code is ErrorCode.ENHANCE_YOUR_CALM
 
 
 async def test_a_refused_call_may_be_sent_again():
@@ -215,6 +236,70 @@ async def test_a_reply_to_a_caller_who_just_left_ends_the_call():
     call.abandon(RpcError(Code.CANCELLED, "cancelled"))
     assert not [item for item in written(protocol, wire) if item[0] == frames.RST_STREAM]
     assert not protocol.connection.streams
+
+
+@pytest.mark.parametrize("step", [1, 1000])
+async def test_a_reply_of_its_length_arrives(step):
+    protocol, _ = connected()
+    _, reply = begun(protocol)
+    sent = response(1, frame_message(BODY), head=long(len(BODY) + 5))
+    for start in range(0, len(sent), step):
+        protocol.data_received(sent[start : start + step])
+    assert reply.result() == BODY
+
+
+SLOW = {
+    "slow headers": frames.frame(frames.HEADERS, 0, 1, RESPONSE_HEAD) + frames.header(900, frames.CONTINUATION, 0, 1),
+    "slow frame": frames.headers(1, RESPONSE_HEAD, False) + frames.header(900, frames.DATA, 0, 1),
+}
+
+
+@pytest.mark.parametrize(("reason", "sent"), SLOW.items(), ids=SLOW.keys())
+async def test_a_server_that_sends_byte_by_byte_is_given_up_though_it_is_never_silent(reason, sent):
+    protocol, _ = connected(keepalive_s=20.0)
+    _, reply = begun(protocol)
+    protocol.data_received(sent)
+    for _ in range(10):
+        protocol.loop.tick(10.0)
+        protocol.data_received(b"x")
+    with pytest.raises(RpcError, match=reason):
+        reply.result()
+
+
+async def test_a_server_that_is_slow_and_goes_on_is_waited_for():
+    protocol, _ = connected(keepalive_s=20.0)
+    _, reply = begun(protocol)
+    sent = response(1, *[frame_message(BODY)[start : start + 60] for start in range(0, 1029, 60)])
+    for start in range(0, len(sent), 10):
+        protocol.loop.tick(5.0)
+        protocol.data_received(sent[start : start + 10])
+    assert reply.result() == BODY
+
+
+async def test_a_server_that_talks_and_takes_nothing_is_given_up():
+    """What it is owed for its talk would grow without bound."""
+    protocol, wire = connected(keepalive_s=20.0)
+    _, reply = begun(protocol)
+    protocol.pause_writing()
+    for second in range(0, 120, 10):
+        wire.unsent = 100_000 + 17 * second
+        protocol.data_received(frames.frame(frames.PING, 0, 0, b"12345678"))
+        protocol.loop.tick(10.0)
+    with pytest.raises(RpcError, match="stalled"):
+        reply.result()
+
+
+async def test_a_server_that_takes_little_is_borne():
+    protocol, wire = connected(keepalive_s=20.0)
+    _, reply = begun(protocol)
+    protocol.pause_writing()
+    for second in range(0, 600, 10):
+        wire.unsent = 100_000 - second
+        protocol.data_received(frames.frame(frames.PING, 0, 0, b"12345678"))
+        protocol.loop.tick(10.0)
+    protocol.resume_writing()
+    protocol.data_received(response(1, frame_message(BODY)))
+    assert reply.result() == BODY
 
 
 async def pings_in_a_minute(protocol, wire):
