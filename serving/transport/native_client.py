@@ -20,6 +20,8 @@ from serving.transport.unary import RefusedError, UnaryCall
 
 _TRIES = 3
 """Of a call that the server did not begin to serve, and of connecting while a server ends connections at once."""
+_EARLY_S = 0.001
+"""Timers of uvloop may go off so much too soon: the pause would not be over, and the next try be none."""
 
 
 class NativeChannel(Channel):
@@ -141,5 +143,5 @@ class NativeChannel(Channel):
                 patient = waits or not rest_s or (link.may_soon_serve and tries < _TRIES)
                 if error.code is not Code.UNAVAILABLE or not patient:
                     raise
-            await asyncio.sleep(rest_s)
+            await asyncio.sleep(rest_s + _EARLY_S)
         raise RpcError(Code.CANCELLED, "the channel is closed")

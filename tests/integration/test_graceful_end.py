@@ -241,6 +241,20 @@ async def test_a_call_that_no_server_took_is_served_by_the_next(first, second, i
         assert not servers.left
 
 
+@LOOPS
+def test_the_pause_before_the_next_server_is_waited_out_on_either_loop(run):
+    """uvloop's timers may go off before their time."""
+
+    async def served():
+        async with Successive([closes, closes]) as servers:
+            return await servers.client.unary(ECHO, b"x", 20)
+
+    async def story():
+        assert await asyncio.gather(*(served() for _ in range(20))) == [b"x"] * 20
+
+    run(story())
+
+
 async def test_waiting_for_the_next_server_ends_with_the_deadline():
     async with Successive([closes] * 9) as servers:
         with pytest.raises(RpcError) as caught:
