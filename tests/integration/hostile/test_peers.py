@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from serving.transport import Code, RpcError, ServerOptions, Transport, channel, frames
+from serving.transport import ServerOptions, frames
 from serving.transport.call import frame_message, request_prefix
 from serving.transport.frames import ErrorCode, Setting, frame
 from serving.transport.hpack import encode
@@ -311,40 +311,3 @@ async def test_connections_beyond_the_limit_are_closed_at_once():
         async with raw(port) as fourth:
             fourth.send(HELLO)
             await fourth.alive()
-
-
-async def test_a_client_bears_a_server_that_talks_garbage(caplog):
-    for garbage in GARBAGE.values():
-
-        async def talk(reader, writer, garbage=garbage):
-            writer.write(frames.settings({}) + garbage)
-            writer.close()
-
-        listener = await asyncio.start_server(talk, "127.0.0.1", 0)
-        client = channel(Transport.NATIVE, f"127.0.0.1:{listener.sockets[0].getsockname()[1]}")
-        with pytest.raises(RpcError) as caught:
-            await client.unary(ECHO, b"x", 5)
-        assert caught.value.code in {Code.UNAVAILABLE, Code.INTERNAL}
-        await client.close()
-        listener.close()
-        await listener.wait_closed()
-    assert not caplog.records
-
-
-async def test_a_server_that_accepts_and_closes_is_not_asked_again_and_again():
-    accepted = []
-
-    async def hang_up(reader, writer):
-        accepted.append(writer.get_extra_info("peername"))
-        writer.close()
-
-    listener = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-    client = channel(Transport.NATIVE, f"127.0.0.1:{listener.sockets[0].getsockname()[1]}")
-    for _ in range(100):
-        with pytest.raises(RpcError) as caught:
-            await client.unary(ECHO, b"x", 5)
-        assert caught.value.code is Code.UNAVAILABLE
-    assert len(accepted) < 10
-    await client.close()
-    listener.close()
-    await listener.wait_closed()
