@@ -11,6 +11,7 @@ from serving.transport.connection import Connection
 from serving.transport.credentials import HTTP2
 from serving.transport.deadlines import Deadlines, Timed
 from serving.transport.frames import ErrorCode
+from serving.transport.portions import MUCH, Portioned
 from serving.transport.status import Code, RpcError
 from serving.transport.streams import ConnectionLimits, Stream, StreamOwner
 from serving.transport.watch import Watch
@@ -24,7 +25,7 @@ class ClientCall(StreamOwner, Timed, Protocol):
     def abandon(self, error: RpcError) -> None: ...
 
 
-class ClientProtocol(asyncio.Protocol):
+class ClientProtocol(Portioned):
     """One connection to the target; all calls of one turn of the loop leave in one write. `lost` once it is gone."""
 
     def __init__(self, keepalive_s: float, keepalive_without_calls: bool = False) -> None:
@@ -79,16 +80,18 @@ class ClientProtocol(asyncio.Protocol):
         self._heard_at = self.loop.time()
         before = self.connection.peer_max_streams
         self.connection.receive(data)
-        while self.connection.more:
-            self.connection.receive(b"")
         if self.waiting and self.connection.peer_max_streams > before:
             self._admit_waiting(self.connection.peer_max_streams - before)
         self.flush()
         if self._greeting is not None:
             self._greet()
+        if self.connection.more or len(data) >= MUCH:
+            self.let_others()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        while self.connection.more:  # what came before the end may be answers
+            self.connection.receive(b"")
         self._lost_at = self.loop.time()
         if self._ticking is not None:
             self._ticking.cancel()

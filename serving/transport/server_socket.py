@@ -19,14 +19,13 @@ from serving.transport.intake import Intake, Store
 from serving.transport.listening import peer_of
 from serving.transport.methods import Registry
 from serving.transport.port import Compression, ServerOptions
+from serving.transport.portions import MUCH, Portioned
 from serving.transport.server_call import BytesCall, ServerCall, unknown_method, unserved
 from serving.transport.status import Code, RpcError
 from serving.transport.streams import ConnectionLimits, Stream
 from serving.transport.watch import Uploads, Watch
 
 _GOODBYE_S = 5.0
-_MUCH = 64 << 10
-"""Of one read, in bytes."""
 _NOT_GRPC = encode(((b":status", b"415"),))
 _STALLED = RpcError(Code.DEADLINE_EXCEEDED, "the request did not go on")
 _HEAD_TOO_LARGE = RpcError(Code.RESOURCE_EXHAUSTED, "request headers too large")
@@ -56,7 +55,7 @@ class Owner(Protocol):
     def progressed(self) -> None: ...
 
 
-class ServerProtocol(asyncio.Protocol):
+class ServerProtocol(Portioned):
     """One connection: its socket, its calls, its patience with silence."""
 
     def __init__(self, server: Owner) -> None:
@@ -72,7 +71,6 @@ class ServerProtocol(asyncio.Protocol):
         self.connection = Connection(self, Head, ConnectionLimits(), self.loop.time, client=False)
         self.deadlines = Deadlines(self.loop, self._calls)
         self._transport: asyncio.Transport | None = None
-        self._others_turn = False
         self._uploads: Uploads[ServerCall] = Uploads()
         self.watch = Watch(self.connection, self.options.keepalive_s, self.loop.time())
 
@@ -95,30 +93,12 @@ class ServerProtocol(asyncio.Protocol):
         self.watch.heard_at = self.loop.time()
         self.connection.receive(data)
         self.flush()
-        if self.connection.more or len(data) >= _MUCH:
-            self._let_others()
+        if self.connection.more or len(data) >= MUCH:
+            self.let_others()
 
-    def _let_others(self) -> None:
-        """A loop reads on from a socket while there is much, in the same turn; what others send would wait."""
-        if self._transport is not None and not self._transport.is_closing() and not self._others_turn:
-            self._transport.pause_reading()
-            self._others_turn = True
-            self.loop.call_soon(self._own_turn)
-
-    def _own_turn(self) -> None:
-        self._others_turn = False
-        self._read_on()
-
-    def _read_on(self) -> None:
-        if self._others_turn or self._transport is None or self._transport.is_closing() or self.watch.unread:
-            return
-        if self.connection.more:
-            self.connection.receive(b"")
-            self.flush()
-        if self.connection.more:
-            self._let_others()
-        else:
-            self._transport.resume_reading()
+    @property
+    def may_read(self) -> bool:
+        return not self.watch.unread
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -137,7 +117,7 @@ class ServerProtocol(asyncio.Protocol):
         self.watch.read_again(self.loop.time())
         self.connection.resume()
         self.flush()
-        self._read_on()
+        self.read_on()
 
     def _go_on(self) -> None:
         self.connection.go_on()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -353,6 +354,24 @@ async def test_an_answer_before_the_end_of_the_request_leaves_no_stream(is_stub)
                 assert await scene.client.unary(ECHO, bytes(1000), 5) == b"good"
             connection = scene.client._links[0].protocol.connection
             assert not (connection.streams or connection.pending_bytes)
+
+
+async def test_what_a_server_sends_is_taken_in_portions():
+    """So that it holds up nobody else of the loop, however small its pieces are."""
+    pieces = 20_000
+    sent = HEAD + frame(DATA, 0, 1, b"\0" + pieces.to_bytes(4, "big")) + frame(DATA, 0, 1, b"x") * pieces
+    end = frames.headers(1, OK_TRAILERS, True)
+    async with met(answers(sent, end), replace(QUIET, max_receive_bytes=pieces)) as scene:
+        calling = asyncio.ensure_future(scene.call())
+        protocol = await scene.first()
+        turns = []
+        async with asyncio.timeout(_SOON_S):
+            while not calling.done():
+                turns.append(protocol.connection.bytes_taken)
+                await asyncio.sleep(0)
+        assert await calling == b"x" * pieces
+    most = 2 * 10 * frames.MOST_FRAMES  # uvloop may read a new one in the turn of the last
+    assert max(after - before for before, after in itertools.pairwise(turns)) <= most
 
 
 async def test_a_server_that_accepts_and_closes_is_not_asked_again_and_again():

@@ -24,13 +24,19 @@ class Wire(asyncio.Transport):
     def __init__(self):
         super().__init__()
         self.written = bytearray()
-        self.unsent = 0
+        self.unsent, self.reads = 0, True
 
     def write(self, data):
         self.written += data
 
     def get_write_buffer_size(self):
         return self.unsent
+
+    def pause_reading(self):
+        self.reads = False
+
+    def resume_reading(self):
+        self.reads = True
 
     def is_closing(self):
         return False
@@ -180,6 +186,49 @@ async def test_informational_heads_without_end_wear_patience_out():
     with pytest.raises(RpcError, match="too many frames to no purpose"):
         reply.result()
     assert protocol.connection.closed_code is ErrorCode.ENHANCE_YOUR_CALM
+
+
+MANY = frames.MOST_FRAMES + 100
+
+
+def tiny_pieces():
+    """A reply in so many pieces of a byte each."""
+    body = bytes(MANY - 5)
+    framed = frame_message(body)
+    return body, response(1, *(framed[at : at + 1] for at in range(MANY)))
+
+
+async def test_what_a_server_sends_is_taken_in_portions():
+    """Of one turn of the loop: whatever else the loop serves has its turns in between."""
+    protocol, wire = connected()
+    _, reply = begun(protocol)
+    body, sent = tiny_pieces()
+    protocol.data_received(sent)
+    assert (wire.reads, reply.done()) == (False, False)
+    await asyncio.sleep(0)
+    assert (wire.reads, reply.result()) == (True, body)
+
+
+async def test_much_of_one_read_is_a_turn_too():
+    protocol, wire = connected()
+    _, reply = begun(protocol)
+    protocol.data_received(
+        response(1, *[frame_message(bytes(130_000))[at : at + 16_000] for at in range(0, 130_005, 16_000)])[:70_000]
+    )
+    assert not wire.reads
+    await asyncio.sleep(0)
+    assert wire.reads
+    assert not reply.done()
+
+
+async def test_an_answer_that_waits_for_its_turn_is_not_lost_with_the_connection():
+    protocol, _ = connected()
+    _, reply = begun(protocol)
+    body, sent = tiny_pieces()
+    protocol.data_received(sent)
+    protocol.connection_lost(None)
+    assert reply.result() == body
+    await asyncio.sleep(0)
 
 
 async def test_a_refused_call_may_be_sent_again():
