@@ -77,6 +77,8 @@ class Acceptor:
 
     def _take(self, accepted: socket.socket) -> None:
         accepted.setblocking(False)
+        if accepted.family != socket.AF_UNIX:  # asyncio does so only where the socket was made for TCP by number
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         protocol = self._owner.protocol()
         task = asyncio.ensure_future(self._arrive(accepted, protocol))
         self._owner.arriving[protocol] = task if self._how else None
