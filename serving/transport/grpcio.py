@@ -195,11 +195,20 @@ def _configuration(credentials: ServerCredentials) -> grpc.ServerCertificateConf
 
 @contextlib.contextmanager
 def rpc_errors() -> Iterator[None]:
-    """Raise RpcError where grpc raises its own error."""
+    """Raise RpcError where grpc raises its own errors, or says of a call that ended that its caller is cancelled."""
     try:
         yield
     except grpc.aio.AioRpcError as error:
         raise _rpc_error(error) from None
+    except grpc.aio.UsageError as error:
+        if "closed" not in str(error):
+            raise
+        raise RpcError(Code.CANCELLED, "the channel is closed") from None
+    except asyncio.CancelledError:
+        caller = asyncio.current_task()
+        if caller is None or caller.cancelling():
+            raise
+        raise RpcError(Code.CANCELLED, "cancelled") from None
 
 
 def _rpc_error(error: grpc.aio.AioRpcError) -> RpcError:
@@ -258,7 +267,8 @@ class _StubChannel:
             invoke = make(*args, **options)
 
             def call(request: Any = None, timeout: float | None = None, **how: Any) -> _ClientCall:
-                return _ClientCall(invoke(request, timeout=bounded(timeout), **how))
+                with rpc_errors():
+                    return _ClientCall(invoke(request, timeout=bounded(timeout), **how))
 
             return call
 

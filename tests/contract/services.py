@@ -21,10 +21,10 @@ def registers(made, behaviours):
 
 
 @asynccontextmanager
-async def address_of(kind, behaviours, options=None, interceptors=()):
+async def address_of(kind, behaviours, options=None, interceptors=(), port=0):
     made = server(kind, options, interceptors)
     registers(made, behaviours)
-    port = made.add_port("127.0.0.1:0")
+    port = made.add_port(f"127.0.0.1:{port}")
     await made.start()
     try:
         yield f"127.0.0.1:{port}"
