@@ -6,6 +6,7 @@ The statuses are those of grpc/doc/http-grpc-status-mapping.md and of PROTOCOL-H
 import gzip
 from contextlib import asynccontextmanager
 
+import hpack
 import pytest
 
 from serving.transport import ChannelOptions, Code, RpcError, frames
@@ -36,6 +37,28 @@ HEAD, END, REPLY = (
 
 def long(size):
     return block(STATUS, TYPE, (b"content-length", size))
+
+
+ASIDE = b"".join(
+    (
+        frame(0xEE, 0xFF, 1, b"unknown"),
+        frame(frames.PRIORITY, 0, 1, b"\0\0\0\3\x0f"),
+        frame(frames.PING, 0, 0, b"12345678"),
+        frames.settings({frames.Setting.HEADER_TABLE_SIZE: 0, frames.Setting.MAX_CONCURRENT_STREAMS: 50}),
+        frames.settings({frames.Setting.INITIAL_WINDOW_SIZE: 100_000}),
+        frames.window_update(0, 1000) + frames.window_update(1, 1000),
+        frame(frames.DATA, 0, 1),
+    )
+)
+"""What may come between the frames of a response."""
+
+
+def encoded_by_another():
+    """By Huffman's code, with fields put into the dynamic table and taken from it."""
+    other = hpack.Encoder()
+    heads = [frames.headers(1, other.encode(fields, huffman=True), end) for fields, end in (
+        ([STATUS, TYPE, ("x-same", "value")], False), ([OK, ("x-same", "value")], True))]  # fmt: skip
+    return heads[0] + data(REPLY) + heads[1]
 
 
 def web(status, *more):
@@ -119,6 +142,31 @@ RIGHT = {
     "a charset": block(STATUS, (b"content-type", b"application/grpc;charset=utf-8")) + data(REPLY) + END,
     "early hints": block((b":status", b"103"), (b"link", b"x")) + HEAD + data(REPLY) + END,
     "a reply in pieces": HEAD + data(REPLY[:1], REPLY[1:6], REPLY[6:]) + END,
+    "a head in pieces": (
+        frame(frames.HEADERS, 0, 1, RESPONSE_HEAD[:3])
+        + frame(frames.CONTINUATION, 0, 1)
+        + frame(frames.CONTINUATION, frames.END_HEADERS, 1, RESPONSE_HEAD[3:])
+        + data(REPLY)
+        + frame(frames.HEADERS, frames.END_STREAM, 1, OK_TRAILERS)
+        + frame(frames.CONTINUATION, frames.END_HEADERS, 1)
+    ),
+    "padding and a priority": (
+        frame(
+            frames.HEADERS,
+            frames.END_HEADERS | frames.PADDED | frames.PRIORITISED,
+            1,
+            b"\2\0\0\0\3\x0f" + RESPONSE_HEAD + bytes(2),
+        )
+        + frame(frames.DATA, frames.PADDED, 1, b"\xc8" + REPLY + bytes(200))
+        + frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM | frames.PADDED, 1, b"\0" + OK_TRAILERS)
+    ),
+    "other frames between": ASIDE.join((HEAD, data(REPLY[:3]), data(REPLY[3:]), END)),
+    "Huffman's code and the dynamic table": encoded_by_another(),
+    "unknown fields": (
+        block(STATUS, TYPE, (b"alt-svc", b"clear"), (b"grpc-encoding", b"identity"))
+        + data(REPLY)
+        + block(OK, (b"x-other", b"1"), end=True)
+    ),
     "its length": long(b"10") + data(REPLY) + END,
     "its length in pieces": long(b"10") + data(REPLY[:1], REPLY[1:]) + END,
     "its length and padding": long(b"10") + frame(frames.DATA, frames.PADDED, 1, b"\1" + REPLY + b"\0") + END,

@@ -447,9 +447,11 @@ def test_no_frames_raise_anything_and_the_books_balance(how):
 @HOW_LONG
 def test_no_bytes_raise_anything(how):
     @settings(how)
-    @given(st.lists(st.binary(max_size=60), max_size=10))
-    def heard(chunks):
-        made, _ = greeted()
+    @given(st.booleans(), st.lists(st.binary(max_size=60), max_size=10))
+    def heard(client, chunks):
+        made, sink = greeted(client)
+        if client:
+            made.open(REQUEST, sink)
         for chunk in chunks:
             made.receive(chunk)
 
