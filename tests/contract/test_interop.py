@@ -1,8 +1,8 @@
 """The public gRPC interoperability cases, each implementation serving each other's client
 (grpc/doc/interop-test-descriptions.md).
 
-Messages are plain bytes: the cases are about the transport. `unimplemented_*` and `timeout_on_sleeping_server` of unary
-calls are in test_transport.py.
+Messages are plain bytes: the cases are about the transport. `timeout_on_sleeping_server` of unary calls is in
+test_transport.py.
 """
 
 import asyncio
@@ -69,6 +69,7 @@ def register(made):
 
 class Stub:
     def __init__(self, stub_channel):
+        self.channel = stub_channel
         self.empty = stub_channel.unary_unary("/test.Service/EmptyCall")
         self.unary = stub_channel.unary_unary("/test.Service/UnaryCall")
         self.inputs = stub_channel.stream_unary("/test.Service/StreamingInputCall")
@@ -168,6 +169,28 @@ async def test_status_code_and_message_also_with_special_letters(stub, request_)
         with pytest.raises(RpcError) as caught:
             await reply
         assert (caught.value.code, caught.value.details) == (Code.UNKNOWN, STATUSES[request_])
+
+
+async def failed(call):
+    with pytest.raises(RpcError) as caught:
+        await call
+    return caught.value.code
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/test.Service/UnimplementedCall", "/test.UnimplementedService/UnimplementedCall"],
+    ids=["method", "service"],
+)
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: f"{pair[0].value}-serves-{pair[1].value}")
+async def test_unimplemented_method_and_service(pair, path):
+    async with connected(pair) as made:
+        make = made.channel
+        assert await failed(make.unary_unary(path)(b"", timeout=10)) is Code.UNIMPLEMENTED
+        assert await failed(make.unary_stream(path)(b"", timeout=10).read()) is Code.UNIMPLEMENTED
+        assert await failed(make.stream_unary(path)(iter([b"x"] * 3), timeout=10)) is Code.UNIMPLEMENTED
+        assert await failed(make.stream_stream(path)(iter([b"x"] * 3), timeout=10).read()) is Code.UNIMPLEMENTED
+        assert await made.empty(b"", timeout=10) == b""
 
 
 @pytest.mark.parametrize("server_kind", list(Transport), ids=lambda kind: kind.value)

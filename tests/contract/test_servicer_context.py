@@ -312,3 +312,30 @@ async def test_a_generator_without_end_ends_with_its_caller(kind):
         assert await call.read() == b"x"
         call.cancel()
         await asyncio.wait_for(closed.wait(), 5)
+
+
+@pytest.mark.parametrize("ends", ["deadline", "cancel"])
+@pytest.mark.parametrize("name", ["unary_unary", "unary_stream", "stream_unary", "stream_stream"])
+async def test_the_early_end_of_a_call_cancels_its_handler(kind, name, ends):
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def wait(request, context):
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    async def stream(request, context):
+        await wait(request, context)
+        yield b""
+
+    async with stub_of(kind, {name: stream if name.endswith("stream") else wait}) as stub:
+        how = {"timeout": 0.3 if ends == "deadline" else 30}
+        call = stub(name)(**how) if name.startswith("stream") else stub(name)(b"x", **how)
+        await asyncio.wait_for(begun.wait(), 5)
+        if ends == "cancel":
+            call.cancel()
+        await asyncio.wait_for(cancelled.wait(), 5)
+        assert await call.code() is (Code.CANCELLED if ends == "cancel" else Code.DEADLINE_EXCEEDED)

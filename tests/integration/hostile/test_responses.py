@@ -83,6 +83,7 @@ HTTP = {
     b"200": Code.UNKNOWN,
 }
 PAGES = [(sent, code) for status, code in HTTP.items() for sent in web(status)]
+LARGE = (b"large", b"v" * 17_000)
 BOMB = gzip.compress(bytes(100_000))
 NOT_FOUND = (b"grpc-status", b"5")
 WRONG = {
@@ -111,6 +112,10 @@ WRONG = {
         block(STATUS, TYPE, (b"grpc-encoding", b"gzip")) + data(b"\1" + len(BOMB).to_bytes(4, "big") + BOMB) + END,
         Code.RESOURCE_EXHAUSTED,
     ),
+    "fields too large": (block(STATUS, TYPE, LARGE) + data(REPLY) + END, Code.RESOURCE_EXHAUSTED),
+    "fields too large without an end": (block(STATUS, TYPE, LARGE), Code.RESOURCE_EXHAUSTED),
+    "trailers too large": (HEAD + data(REPLY) + block(OK, LARGE, end=True), Code.RESOURCE_EXHAUSTED),
+    "a status with fields too large": (block(STATUS, TYPE, OK, LARGE, end=True), Code.RESOURCE_EXHAUSTED),
     "a message too large": (HEAD + data(b"\0\x7f\0\0\0"), Code.RESOURCE_EXHAUSTED),
 }
 MALFORMED = {
