@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any
 
 from bench.load.pace import Clock
 from bench.load.recorder import Recorder
@@ -24,7 +25,8 @@ async def open_loop(
 
     Latency counts from the intended time. A call that must wait because the generator is behind, or because
     `max_in_flight` calls are out, has been waiting since it was due, as a user would have been; so a server that stalls
-    or is overloaded shows it (no coordinated omission). What is unanswered `drain_s` after the last call is abandoned.
+    or is overloaded shows it (no coordinated omission). What is unanswered `drain_s` after the last call is abandoned,
+    and so is all that is out when there is no room and none ends for as long.
     """
     running: set[asyncio.Task[None]] = set()
     room = asyncio.Event()
@@ -41,17 +43,24 @@ async def open_loop(
                 await asyncio.sleep(0)
             while len(running) >= max_in_flight:
                 room.clear()
-                await room.wait()
+                await _in_time(room.wait(), clock, clock.now() + drain_s)
+                if not room.is_set():
+                    await _abandon(running)
             recorder.sent(intended, clock.now())
             task = asyncio.create_task(_call(send, number, intended, clock, recorder))
             running.add(task)
             task.add_done_callback(ended)
-        await _drain(running, clock, drain_s)
+        if running:
+            await _in_time(asyncio.wait(list(running)), clock, clock.now() + drain_s)
     finally:
-        left = list(running)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await _abandon(running)
+
+
+async def _abandon(running: Iterable[asyncio.Task[None]]) -> None:
+    left = list(running)
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 async def _call(send: Send, number: int, intended: float, clock: Clock, recorder: Recorder) -> None:
@@ -62,18 +71,19 @@ async def _call(send: Send, number: int, intended: float, clock: Clock, recorder
         recorder.ended(intended, clock.now(), outcome)
 
 
-async def _drain(running: set[asyncio.Task[None]], clock: Clock, drain_s: float) -> None:
-    """Wait for the answers, but not longer than this."""
-    if running:
-        patience = asyncio.create_task(clock.sleep_until(clock.now() + drain_s))
-        answers = asyncio.create_task(asyncio.wait(list(running)))
-        await asyncio.wait((answers, patience), return_when=asyncio.FIRST_COMPLETED)
-        for task in (answers, patience):
+async def _in_time(event: Coroutine[Any, Any, Any], clock: Clock, until: float) -> None:
+    """Wait for it, but not longer than this."""
+    both = asyncio.create_task(event), asyncio.create_task(clock.sleep_until(until))
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in both:
             task.cancel()
 
 
-async def closed_loop(send: Send, callers: int, end: float, clock: Clock, recorder: Recorder) -> None:
-    """`callers` at once, each calling again as soon as it has its reply, until `end`.
+async def closed_loop(send: Send, callers: int, end: float, clock: Clock, recorder: Recorder, drain_s: float) -> None:
+    """`callers` at once, each calling again as soon as it has its reply, until `end`. What is unanswered `drain_s`
+    after that is abandoned.
 
     A stall delays the calls that would have come after it instead of being seen by them: compare throughputs with
     this, and judge latencies by the open loop.
@@ -83,7 +93,10 @@ async def closed_loop(send: Send, callers: int, end: float, clock: Clock, record
     async def caller() -> None:
         while (begun := clock.now()) < end:
             recorder.sent(begun, begun)
-            outcome = await send(next(numbers))
-            recorder.ended(begun, clock.now(), outcome)
+            await _call(send, next(numbers), begun, clock, recorder)
 
-    await asyncio.gather(*(caller() for _ in range(callers)))
+    running = [asyncio.create_task(caller()) for _ in range(callers)]
+    try:
+        await _in_time(asyncio.wait(running), clock, end + drain_s)
+    finally:
+        await _abandon(running)

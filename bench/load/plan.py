@@ -61,7 +61,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     warmup_s: float = 1.0
     """Before that, under the same load, not counted."""
     drain_s: float = 5.0
-    """How long answers are waited for after the last call of an open loop."""
+    """How long answers are waited for after the last call, or in an open loop while there is no room and none comes."""
     deadline_s: float | None = None
     """Of every call."""
     spread_deadlines: bool = False

@@ -47,7 +47,8 @@ async def run(assignment: Assignment, caller: Caller, window: Window) -> LoadRes
         await clock.sleep_until(window.start)
         cpu_s = time.process_time()
         if plan.rate_per_s is None:
-            await closed_loop(send, assignment.connections * plan.streams, window.end, clock, recorder)
+            callers = assignment.connections * plan.streams
+            await closed_loop(send, callers, window.end, clock, recorder, plan.drain_s)
         else:
             due = _due(assignment, plan.rate_per_s, window)
             await open_loop(send, due, clock, recorder, plan.max_in_flight, plan.drain_s)

@@ -28,7 +28,7 @@ class Run:
         return self.recorder.result(10.0)
 
     async def closed(self, send: object, callers: int) -> LoadResult:
-        await self.clock.run(closed_loop(send, callers, START + 10, self.clock, self.recorder))
+        await self.clock.run(closed_loop(send, callers, START + 10, self.clock, self.recorder, self.drain_s))
         return self.recorder.result(None)
 
     async def answer_after(self, seconds: float) -> str:
@@ -111,6 +111,27 @@ async def test_what_is_never_answered_is_counted_with_the_time_it_was_waited_for
     assert result.outcomes == {OK: 99, UNANSWERED: 1}
     assert result.failed == 1
     assert result.failed_latency_ms.max == pytest.approx(11_900, rel=1e-3)  # the last call left at 9.9 s
+
+
+async def test_a_server_that_answers_nothing_more_does_not_hold_a_closed_loop() -> None:
+    run = Run(drain_s=2.0)
+
+    async def send(number: int) -> str:
+        return await run.answer_after(1_000.0 if number == 4 else 1.0)
+
+    result = await run.closed(send, callers=2)
+    assert result.outcomes == {OK: 12, UNANSWERED: 1}
+    assert result.failed_latency_ms.max == pytest.approx(10_000, rel=1e-3)
+    assert run.clock.now() == START + 12
+
+
+async def test_a_server_that_answers_nothing_for_a_while_does_not_hold_an_open_loop_without_room() -> None:
+    """What is out is given up, and the rest of the plan goes on."""
+    run = Run(limit=5, drain_s=2.0)
+    result = await run.open(lambda number: run.answer_after(1_000.0 if 20 <= number < 25 else 0.01))
+    assert result.outcomes == {OK: 95, UNANSWERED: 5}
+    assert result.calls == 100
+    assert result.latency_ms.max == pytest.approx(2_000, rel=0.1)  # of those that waited for room
 
 
 async def test_warm_up_is_not_counted() -> None:
