@@ -149,8 +149,9 @@ class Exchange:
         return await self._plain(self._messages[0])
 
     async def ended(self) -> None:
+        """What comes before the end is somebody's to `receive`, unless it is one message."""
         while not self.done:
-            if self._messages:
+            if len(self._messages) == 1:
                 self._give_back()
             await self._progress()
 

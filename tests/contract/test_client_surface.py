@@ -200,6 +200,26 @@ async def test_a_stream_of_replies_waits_for_a_slow_reader(kind):
 
 
 @pytest.mark.parametrize("kind", list(Transport), ids=lambda kind: kind.value)
+async def test_who_waits_for_the_end_of_a_stream_does_not_hoard_it(kind):
+    """Unread replies stay where they are, as far as windows reach."""
+    sent = 0
+
+    async def send(request, context):
+        nonlocal sent
+        for _ in range(PIECES):
+            yield PIECE
+            sent += 1
+
+    async with connected((kind, Transport.NATIVE), unary_stream=send) as (_, stub):
+        call = stub("unary_stream")(b"", timeout=60)
+        ending = asyncio.ensure_future(call.code())
+        assert await quiet(lambda: sent, 0) < PIECES // 2
+        assert not ending.done()
+        assert [len(reply) async for reply in call] == [len(PIECE)] * PIECES
+        assert await ending is Code.OK
+
+
+@pytest.mark.parametrize("kind", list(Transport), ids=lambda kind: kind.value)
 async def test_a_stream_of_requests_waits_for_a_slow_handler(kind):
     """Of ours."""
     sent, go_on = 0, asyncio.Event()
