@@ -184,12 +184,14 @@ async def failed(call):
 )
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: f"{pair[0].value}-serves-{pair[1].value}")
 async def test_unimplemented_method_and_service(pair, path):
+    requests = [b"x"] * 3 if pair[1] is Transport.NATIVE else []
+    """grpcio's client may take one that it cannot send any more for an internal error."""
     async with connected(pair) as made:
         make = made.channel
         assert await failed(make.unary_unary(path)(b"", timeout=10)) is Code.UNIMPLEMENTED
         assert await failed(make.unary_stream(path)(b"", timeout=10).read()) is Code.UNIMPLEMENTED
-        assert await failed(make.stream_unary(path)(iter([b"x"] * 3), timeout=10)) is Code.UNIMPLEMENTED
-        assert await failed(make.stream_stream(path)(iter([b"x"] * 3), timeout=10).read()) is Code.UNIMPLEMENTED
+        assert await failed(make.stream_unary(path)(iter(requests), timeout=10)) is Code.UNIMPLEMENTED
+        assert await failed(make.stream_stream(path)(iter(requests), timeout=10).read()) is Code.UNIMPLEMENTED
         assert await made.empty(b"", timeout=10) == b""
 
 
