@@ -87,9 +87,6 @@ async def test_a_call_tells_how_it_is(pair):
 
 
 async def test_a_call_without_a_deadline_has_no_time_to_tell(pair):
-    async def echo(request, context):
-        return request
-
     async with connected(pair, unary_unary=echo) as (_, stub):
         call = stub("unary_unary")(b"x")
         assert call.time_remaining() is None
@@ -174,7 +171,11 @@ async def test_a_reply_that_is_too_large_ends_its_stream(pair):
         await client.close()
 
 
-# --- back-pressure ---
+# --- back-pressure: of one call, beside which the others of its connection go on ---
+
+
+async def echo(request, context):
+    return request
 
 
 @pytest.mark.parametrize("kind", list(Transport), ids=lambda kind: kind.value)
@@ -188,10 +189,11 @@ async def test_a_stream_of_replies_waits_for_a_slow_reader(kind):
             yield PIECE
             sent += 1
 
-    async with connected((kind, Transport.NATIVE), unary_stream=send) as (_, stub):
+    async with connected((kind, Transport.NATIVE), unary_stream=send, unary_unary=echo) as (_, stub):
         call = stub("unary_stream")(b"", timeout=60)
         assert await call.read() == PIECE
         assert await quiet(lambda: sent, 0) < PIECES // 2
+        assert await stub("unary_unary")(PIECE, timeout=_SOON_S) == PIECE
         received = 1
         while (reply := await call.read()) is not None:
             assert reply == PIECE
@@ -234,9 +236,10 @@ async def test_a_stream_of_requests_waits_for_a_slow_handler(kind):
             yield PIECE
             sent += 1
 
-    async with connected((Transport.NATIVE, kind), stream_unary=take) as (_, stub):
+    async with connected((Transport.NATIVE, kind), stream_unary=take, unary_unary=echo) as (_, stub):
         call = stub("stream_unary")(requests(), timeout=60)
         assert await quiet(lambda: sent, 0) < PIECES // 2
+        assert await stub("unary_unary")(PIECE, timeout=_SOON_S) == PIECE
         go_on.set()
         assert await call == b"%d" % (PIECES * len(PIECE))
 
@@ -246,9 +249,6 @@ async def test_a_stream_of_requests_waits_for_a_slow_handler(kind):
 
 @pytest.mark.parametrize("kind", list(Transport), ids=lambda kind: kind.value)
 async def test_a_call_may_wait_for_a_server(kind):
-    async def echo(request, context):
-        return request
-
     async with address_of(Transport.NATIVE, {"unary_unary": echo}) as address:
         pass
     client = channel(kind, address, ChannelOptions(backoff_max_s=0.1))
