@@ -11,7 +11,7 @@ from hypothesis import settings
 
 from serving.transport import Transport
 
-settings.register_profile("untimed")
+settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 """Nothing is wrong with an example that takes long on a busy machine."""
 

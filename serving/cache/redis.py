@@ -171,7 +171,11 @@ class RedisTier(CacheTier):
         """One command for each that is still worth storing."""
         now_s = self._clock()
         return [
-            _set(key, encode(entry), max(1, int(_SHARES[key[-1]] * (entry.stale_until - now_s))))
+            _set(
+                key,
+                encode(entry),
+                max(1, int(_SHARES[int.from_bytes(key[-2:], "big") >> 8] * (entry.stale_until - now_s))),
+            )
             for key, entry in entries.items()
             if entry.stale_until > now_s
         ]
