@@ -33,7 +33,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     rss_mb: dict[str, float]
     processes: int
     notes: dict[str, float] = {}
-    """What else this scenario is about, with units in the names."""
+    """What else this scenario is about, with units in the names; of open loops how late the generator itself was."""
 
 
 def row(
@@ -62,5 +62,5 @@ def row(
         cpu_us=cpu_us,
         rss_mb={name: round(used / 1e6, 1) for name, used in usage.rss_bytes.items()},
         processes=len(usage.rss_bytes),
-        notes=dict(notes),
+        notes={**notes, **({"late_p99_ms": result.lateness_ms.p99} if result.lateness_ms else {})},
     )
