@@ -9,6 +9,7 @@ of the access logs of proxies.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
@@ -33,9 +34,10 @@ class HttpFeatureSource(FeatureSource):
         self._name = f"feature service {urlsplit(url).hostname}"
         self._url = url
         self._max_age_s = max_age_s
+        self._timeout_s = timeout_s
         self._client = httpx.AsyncClient(
             headers={"authorization": f"Bearer {token}"} if token else {},
-            timeout=timeout_s,
+            timeout=None,  # noqa: S113 - the whole look-up is bounded; steps alone would let a service drip
             limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
             trust_env=False,
         )
@@ -58,11 +60,12 @@ class HttpFeatureSource(FeatureSource):
 
     async def _ask(self, body: bytes) -> _Reply:
         try:
-            answer = await self._client.post(self._url, content=body, headers={"content-type": "application/json"})
+            async with asyncio.timeout(self._timeout_s):
+                answer = await self._client.post(self._url, content=body, headers={"content-type": "application/json"})
             if answer.status_code != httpx.codes.OK:
                 raise FeatureSourceError(f"{self._name} answers with HTTP status {answer.status_code}")
             return msgspec.json.decode(answer.content, type=_Reply)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, TimeoutError) as error:
             raise FeatureSourceError(f"{self._name} does not answer: {type(error).__name__}") from None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise FeatureSourceError(f"{self._name}: its reply cannot be used: {error}") from None

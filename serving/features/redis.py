@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,12 +18,14 @@ from serving.features.source import FeatureRows, FeatureSource, FeatureSourceErr
 
 class RedisFeatureSource(FeatureSource):
     """The hash of a user is at `prefix` + id; numbers stand there as text. One round trip per batch, and a second one
-    for users without any of the features, who may still exist. A user without a hash is not found."""
+    for users without any of the features, who may still exist. A user without a hash is not found. A look-up that takes
+    over `timeout_s` has failed."""
 
     def __init__(self, url: str, prefix: str, max_age_s: float | None = None, timeout_s: float = 0.2) -> None:
         self._name = f"feature server {urlsplit(url).hostname or 'on a socket'}"
         self._prefix = prefix
         self._max_age_s = max_age_s
+        self._timeout_s = timeout_s
         self._redis = Redis.from_url(
             url,
             decode_responses=True,
@@ -47,8 +50,9 @@ class RedisFeatureSource(FeatureSource):
         if not keys:
             return gathered(self._name, [], signature, self._max_age_s)
         try:
-            found = await self._hashes(keys, names)
-        except (RedisError, OSError) as error:
+            async with asyncio.timeout(self._timeout_s):
+                found = await self._hashes(keys, names)
+        except (RedisError, OSError) as error:  # a TimeoutError is an OSError
             raise FeatureSourceError(f"{self._name} does not answer: {type(error).__name__}") from None
         return gathered(self._name, found, signature, self._max_age_s)
 

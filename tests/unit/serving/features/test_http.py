@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 from starlette.applications import Starlette
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from loaders.signature import Missing, Signature, TensorSpec
@@ -18,13 +18,21 @@ class Service:
 
     def __init__(self) -> None:
         self.answer, self.status = b'{"users": {"u": {"x": 2}}}', 200
+        self.pieces = 0
         self.go_on = asyncio.Event()
         self.go_on.set()
         self.server = HttpServer(Starlette(routes=[Route("/", self.reply, methods=["POST"])]))
 
     async def reply(self, request):
         await self.go_on.wait()
-        return Response(self.answer, self.status)
+        return StreamingResponse(self._dripping(), self.status) if self.pieces else Response(self.answer, self.status)
+
+    async def _dripping(self):
+        """Spaces before the answer, which JSON allows."""
+        for _ in range(self.pieces):
+            yield b" "
+            await asyncio.sleep(0.1)
+        yield self.answer
 
 
 @pytest.fixture
@@ -74,10 +82,16 @@ async def test_a_wrong_reply_is_said_and_names_nobody(service, source, status, a
 
 async def test_a_service_that_stalls_costs_the_timeout_and_no_more(service, source):
     service.go_on.clear()
-    with pytest.raises(FeatureSourceError, match="does not answer: ReadTimeout"):
+    with pytest.raises(FeatureSourceError, match="does not answer: TimeoutError"):
         await source.lookup(["u"], X)
     service.go_on.set()
     assert (await source.lookup(["u"], X)).found.tolist() == [True]
+
+
+async def test_a_service_that_drips_costs_no_more_either(service, source):
+    service.pieces = 10
+    with pytest.raises(FeatureSourceError, match="does not answer: TimeoutError"):
+        await source.lookup(["u"], X)
 
 
 async def test_a_service_that_is_not_there_is_named():
