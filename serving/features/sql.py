@@ -16,6 +16,11 @@ from serving.features.source import FeatureRows, FeatureSource, FeatureSourceErr
 ROWS_PER_QUERY = 500
 """Databases bound the parameters of a statement (SQLite 999, by default)."""
 
+_END_S = 1.0
+"""How long `close` waits for look-ups that were late."""
+
+Found = dict[str, Mapping[str, Any]]
+
 
 class SqlFeatureSource(FeatureSource):
     """`url` as SQLAlchemy spells it (`sqlite+aiosqlite:///features.db`, `postgresql+asyncpg://...`); `table` may name
@@ -38,6 +43,8 @@ class SqlFeatureSource(FeatureSource):
         self._engine: AsyncEngine | None = None
         self._table = Table("", MetaData())
         self._id: Column[Any] = Column(id_column)
+        self._late: set[asyncio.Task[Any]] = set()
+        """Look-ups that nobody waits for any more, until their drivers let go of them."""
 
     async def open(self) -> None:
         schema, _, name = self._table_name.rpartition(".")
@@ -64,22 +71,41 @@ class SqlFeatureSource(FeatureSource):
         self.check(signature)
         names = (*signature.numbers, *signature.texts)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                found = await self._rows(user_ids, names)
+            found = await self._in_time(asyncio.create_task(self._rows(user_ids, names)))
         except (SQLAlchemyError, OSError) as error:  # a TimeoutError is an OSError
             raise FeatureSourceError(f"{self._name} does not answer: {_reason(error)}") from None
         return gathered(self._name, [found.get(user_id) for user_id in user_ids], signature, self._max_age_s)
 
     async def close(self) -> None:
+        if self._late:
+            await asyncio.wait(self._late, timeout=_END_S)
         if self._engine is not None:
             await self._engine.dispose()
 
-    async def _rows(self, user_ids: Sequence[str], names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    async def _in_time(self, rows: asyncio.Task[Found]) -> Found:
+        """Drivers may take long to give a cancelled look-up up: SQLite's waits for the lock. Raises TimeoutError."""
+        try:
+            done, _ = await asyncio.wait({rows}, timeout=self._timeout_s)
+        finally:
+            if not rows.done():
+                self._late.add(rows)
+                rows.add_done_callback(self._gone)
+                rows.cancel()
+        if not done:
+            raise TimeoutError
+        return rows.result()
+
+    def _gone(self, rows: asyncio.Task[Found]) -> None:
+        self._late.discard(rows)
+        if not rows.cancelled():
+            rows.exception()  # nobody is left to be told
+
+    async def _rows(self, user_ids: Sequence[str], names: Sequence[str]) -> Found:
         """By id, as the caller spells it."""
         wanted = {self._key(user_id): user_id for user_id in user_ids}
         keys = [key for key in wanted if key is not None]
         columns = [self._table.columns[name] for name in names]
-        found: dict[str, Mapping[str, Any]] = {}
+        found: Found = {}
         if self._engine is None:
             raise FeatureSourceError(f"{self._name} is not open")
         async with self._engine.connect() as connection:
