@@ -308,18 +308,28 @@ class Publishing:
         holder = Holder(service, revision + 1, secrets.token_hex(8))
         try:
             await self.host_holds.take(holder, handles)
-            return await self._bind(holder, models, rules)
+            before, state = await self._bind(holder, models, rules)
         except Exception as error:
             if not (isinstance(error, NotKeptError) and error.in_doubt):  # then what is not needed expires
                 await self.host_holds.release(holder, handles)
             raise
+        stored = state.services[service]  # whatever goes wrong from here on, it is bound and needs its holds
+        if before is not None:
+            await self._pass_on(Holder.of(service, before), self._needed(before), holder, self._needed(stored))
+        await self._replicas.follow(state.revision, FOLLOW_S)
+        shares = ", ".join(f"{v.model}/{v.version} {v.weight / 100:g} %" for v in stored.current.variants)
+        logger.info("service %s is at revision %d: %s", service, stored.revision, shares)
+        return stored
 
     async def _unbind(self, service: str, without: Callable[[State], State], before: Service) -> None:
         await self._wanted.change(without)
         logger.info("service %s is offline", service)
         await self.host_holds.release(Holder.of(service, before), self._needed(before))
 
-    async def _bind(self, holder: Holder, models: Iterable[ModelId], rules: BindingRules) -> Service:
+    async def _bind(
+        self, holder: Holder, models: Iterable[ModelId], rules: BindingRules
+    ) -> tuple[Service | None, State]:
+        """What the service was before, and the state in which it is bound."""
         service, revision = holder.service, holder.revision - 1
         before: Service | None = None
 
@@ -342,13 +352,7 @@ class Publishing:
             return msgspec.structs.replace(state, services={**state.services, service: changed})
 
         state = await self._wanted.change(bound)
-        stored = state.services[service]
-        if before is not None:
-            await self._pass_on(Holder.of(service, before), self._needed(before), holder, self._needed(stored))
-        await self._replicas.follow(state.revision, FOLLOW_S)
-        shares = ", ".join(f"{v.model}/{v.version} {v.weight / 100:g} %" for v in stored.current.variants)
-        logger.info("service %s is at revision %d: %s", service, stored.revision, shares)
-        return stored
+        return before, state
 
     async def _pass_on(self, left: Holder, held: set[ModelHandle], holder: Holder, needed: set[ModelHandle]) -> None:
         """What the binding before held is held for the one that took its place, or not any more."""
