@@ -58,6 +58,13 @@ def test_users_off_the_list_cost_nothing(tmp_path: Path) -> None:
     assert budget.spent == 2
 
 
+def test_the_limit_is_that_of_the_settings(tmp_path: Path) -> None:
+    one = admission(tmp_path, PeerSettings(limit=RateLimit(concurrent=1)))
+    one.enter(BANK, 1)
+    with pytest.raises(LimitError, match="party 'bank' is limited to 1 calls at once"):
+        one.enter(BANK, 1)
+
+
 def test_a_party_asks_no_more_than_its_limit(tmp_path: Path) -> None:
     clock = Clock(0.0)
     gate = Gate("party 'bank'", RateLimit(per_s=2, concurrent=1), clock)
