@@ -178,44 +178,42 @@ async def echo(request, context):
     return request
 
 
+class Sending:
+    """How many pieces a handler got rid of."""
+
+    def __init__(self):
+        self.sent = 0
+
+    async def pieces(self, request, context):
+        for _ in range(PIECES):
+            yield PIECE
+            self.sent += 1
+
+
 @pytest.mark.parametrize("kind", list(Transport), ids=lambda kind: kind.value)
 async def test_a_stream_of_replies_waits_for_a_slow_reader(kind):
     """Of ours: grpcio's client reads ahead as far as it likes."""
-    sent = 0
-
-    async def send(request, context):
-        nonlocal sent
-        for _ in range(PIECES):
-            yield PIECE
-            sent += 1
-
-    async with connected((kind, Transport.NATIVE), unary_stream=send, unary_unary=echo) as (_, stub):
+    sending = Sending()
+    async with connected((kind, Transport.NATIVE), unary_stream=sending.pieces, unary_unary=echo) as (_, stub):
         call = stub("unary_stream")(b"", timeout=60)
         assert await call.read() == PIECE
-        assert await quiet(lambda: sent, 0) < PIECES // 2
+        assert await quiet(lambda: sending.sent, 0) < PIECES // 2
         assert await stub("unary_unary")(PIECE, timeout=_SOON_S) == PIECE
         received = 1
         while (reply := await call.read()) is not None:
             assert reply == PIECE
             received += 1
-        assert (received, sent) == (PIECES, PIECES)
+        assert (received, sending.sent) == (PIECES, PIECES)
 
 
 @pytest.mark.parametrize("kind", list(Transport), ids=lambda kind: kind.value)
 async def test_who_waits_for_the_end_of_a_stream_does_not_hoard_it(kind):
     """Unread replies stay where they are, as far as windows reach."""
-    sent = 0
-
-    async def send(request, context):
-        nonlocal sent
-        for _ in range(PIECES):
-            yield PIECE
-            sent += 1
-
-    async with connected((kind, Transport.NATIVE), unary_stream=send) as (_, stub):
+    sending = Sending()
+    async with connected((kind, Transport.NATIVE), unary_stream=sending.pieces) as (_, stub):
         call = stub("unary_stream")(b"", timeout=60)
         ending = asyncio.ensure_future(call.code())
-        assert await quiet(lambda: sent, 0) < PIECES // 2
+        assert await quiet(lambda: sending.sent, 0) < PIECES // 2
         assert not ending.done()
         assert [len(reply) async for reply in call] == [len(PIECE)] * PIECES
         assert await ending is Code.OK
