@@ -5,7 +5,10 @@ FROM python:3.12-slim-bookworm AS build
 WORKDIR /source
 RUN python -m venv /opt/tessera
 ENV PATH=/opt/tessera/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-COPY pyproject.toml README.md ./
+# The transport is compiled here: see docs/transport.md.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+ENV HATCH_BUILD_HOOK_ENABLE_CUSTOM=true
+COPY pyproject.toml hatch_build.py README.md ./
 COPY serving serving
 COPY loaders loaders
 COPY apps apps

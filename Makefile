@@ -3,8 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STUBS := $(wildcard proto/tessera/v1/*.proto proto/tessera/compat/*.proto)
+COMPILE := HATCH_BUILD_HOOK_ENABLE_CUSTOM=true $(CURDIR)/$(BIN)/python -m hatchling build --target wheel --hooks-only
+COPIED := apps bench docs loaders proto serving tests training hatch_build.py pyproject.toml README.md
+TRANSPORT_TESTS := tests/unit/serving/transport tests/contract tests/integration/hostile tests/integration/test_fuzzing.py \
+    tests/integration/test_http2_conformance.py tests/integration/test_http2_cuts.py tests/integration/test_native_bounds.py \
+    tests/integration/test_native_transport.py tests/integration/test_other_clients.py tests/integration/test_intake.py \
+    tests/integration/test_servicer_threads.py tests/e2e/test_two_parties.py
 
-.PHONY: demo test check soak bench bench-micro bench-transport coverage proto clean
+.PHONY: demo test test-compiled check soak bench bench-micro bench-transport compiled uncompiled proto clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -16,9 +22,17 @@ demo: $(VENV)/.train ## two parties train, publish and serve one model (KEEP=1 l
 # Hundreds of processes start in the tests: each reads what the first has compiled, also where the environment forbids it.
 test soak: export PYTHONDONTWRITEBYTECODE =
 
-test: $(VENV)/.dev ## everything but the long tests, with coverage
+test: uncompiled $(VENV)/.dev ## everything but the long tests, with coverage
 	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile --no-loadscope-reorder \
 	    --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+# In a copy: what is compiled beside its source is what Python takes.
+test-compiled: $(VENV)/.dev ## the transport's tests on its compiled form (needs gcc and Python's headers)
+	rm -rf build/compiled
+	mkdir -p build/compiled
+	cp -R $(COPIED) build/compiled
+	cd build/compiled && $(COMPILE) && PYTHONPATH=$(CURDIR)/build/compiled:$(CURDIR)/build/compiled/proto \
+	    $(CURDIR)/$(BIN)/python -m pytest -q -m "not soak" -n 2 --dist loadfile $(TRANSPORT_TESTS)
 
 check: $(VENV)/.dev ## style, types, import rules, budgets
 	$(BIN)/ruff check .
@@ -29,6 +43,12 @@ check: $(VENV)/.dev ## style, types, import rules, budgets
 
 soak: $(VENV)/.dev ## the long tests
 	$(BIN)/python -m pytest -m soak --timeout 1800
+
+compiled: $(VENV)/.dev ## compile the transport beside its source (needs gcc and Python's headers)
+	$(COMPILE)
+
+uncompiled: ## remove what `make compiled` made
+	@find serving -name '*.so' -delete; rm -f *.so
 
 bench: $(VENV)/.dev ## whole parties under load, into bench/results/scenarios.json and docs/performance.md
 	$(BIN)/python -m bench.scenarios --transport native --transport grpcio

@@ -140,9 +140,8 @@ class ServicerCall(ServerCall):
         message = await self._next_message()
         return None if message is None else self._method.deserialize(message)
 
-    async def requests(self) -> AsyncIterator[Any]:
-        while (request := await self.next_request()) is not None:
-            yield request
+    def requests(self) -> AsyncIterator[Any]:
+        return _Requests(self)
 
     def send_head(self, metadata: Metadata = ()) -> None:
         if self.head_sent or self.done:
@@ -281,6 +280,24 @@ class InterceptedCall(ServicerCall):
         if message is None or await self._next_message() is not None:
             raise one_request_needed()
         return message
+
+
+class _Requests:
+    """The messages of one call's request stream."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: ServicerCall) -> None:
+        self._call = call
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        request = await self._call.next_request()
+        if request is None:
+            raise StopAsyncIteration
+        return request
 
 
 class _Steps:

@@ -49,6 +49,8 @@ class _Remembered(dict[bytes, Head]):
 
     def remember(self, block: bytes, made: Head, fields: int) -> None:
         cost = 2 * len(block) + _FIELD_BYTES * fields + _ENTRY_BYTES
+        if cost > _CACHED_BYTES:
+            return
         if self._bytes + cost > _CACHED_BYTES:
             self.forget()
         self._bytes += cost

@@ -61,7 +61,7 @@ class Clock:
 def connection(client=False, **limits):
     sink, clock = Sink(), Clock()
     made = Connection(sink, Head, ConnectionLimits(**limits), clock, client)
-    made.clock = clock
+    sink.clock = clock
     return made, sink
 
 
@@ -405,11 +405,11 @@ def test_data_after_the_end_of_a_stream_resets_it():
 
 
 def test_time_restores_patience():
-    made, _ = greeted()
+    made, sink = greeted()
     ping = frames.frame(frames.PING, 0, 0, b"12345678")
     for _ in range(10):
         made.receive(ping * 1000)
-        made.clock.now += 3
+        sink.clock.now += 3
     assert made.closed_reason is None
 
 
