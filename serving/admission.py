@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from serving.budget import Ledger, QueryBudget
 from serving.errors import NotAllowedError
-from serving.limits import Gate
+from serving.limits import Gate, Gates
 from serving.pool import ModelId
 from serving.settings import PeerSettings, Purpose, Settings
 
@@ -24,19 +23,19 @@ class Asker:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What one party may. `users`: None for any; `gate`: None for as much as it likes."""
+    """What one party may. `users`: None for any."""
 
     purposes: frozenset[Purpose]
     users: frozenset[str] | None = None
     budget: QueryBudget | None = None
-    gate: Gate | None = None
 
 
 class Admission:
-    """`guards` by party; a party without one may what the settings let by default."""
+    """`guards` by party; a party without one may what the settings let by default. `gates`: how much each may ask."""
 
-    def __init__(self, guards: Mapping[str, Guard]) -> None:
+    def __init__(self, guards: Mapping[str, Guard], gates: Gates | None = None) -> None:
         self.guards = guards
+        self._gates = gates
 
     def check_purpose(self, asker: Asker) -> None:
         """Raises NotAllowedError."""
@@ -47,7 +46,7 @@ class Admission:
 
     def enter(self, asker: Asker, rows: int) -> Gate | None:
         """Where the call now counts as running; whoever enters leaves it. Raises LimitError."""
-        gate = self.guards.get(asker.party, _ANYONE).gate
+        gate = self._gates.of(asker.party) if self._gates is not None else None
         if gate is not None:
             gate.take(rows)
             gate.enter()
@@ -79,17 +78,17 @@ def _listed(guard: Guard, asker: Asker, user_ids: Sequence[str]) -> list[bool] |
     return None if all(listed) else listed
 
 
-def make_admission(settings: Settings, secret: bytes) -> Admission:
+def make_admission(settings: Settings, secret: bytes, gates: Gates) -> Admission:
     """Reads files. Raises OSError naming the file."""
-    return Admission({party: _guard(party, peer, settings, secret) for party, peer in settings.peers.items()})
+    guards = {party: _guard(party, peer, settings, secret) for party, peer in settings.peers.items()}
+    return Admission(guards, gates)
 
 
 def _guard(party: str, peer: PeerSettings, settings: Settings, secret: bytes) -> Guard:
     budget = None
     if peer.budget is not None:
         budget = QueryBudget(Ledger(Path(settings.state_dir), party, secret), peer.budget, peer.budget_window_s)
-    gate = None if peer.limit is None else Gate(f"party {party!r}", peer.limit, time.monotonic)
-    return Guard(frozenset(peer.purposes), _users(peer.users), budget, gate)
+    return Guard(frozenset(peer.purposes), _users(peer.users), budget)
 
 
 def _users(path: str) -> frozenset[str] | None:

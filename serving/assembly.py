@@ -47,6 +47,7 @@ from serving.frontdoor.oip.service import OipNode
 from serving.holds import HoldUpkeep
 from serving.host import HostSide
 from serving.http_port import HttpServer
+from serving.limits import Limiter, make_limiter
 from serving.node import Listener, Node, NodeState, Part, Port
 from serving.peer_book import PeerBook
 from serving.peers.asked import Asked
@@ -84,7 +85,7 @@ from serving.replicas import Replicas
 from serving.request_log import LoggedPipeline, RequestLog
 from serving.routing import RouteTable
 from serving.security import own_credentials, port_credentials
-from serving.settings import PeerProtocol, PeerSettings, Role, Settings
+from serving.settings import LogLevel, PeerProtocol, PeerSettings, Role, Settings
 from serving.telemetry.exposition import Exposition, Reading, request_metrics
 from serving.telemetry.lag import LoopLag
 from serving.telemetry.logs import follow_level
@@ -111,7 +112,8 @@ async def assemble(settings: Settings) -> Node:
     keys = await asyncio.to_thread(access_keys, settings.fate)
     peers = await _peers(settings, pool, keys)
     publishing, reconciler = await asyncio.to_thread(_publishing, settings, replicas, pool, peers, audit)
-    upkeep = HoldUpkeep(publishing.keep_holds)
+    upkeep, limiter = HoldUpkeep(publishing.keep_holds), make_limiter(settings)
+    publishing.watch(limiter.follow)
 
     memory, shared, cache = _remote_tiers(settings)
     breaking, batchers = await _guarded(settings, peers)
@@ -119,15 +121,15 @@ async def assemble(settings: Settings) -> Node:
     results, effects, fallbacks = await _answers(settings, secret)
     warming = _warming(settings, secret, Prefetching(publishing.routes, pool, remote, limits.max_batch_rows))
     answers = Answers(results, effects, warming.seen, fallbacks)
-    pipeline = _pipeline(settings, secret, publishing.routes, pool, remote, answers)
-    sources, admission, host = await _hosting(settings, pool, secret)
+    pipeline = _pipeline(_request_log(settings, secret), publishing.routes, pool, remote, answers, limiter)
+    sources, admission, host = await _hosting(settings, pool, secret, limiter)
 
     figures, lag, access = RequestFigures(), LoopLag(), Access(settings)
     service, party, operator = servers = _servers(settings)
     inference.register(service, pipeline, figures, access)
     federation.register(party, FederationNode(host, publishing, settings, audit, access.party), figures)
     book = PeerBook(settings.peers, peers, admission, publishing)
-    admin.register(operator, AdminNode(publishing, effects, book, audit, access, warming))
+    admin.register(operator, AdminNode(publishing, effects, book, audit, access, warming, limiter))
     schedule = WarmupSchedule(settings.warmup, replicas, warming, lambda: publishing.state().services)
     checks = (partial(publishing_problems, publishing), partial(cache_problems, shared), replicas.problems)
 
@@ -153,26 +155,33 @@ async def assemble(settings: Settings) -> Node:
         *(Part(stop=one.stop) for one in (pipeline, reconciler, replicas, upkeep, schedule, jobs)),
     )
 
-    async def ready() -> None:
-        publishing.restore()
-        publishing.watch(follow_level(settings.log_level))
-        await publishing.caught_up()
-        publishing.watch(UndeclaredLog(fallbacks, pool).look)
-        upkeep.start()
-        schedule.start()
-
+    ready = partial(_ready, publishing, settings.log_level, UndeclaredLog(fallbacks, pool), (upkeep, schedule))
     ports = await asyncio.to_thread(_ports, settings, servers, http)
     return (node := Node(settings, ports, parts, ready))
 
 
+async def _ready(
+    publishing: Publishing, level: LogLevel, undeclared: UndeclaredLog, upkeep: tuple[HoldUpkeep, WarmupSchedule]
+) -> None:
+    publishing.restore()
+    publishing.watch(follow_level(level))
+    await publishing.caught_up()
+    publishing.watch(undeclared.look)
+    for one in upkeep:
+        one.start()
+
+
+def _request_log(settings: Settings, secret: bytes) -> RequestLog | None:
+    share = settings.request_log_share
+    return RequestLog(share, secret, features=settings.request_log_features) if share else None
+
+
 def _pipeline(
-    settings: Settings, secret: bytes, routes: RouteTable, pool: ModelPool, hosts: Hosts, answers: Answers
+    log: RequestLog | None, routes: RouteTable, pool: ModelPool, hosts: Hosts, answers: Answers, limiter: Limiter
 ) -> Pipeline:
-    limits, share = settings.limits, settings.request_log_share
-    if share:
-        log = RequestLog(share, secret, features=settings.request_log_features)
-        return LoggedPipeline(log, routes, pool, hosts, answers, limits)
-    return Pipeline(routes, pool, hosts, answers, limits)
+    if log is not None:
+        return LoggedPipeline(log, routes, pool, hosts, answers, limiter)
+    return Pipeline(routes, pool, hosts, answers, limiter)
 
 
 def _threads(settings: Settings) -> ModelThreads:
@@ -180,9 +189,10 @@ def _threads(settings: Settings) -> ModelThreads:
 
 
 async def _hosting(
-    settings: Settings, pool: ModelPool, secret: bytes
+    settings: Settings, pool: ModelPool, secret: bytes, limiter: Limiter
 ) -> tuple[Mapping[str, FeatureSource], Admission, HostSide]:
-    sources, admission = _sources(settings), await asyncio.to_thread(make_admission, settings, secret)
+    sources = _sources(settings)
+    admission = await asyncio.to_thread(make_admission, settings, secret, limiter.parties)
     return sources, admission, HostSide(pool, sources, admission)
 
 

@@ -1,4 +1,4 @@
-"""The wanted state of a node: models, service bindings, holds. And where it is kept.
+"""The wanted state of a node: models, service bindings, holds, limits. And where it is kept.
 
 Acknowledged means: compared and set on the revision, then on disk (file and folder synced). A newer minor version's
 unknown keys are kept when this version writes.
@@ -23,8 +23,10 @@ from serving.disk import sync_folder, write_synced
 from serving.errors import ConflictError
 from serving.leases import FileLeases, Leases, MemoryLeases
 from serving.reports import REPORT_TTL_S, FileReports, ReplicaReport
+from serving.settings import RateLimit
 
-SCHEMA = "1.0"
+SCHEMA = "1.1"
+"""1.0 kept FATE's flow rules apart from other limits: see `_upgraded`."""
 
 
 class WantedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +93,10 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     publish: str = ""
 
 
+class WantedLimit(RateLimit, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """In place of what the settings say for the name."""
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that must survive a restart. `revision` rises by one with every change."""
 
@@ -100,8 +106,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     services: dict[str, Service] = {}
     default_service: str = ""
     holds: tuple[Hold, ...] = ()
-    flow_rules: dict[str, float] = {}
-    """Calls or rows a second by FATE's name of an interface or model."""
+    limits: dict[str, dict[str, WantedLimit]] = {}
+    """By the value of a LimitKind, which a newer version may have more of, and name."""
     log_level: str = ""
     """In place of the settings'."""
     apps: tuple[WantedApp, ...] = ()
@@ -259,9 +265,8 @@ class FileControlStore(ControlStore):
         stamp = self._stamp_now()
         if stamp is None or stamp == self._stamp:
             return
-        document = _read_document(self._path)
-        self._state = decode_state(str(self._path), document)
-        self._document, self._stamp = document, stamp
+        self._document, self._state = decoded(str(self._path), _read_document(self._path))
+        self._stamp = stamp
 
     def _write(self, document: dict[str, Any]) -> None:
         """The new file is complete on disk before it takes the name of the old one."""
@@ -301,16 +306,31 @@ def _read_document(path: Path) -> dict[str, Any]:
     return document
 
 
-def decode_state(origin: str, document: dict[str, Any]) -> State:
+def decoded(origin: str, document: dict[str, Any]) -> tuple[dict[str, Any], State]:
+    """The document as this version would have written it, and its state. Raises SnapshotError."""
     schema = str(document.get("schema", SCHEMA))
     if schema.partition(".")[0] != SCHEMA.partition(".")[0]:
         raise SnapshotError(
             f"{origin} has schema {schema}, this version reads {SCHEMA}; start the version that wrote it"
         )
     try:
-        return msgspec.convert(document, State)
+        current = _upgraded(document)
+        return current, msgspec.convert(current, State)
     except msgspec.ValidationError as error:
         raise SnapshotError(f"{origin}: {error}; restore it from a backup, then start again") from None
+
+
+def _upgraded(document: dict[str, Any]) -> dict[str, Any]:
+    """Flow rules of 1.0 are limits. Beside limits they are those of a worker that is being replaced, and newer."""
+    current = {key: value for key, value in document.items() if key != "flow_rules"}
+    if current.get("schema") == "1.0":
+        current["schema"] = SCHEMA
+    rules = msgspec.convert(document.get("flow_rules", {}), dict[str, float])
+    if rules:
+        limits = msgspec.convert(current.get("limits", {}), dict[str, dict[str, Any]])
+        resources = {name: {"per_s": per_s} for name, per_s in rules.items()}
+        current["limits"] = {**limits, "resource": {**limits.get("resource", {}), **resources}}
+    return current
 
 
 def _checksum(document: dict[str, Any]) -> str:

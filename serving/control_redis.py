@@ -27,7 +27,7 @@ from serving.control import (
     InDoubtError,
     SnapshotError,
     State,
-    decode_state,
+    decoded,
     successor,
     with_unknown_keys,
 )
@@ -221,7 +221,7 @@ class RedisControlStore(ControlStore):
         with _reaching():
             raw = self._redis.hget(self._key, "document")
             document = msgspec.json.decode(raw or b"{}", type=dict[str, Any])
-            return document, decode_state("the control store", document)
+            return decoded("the control store", document)
 
     def _follow(self, document: dict[str, Any], state: State) -> None:
         with self._lock:

@@ -1,18 +1,25 @@
-"""How much one service, model or caller may ask: a rate and a number of calls at once.
+"""How much one service, model, caller or party may ask: a rate and a number of calls at once.
+
+The settings say so, and the wanted state in their place for the names that it has.
 
 Rates are token buckets: `per_s` tokens come in a second, up to `burst`; a call of n rows takes n and is let in while
-there is any left, so that a batch larger than the burst passes and is paid for afterwards.
+there is any left, so that a batch larger than the burst passes and is paid for afterwards. A rate that changes begins
+with a full bucket. Calls at once are counted on while their limit changes.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from cachetools import LRUCache
 
+from serving.control import State
 from serving.errors import DeadlineError, LimitError
-from serving.settings import Limits, RateLimit
+from serving.limit_kind import LimitKind
+from serving.settings import Limits, RateLimit, Settings
 
 DEFAULT = "default"
 """The entry for names without one of their own; each such name has its own count."""
@@ -21,35 +28,63 @@ NOBODY = "anonymous"
 MAX_NAMES = 10_000
 """Names that come from callers are counted apart up to so many; the longest silent is forgotten first."""
 BUSY_RETRY_S = 0.05
+CLOSED_RETRY_S = 1.0
+"""Nobody knows when an operator opens again what a rate of 0 closes."""
+UNLIMITED = RateLimit()
 _MARGIN_S, _MARGIN_SHARE = 0.01, 0.1
 """Of the caller's time that hosts do not get, so that what stands in for them, or their names, arrive in time."""
 
 
-class Gate:
-    """One name's count. `clock` is monotonic seconds."""
+@dataclass(frozen=True, slots=True)
+class LimitStatus:
+    """One name with a limit, for people. `limit` is in force: from the wanted state when `is_set`, else `settings`."""
 
-    __slots__ = ("_at_s", "_clock", "_limit", "_running", "_subject", "_tokens")
+    kind: LimitKind
+    name: str
+    limit: RateLimit
+    is_set: bool
+    settings: RateLimit | None
+
+
+class Gate:
+    """One name's count. `clock` is monotonic seconds.
+
+    What came into the bucket is a line in time, so only what was taken is kept (`_used`), and the least that this was
+    ahead of the line before any call (`_low`): there the bucket was full."""
+
+    __slots__ = ("_burst", "_clock", "_limit", "_low", "_running", "_subject", "_used")
 
     def __init__(self, subject: str, limit: RateLimit, clock: Callable[[], float]) -> None:
         self._subject = subject
-        self._limit = limit
         self._clock = clock
-        self._tokens = limit.burst_rows
-        self._at_s = clock()
         self._running = 0
+        self._limit = limit
+        self._refill()
+
+    def follow(self, limit: RateLimit) -> None:
+        """From now on this counts. Calls that run stay counted, whatever it says of them."""
+        before, self._limit = self._limit, limit
+        if (limit.per_s, limit.burst) != (before.per_s, before.burst):
+            self._refill()
+
+    def _refill(self) -> None:
+        self._burst = self._limit.burst_rows
+        self._used, self._low = 0.0, math.inf
 
     def take(self, rows: int) -> None:
         """Raises LimitError with the time after which a call passes again."""
         per_s = self._limit.per_s
         if per_s is None:
             return
-        now_s = self._clock()
-        self._tokens = min(self._limit.burst_rows, self._tokens + (now_s - self._at_s) * per_s)
-        self._at_s = now_s
-        if self._tokens < 1:
-            wait_s = (1 - self._tokens) / per_s
-            raise LimitError(f"{self._subject} is limited to {per_s:g} rows a second", wait_s)
-        self._tokens -= rows
+        if not per_s:
+            raise LimitError(f"{self._subject} is closed: its limit is 0 rows a second", CLOSED_RETRY_S)
+        ahead = self._used - self._clock() * per_s
+        low = min(self._low, ahead)
+        left = self._burst + low - ahead
+        if left < 1:
+            raise LimitError(f"{self._subject} is limited to {per_s:g} rows a second", (1 - left) / per_s)
+        self._used += rows
+        self._low = low
 
     def enter(self) -> None:
         """Raises LimitError when there are as many calls as may be."""
@@ -63,14 +98,26 @@ class Gate:
 
 
 class Gates:
-    """The gates of one kind of name."""
+    """The gates of one kind of name. `settings`: what counts for names that the wanted state says nothing of."""
 
-    def __init__(self, kind: str, limits: Mapping[str, RateLimit], clock: Callable[[], float]) -> None:
+    def __init__(self, kind: LimitKind, settings: Mapping[str, RateLimit], clock: Callable[[], float]) -> None:
         self._kind = kind
-        self._limits = limits
-        self.any = bool(limits)
+        self._settings = settings
+        self._set: Mapping[str, RateLimit] = {}
+        self._limits = settings
+        self.any = bool(settings)
         self._clock = clock
         self._gates: LRUCache[str, Gate] = LRUCache(MAX_NAMES)
+
+    def follow(self, wanted: Mapping[str, RateLimit]) -> None:
+        """What the wanted state says."""
+        if wanted == self._set:
+            return
+        self._set = wanted
+        self._limits = {**self._settings, **wanted}
+        self.any = bool(self._limits)
+        for name in list(self._gates):
+            self._gates[name].follow(self._limit_of(name) or UNLIMITED)
 
     def of(self, name: str) -> Gate | None:
         """None when nothing limits this name."""
@@ -78,28 +125,59 @@ class Gates:
             return None
         gate = self._gates.get(name)
         if gate is None:
-            limit = self._limits.get(name) or self._limits.get(DEFAULT)
+            limit = self._limit_of(name)
             if limit is None:
                 return None
-            gate = self._gates[name] = Gate(f"{self._kind} {name!r}", limit, self._clock)
+            gate = self._gates[name] = Gate(f"{self._kind.value} {name!r}", limit, self._clock)
         return gate
+
+    def statuses(self) -> list[LimitStatus]:
+        """Of the names that have a limit of their own, and of the default, in order."""
+        return [
+            LimitStatus(self._kind, name, limit, name in self._set, self._settings.get(name))
+            for name, limit in sorted(self._limits.items())
+        ]
+
+    def _limit_of(self, name: str) -> RateLimit | None:
+        return self._limits.get(name) or self._limits.get(DEFAULT)
 
 
 class Limiter:
-    """All limits of a node. Names without a limit cost one look-up. `refused` is told of the service of each call that
-    is over a limit of its service or caller."""
+    """All limits of a node; `limits` are the settings'. Names without a limit cost one look-up, and where no name has
+    one, none. `parties`: the settings' limits of other parties."""
 
     def __init__(
         self,
         limits: Limits,
         clock: Callable[[], float] = time.monotonic,
-        refused: Callable[[str, LimitError], None] = lambda service, error: None,
+        parties: Mapping[str, RateLimit] | None = None,
     ) -> None:
-        self._refused = refused
-        self._services = Gates("service", limits.services, clock)
-        self._models = Gates("model", limits.models, clock)
-        self._callers = Gates("caller", limits.callers, clock)
+        self.limits = limits
+        self.refused: Callable[[str, LimitError], None] = _nobody
+        """Told of the service of each call that is over a limit of its service or caller."""
+        self.parties = Gates(LimitKind.PARTY, parties or {}, clock)
+        self.resources = Gates(LimitKind.RESOURCE, {}, clock)
+        self._services = Gates(LimitKind.SERVICE, limits.services, clock)
+        self._models = Gates(LimitKind.MODEL, limits.models, clock)
+        self._callers = Gates(LimitKind.CALLER, limits.callers, clock)
+        self._kinds = {
+            LimitKind.SERVICE: self._services,
+            LimitKind.MODEL: self._models,
+            LimitKind.CALLER: self._callers,
+            LimitKind.PARTY: self.parties,
+            LimitKind.RESOURCE: self.resources,
+        }
         self._calls_limited = self._callers.any or self._services.any
+
+    def follow(self, state: State) -> None:
+        """Have calls meet the limits of the wanted state from now on."""
+        for kind, gates in self._kinds.items():
+            gates.follow(state.limits.get(kind.value, {}))
+        self._calls_limited = self._callers.any or self._services.any
+
+    def statuses(self) -> list[LimitStatus]:
+        """All that is limited, by kind and name."""
+        return [status for gates in self._kinds.values() for status in gates.statuses()]
 
     def take(self, service: str, caller: str, rows: int) -> None:
         """Count a call before anything is looked up for it; either name may be "". Raises LimitError."""
@@ -110,7 +188,7 @@ class Limiter:
                 if gate is not None:
                     gate.take(rows)
         except LimitError as error:
-            self._refused(service, error)
+            self.refused(service, error)
             raise
 
     def enter(self, service: str, caller: str) -> Sequence[Gate]:
@@ -120,7 +198,7 @@ class Limiter:
         try:
             return _entered((self._callers.of(caller or NOBODY), self._services.of(service)))
         except LimitError as error:
-            self._refused(service, error)
+            self.refused(service, error)
             raise
 
     def enter_model(self, model: str, rows: int) -> Sequence[Gate]:
@@ -130,6 +208,14 @@ class Limiter:
             return ()
         gate.take(rows)
         return _entered((gate,))
+
+
+def make_limiter(settings: Settings) -> Limiter:
+    parties = {party: peer.limit for party, peer in settings.peers.items() if peer.limit is not None}
+    return Limiter(settings.limits, parties=parties)
+
+
+def _nobody(service: str, error: LimitError) -> None: ...
 
 
 def deadline_of(limits: Limits, rows: int, remaining_s: float | None, came_s: float) -> float:

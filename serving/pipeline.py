@@ -30,7 +30,7 @@ from serving.peers.partials import HostPartials
 from serving.pool import ModelHandle, ModelPool
 from serving.rounds import Round, interleave, response
 from serving.routing import RouteTable, ServiceRoute, Target
-from serving.settings import FallbackSettings, Limits
+from serving.settings import FallbackSettings
 from serving.shadows import Comparing, Shadows
 from serving.telemetry.served import Served, variant_of
 from serving.telemetry.stages import Stages
@@ -69,7 +69,7 @@ class Pipeline:
         pool: ModelPool,
         hosts: Hosts,
         answers: Answers,
-        limits: Limits,
+        limiter: Limiter,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._routes = routes
@@ -79,8 +79,9 @@ class Pipeline:
         self._counting = answers.counted
         self._seen = answers.seen
         self._fallbacks = answers.fallbacks
-        self._limits = limits
-        self._limiter = Limiter(limits, clock, self._refused)
+        self._limits = limits = limiter.limits
+        self.limiter = limiter
+        limiter.refused = self._refused
         self._clock = clock
         self._gathering = Gathering(self._start, limits.peer_timeout_s)
         self._running: set[asyncio.Task[None]] = set()
@@ -97,21 +98,21 @@ class Pipeline:
         hit = self._results.by_raw(codec.name, raw, routes.epoch)
         if hit is not MISS:
             service = routes.service_name(hit.address)
-            self._limiter.take(service, caller, 1)
+            self.limiter.take(service, caller, 1)
             self._seen(service, (hit.user,))
             self.served.repeat(service)
             return hit.reply
         request = codec.decode(raw)
         address = request.address
         service = routes.service_name(address)
-        self._limiter.take(service, caller, request.rows)
+        self.limiter.take(service, caller, request.rows)
         self._seen(service, request.user_ids)
         hit = self._results.by_case(codec.name, request, routes.epoch)
         if hit is not MISS:
             self.served.repeat(service)
             return hit.reply
         finish = partial(self._encoded, codec, raw, request, routes.epoch(address))
-        return self._begin(request, remaining_s, finish, self._limiter.enter(service, caller))
+        return self._begin(request, remaining_s, finish, self.limiter.enter(service, caller))
 
     def predict(self, request: Request, remaining_s: float | None) -> Promise[Response]:
         """Answer all rows. Users of one call may meet different variants; each variant's rows run as one batch."""
@@ -160,7 +161,7 @@ class Pipeline:
         return reply
 
     def _counted(self, target: Target, call: Waiting[Any]) -> None:
-        gates = self._limiter.enter_model(target.model.model, call.request.rows)
+        gates = self.limiter.enter_model(target.model.model, call.request.rows)
         if gates:
             call.reply.add_done_callback(lambda _: leave(gates))
 

@@ -20,6 +20,7 @@ from serving.control import Binding, Hold, Service, State
 from serving.errors import ConflictError, NotKeptError, UnknownNameError
 from serving.holds import Holder, HoldingPeer, Holds, HostHolds, hold_model
 from serving.lifecycle import Lifecycle, ReplicaOutcome
+from serving.limit_publishing import LimitPublishing
 from serving.loads import LoadingPeer, Loads
 from serving.pool import ModelHandle, ModelId, ModelPool
 from serving.reconciler import Reconciler
@@ -80,6 +81,7 @@ class Publishing:
         self._replicas = replicas
         self._wanted = Wanted(replicas.store, reconciler.apps)
         self.apps = AppPublishing(self._wanted, reconciler.apps, replicas, load_timeout_s)
+        self.limits = LimitPublishing(self._wanted, replicas)
         self._reconciler = reconciler
         self._pool = pool
         self._loads = Loads(self._wanted, reconciler, pool, replicas, peers, load_timeout_s)
@@ -256,15 +258,6 @@ class Publishing:
     def watch(self, watcher: Callable[[State], None]) -> None:
         """Have it called with the wanted state now and after every change, whoever made it."""
         self._wanted.watch(watcher)
-
-    async def set_flow_rule(self, resource: str, per_s: float) -> None:
-        """For callers of FATE's protocols."""
-
-        def with_rule(state: State) -> State:
-            return msgspec.structs.replace(state, flow_rules={**state.flow_rules, resource: per_s})
-
-        await self._wanted.change(with_rule)
-        logger.info("%s may be asked %g times a second", resource, per_s)
 
     def models(self) -> list[ModelStatus]:
         state = self._wanted.state

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 from apps.app import CacheLevel, PartyOutcome, Request, Response
 from serving.codec import Codec
 from serving.errors import code_of
+from serving.limits import Limiter
 from serving.peers.hosts import Hosts
 from serving.pipeline import Answers, Pipeline
 from serving.pool import ModelPool
 from serving.routing import RouteTable
-from serving.settings import Limits
 from serving.transport import Code, Promise
 
 T = TypeVar("T")
@@ -113,9 +113,9 @@ class LoggedPipeline(Pipeline):
     """A Pipeline that writes down a share of its calls."""
 
     def __init__(
-        self, log: RequestLog, routes: RouteTable, pool: ModelPool, hosts: Hosts, answers: Answers, limits: Limits
+        self, log: RequestLog, routes: RouteTable, pool: ModelPool, hosts: Hosts, answers: Answers, limiter: Limiter
     ) -> None:
-        super().__init__(routes, pool, hosts, answers, limits)
+        super().__init__(routes, pool, hosts, answers, limiter)
         self._log = log
 
     def answer(self, codec: Codec, raw: bytes, remaining_s: float | None, caller: str = "") -> bytes | Promise[bytes]:

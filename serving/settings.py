@@ -289,9 +289,9 @@ class FateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`per_s` and `burst` in rows (`burst`: those of one second when not given); `concurrent` in calls."""
+    """`per_s` (0 lets nothing in) and `burst` (of one second when not given) in rows; `concurrent` in calls."""
 
-    per_s: Annotated[float, Meta(gt=0)] | None = None
+    per_s: Annotated[float, Meta(ge=0)] | None = None
     burst: Count | None = None
     concurrent: Count | None = None
 

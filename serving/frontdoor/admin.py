@@ -17,9 +17,19 @@ from serving.bindings import VariantWeight, wanted_apps
 from serving.control import Service, Variant
 from serving.errors import InvalidRequestError
 from serving.figures.effects import Effects
-from serving.frontdoor.admin_messages import app_list, figures_message, model_list, peer_message
+from serving.frontdoor.admin_messages import (
+    app_list,
+    figures_message,
+    limit_in,
+    limit_kind,
+    limit_message,
+    model_list,
+    peer_message,
+)
 from serving.frontdoor.answer import answering_method
 from serving.frontdoor.federation import replica_message
+from serving.limit_kind import LimitKind
+from serving.limits import Limiter
 from serving.peer_book import PeerBook
 from serving.pool import ModelId
 from serving.prefetch import PrefetchOutcome
@@ -36,6 +46,7 @@ _ROLES = {
     "ListServices": Role.VIEWER,
     "ListPeers": Role.VIEWER,
     "ListApps": Role.VIEWER,
+    "ListLimits": Role.VIEWER,
     "Figures": Role.VIEWER,
     "Feedback": Role.CALLER,
 }
@@ -52,6 +63,7 @@ class AdminNode:
     audit: AuditLog
     access: Access
     warming: Warming
+    limiter: Limiter
 
 
 def register(server: Server, node: AdminNode) -> None:
@@ -81,6 +93,7 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
         self._audit = node.audit
         self._access = node.access
         self._warming = node.warming
+        self._limiter = node.limiter
 
     @answering_method
     async def PublishLoad(self, request: wire.PublishLoadRequest, context: object) -> wire.PublishLoadReply:
@@ -193,6 +206,25 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
         return wire.SetLogLevelReply()
 
     @answering_method
+    async def SetLimit(self, request: wire.SetLimitRequest, context: object) -> wire.SetLimitReply:
+        kind, limits = limit_kind(request.kind), self._publishing.limits
+        async with self._changing_limit(context, "SetLimit", kind, request.name):
+            await limits.set(kind, request.name, limit_in(request.limit))
+        return wire.SetLimitReply()
+
+    @answering_method
+    async def ClearLimit(self, request: wire.ClearLimitRequest, context: object) -> wire.ClearLimitReply:
+        kind, limits = limit_kind(request.kind), self._publishing.limits
+        async with self._changing_limit(context, "ClearLimit", kind, request.name):
+            cleared = await limits.clear(kind, request.name)
+        found = [one for one in self._limiter.statuses() if (one.kind, one.name) == (kind, request.name)]
+        return wire.ClearLimitReply(cleared=cleared, status=limit_message(found[0]) if found else None)
+
+    @answering_method
+    async def ListLimits(self, request: wire.ListLimitsRequest, context: object) -> wire.ListLimitsReply:
+        return wire.ListLimitsReply(limits=map(limit_message, self._limiter.statuses()))
+
+    @answering_method
     async def LoadApp(self, request: wire.LoadAppRequest, context: object) -> wire.LoadAppReply:
         app = _app(request.name, request.version)
         async with self._changing(context, "LoadApp", str(app), self._app_state):
@@ -216,6 +248,14 @@ class AdminServicer(admin_pb2_grpc.AdminServicer):
         self, context: object, what: str, subject: str, state: Callable[[str], object]
     ) -> AbstractAsyncContextManager[None]:
         return self._audit.change(self._access.who(call_of(context)), what, subject, partial(state, subject))
+
+    def _changing_limit(
+        self, context: object, what: str, kind: LimitKind, name: str
+    ) -> AbstractAsyncContextManager[None]:
+        def state(_: str) -> object:
+            return self._publishing.limits.wanted(kind, name)
+
+        return self._changing(context, what, f"{kind.value} {name}", state)
 
     def _service_state(self, name: str) -> object:
         return self._publishing.state().services.get(name)

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from serving.app_publishing import AppStatus
+from serving.errors import InvalidRequestError
 from serving.figures.counts import VariantFigures
 from serving.frontdoor.answer import enum_value
 from serving.lifecycle import ModelState
+from serving.limit_kind import LimitKind
+from serving.limits import LimitStatus
 from serving.peer_book import PeerView
 from serving.pool import ModelId
 from serving.publishing import ModelStatus
 from serving.reports import ReplicaModel, ReplicaReport
+from serving.settings import RateLimit
 from tessera.v1 import admin_pb2 as wire
+
+_KIND = "LIMIT_KIND_"
+_BOUNDS = ("per_s", "burst", "concurrent")
 
 
 def model_list(here: Iterable[ModelStatus], heard: Sequence[ReplicaReport]) -> wire.ListModelsReply:
@@ -96,6 +103,35 @@ def peer_message(view: PeerView) -> wire.PeerState:
         message.budget, message.spent, message.refused = view.spending.limit, view.spending.spent, view.spending.refused
         message.window_s, message.window_ends_ms = view.spending.window_s, int(1_000 * view.spending.ends_s)
     return message
+
+
+def limit_kind(kind: wire.LimitKind) -> LimitKind:
+    """Raises InvalidRequestError."""
+    name = wire.LimitKind.Name(kind).removeprefix(_KIND) if kind in wire.LimitKind.values() else ""
+    if name not in LimitKind.__members__:
+        raise InvalidRequestError(f"say what is limited: {', '.join(one.value for one in LimitKind)}")
+    return LimitKind[name]
+
+
+def limit_in(message: wire.Limit) -> RateLimit:
+    """As it stands: nothing is checked."""
+    return RateLimit(**{name: getattr(message, name) for name in _BOUNDS if message.HasField(name)})
+
+
+def limit_message(status: LimitStatus) -> wire.LimitStatus:
+    message = wire.LimitStatus(
+        kind=getattr(wire, _KIND + status.kind.name),
+        name=status.name,
+        limit=_limit(status.limit),
+        is_set=status.is_set,
+    )
+    if status.settings is not None:
+        message.settings.CopyFrom(_limit(status.settings))
+    return message
+
+
+def _limit(limit: RateLimit) -> wire.Limit:
+    return wire.Limit(per_s=limit.per_s, burst=limit.burst, concurrent=limit.concurrent)
 
 
 def app_list(built_in: Iterable[str], loaded: Iterable[AppStatus]) -> wire.ListAppsReply:

@@ -19,6 +19,7 @@ from serving.control import (
     State,
     Variant,
     WantedApp,
+    WantedLimit,
     WantedModel,
 )
 from serving.control_redis import RedisControlStore
@@ -78,6 +79,7 @@ FULL = State(
     default_service="credit",
     apps=(WantedApp(name="risk", version="1", digest="00ff", epoch=2),),
     holds=(Hold(party="bank", service="s", model="m", version="1", revision=7, expires_s=1.7e9),),
+    limits={"service": {"credit": WantedLimit(per_s=0.5, burst=3)}, "caller": {"default": WantedLimit(concurrent=2)}},
 )
 
 

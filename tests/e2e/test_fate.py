@@ -555,6 +555,10 @@ def test_flow_rules_and_figures(fate: Deployment) -> None:
     finally:
         fate.operations("updateFlowRule", rule(source="I_inference", allowQps=1e6))
     assert fate.operations("updateFlowRule", rule(source="x", allowQps=1)).statusCode == 100
+    rules = [
+        (one.kind, one.name, one.is_set) for one in fate.guest.admin("ListLimits", admin_pb2.ListLimitsRequest()).limits
+    ]
+    assert (admin_pb2.LIMIT_KIND_RESOURCE, resource, True) in rules
     asked = operations.QueryMetricRequest(beginMs=0, endMs=1 << 60, source="I_inference")
     seconds = json.loads(fate.operations("queryMetrics", asked).data)
     assert sum(second["blockQps"] for second in seconds) >= 2

@@ -131,10 +131,13 @@ def test_a_caller_has_the_limits_of_its_name(parties: SecureParties) -> None:
     ("name", "reads", "changes"), [("app", False, False), ("vic", True, False), ("ann", True, True)]
 )
 def test_roles_on_the_admin_port(parties: SecureParties, name: str, reads: bool, changes: bool) -> None:
-    parties.guest.token = token(name)
+    parties.guest.token, service = token(name), admin.LIMIT_KIND_SERVICE
     for allowed, method, request in (
         (reads, "ListModels", admin.ListModelsRequest()),
         (reads, "ListServices", admin.ListServicesRequest()),
+        (reads, "ListLimits", admin.ListLimitsRequest()),
+        (changes, "SetLimit", admin.SetLimitRequest(kind=service, name="t", limit=admin.Limit(per_s=5))),
+        (changes, "ClearLimit", admin.ClearLimitRequest(kind=service, name="t")),
         (changes, "PublishLoad", admin.PublishLoadRequest(model="m", version="1")),
         (changes, "SetDefaultService", admin.SetDefaultServiceRequest(service="s")),
     ):

@@ -115,6 +115,38 @@ def test_two_operators_at_two_workers(node: PartyNode) -> None:
     assert versions(node, "contested") == {"2"}
 
 
+def test_a_limit_counts_at_all_workers_until_it_is_cleared(node: PartyNode) -> None:
+    three_loaded(node, V1)
+    if not is_bound(node):
+        node.online("s", "m", "1")
+    limit(node, per_s=0)
+    assert all(is_refused(node) for _ in range(30))
+    limit(node)
+    assert not any(is_refused(node) for _ in range(30))
+
+
+def limit(node: PartyNode, **bounds: float) -> None:
+    """Of service `s`; none for that of the settings."""
+    kind, name = wire.LIMIT_KIND_SERVICE, "s"
+    if bounds:
+        request = wire.SetLimitRequest(kind=kind, name=name, limit=wire.Limit(**bounds))  # type: ignore[arg-type]
+        node.admin("SetLimit", request)
+    else:
+        node.admin("ClearLimit", wire.ClearLimitRequest(kind=kind, name=name))
+
+
+def is_refused(node: PartyNode) -> bool:
+    try:
+        version(node)
+    except RpcError as error:
+        return error.code is Code.RESOURCE_EXHAUSTED
+    return False
+
+
+def is_bound(node: PartyNode) -> bool:
+    return "s" in {one.service for one in node.admin("ListServices", wire.ListServicesRequest()).services}  # type: ignore[attr-defined]
+
+
 class Fleet:
     """Nodes of one party on one control store, each with a state folder of its own, all with one registry."""
 
@@ -153,8 +185,12 @@ def test_nodes_that_share_a_control_store(tmp_path: Path) -> None:
         assert until(lambda: {version(node) for node in (one, two, three)} == {"1"})
         assert time.monotonic() - began < HONOURED_S
 
+        limit(three, per_s=0)
+        assert all(is_refused(node) for node in (one, two, three))
         late = fleet.add()  # ready: it has caught up
-        assert version(late) == "1"
+        assert is_refused(late)
+        limit(late)
+        assert {version(node) for node in fleet.nodes} == {"1"}
 
         server.kill()
         server.wait()

@@ -123,9 +123,14 @@ def test_users_keep_their_version_and_a_shadow_spends_the_same_budget(parties: P
     ]
 
 
-def test_the_log_level_reaches_all_workers_and_outlives_them(parties: Parties) -> None:
+def test_the_log_level_and_limits_reach_all_workers_and_outlive_them(parties: Parties) -> None:
+    closed = admin_pb2.Limit(per_s=0)
+    parties.guest.admin("SetLimit", admin_pb2.SetLimitRequest(kind=admin_pb2.LIMIT_KIND_MODEL, name="m", limit=closed))
     parties.guest.admin("SetLogLevel", admin_pb2.SetLogLevelRequest(level="debug"))
     until(lambda: parties.guest.log.count("the log level is debug") == 2)
     parties.guest.stop()
     parties.guest.start()
     until(lambda: parties.guest.log.count("the log level is debug") == 4)
+    for user in USERS[:10]:
+        with pytest.raises(RpcError, match="model 'm' is closed"):
+            parties.guest.predict(service="s", user_id=user, numbers=CASE)

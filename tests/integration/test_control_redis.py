@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import redis
 
-from serving.control import FileControlStore, InDoubtError, State
+from serving.control import FileControlStore, InDoubtError, State, WantedLimit
 from serving.control_redis import ControlStoreError, RedisControlStore
 from serving.errors import ConflictError, NotKeptError
 from serving.replicas import Replicas
@@ -38,6 +38,22 @@ def store_on(folder: Path, name: str = "one") -> RedisControlStore:
 def at_revision(store: RedisControlStore, revision: int) -> None:
     while store.read().revision < revision:
         store.compare_and_set(store.read().revision, SOME)
+
+
+def test_flow_rules_of_the_version_before_are_limits(tmp_path: Path, server: redis.Redis) -> None:
+    before = {"schema": "1.0", "revision": 4, "flow_rules": {"I_inference": 5.0}, "quota": 1}
+    server.hset("tessera:control:bank", mapping={"revision": 4, "document": msgspec.json.encode(before)})
+    store = store_on(tmp_path)
+    other = store_on(tmp_path, "other")
+    limits = {"resource": {"I_inference": WantedLimit(per_s=5.0)}}
+    assert store.read() == State(revision=4, limits=limits)
+    store.compare_and_set(4, msgspec.structs.replace(store.read(), limits={"resource": {}}))
+    document = msgspec.json.decode(server.hget("tessera:control:bank", "document") or b"")
+    assert (document["limits"], document["quota"], "flow_rules" in document) == ({"resource": {}}, 1, False)
+    other.refresh()
+    assert other.read() == State(revision=5, limits={"resource": {}})
+    for each in (store, other):
+        each.close()
 
 
 async def test_a_change_on_a_server_that_has_lost_changes_is_refused(tmp_path: Path, server: redis.Redis) -> None:

@@ -8,6 +8,15 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class LimitKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LIMIT_KIND_UNSPECIFIED: _ClassVar[LimitKind]
+    LIMIT_KIND_SERVICE: _ClassVar[LimitKind]
+    LIMIT_KIND_MODEL: _ClassVar[LimitKind]
+    LIMIT_KIND_CALLER: _ClassVar[LimitKind]
+    LIMIT_KIND_PARTY: _ClassVar[LimitKind]
+    LIMIT_KIND_RESOURCE: _ClassVar[LimitKind]
+
 class PrefetchOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     PREFETCH_OUTCOME_CACHED: _ClassVar[PrefetchOutcome]
@@ -16,6 +25,12 @@ class PrefetchOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PREFETCH_OUTCOME_MISSING: _ClassVar[PrefetchOutcome]
     PREFETCH_OUTCOME_FAILED: _ClassVar[PrefetchOutcome]
     PREFETCH_OUTCOME_REFUSED: _ClassVar[PrefetchOutcome]
+LIMIT_KIND_UNSPECIFIED: LimitKind
+LIMIT_KIND_SERVICE: LimitKind
+LIMIT_KIND_MODEL: LimitKind
+LIMIT_KIND_CALLER: LimitKind
+LIMIT_KIND_PARTY: LimitKind
+LIMIT_KIND_RESOURCE: LimitKind
 PREFETCH_OUTCOME_CACHED: PrefetchOutcome
 PREFETCH_OUTCOME_FETCHED: PrefetchOutcome
 PREFETCH_OUTCOME_NOT_FOUND: PrefetchOutcome
@@ -346,6 +361,70 @@ class SetLogLevelRequest(_message.Message):
 class SetLogLevelReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class Limit(_message.Message):
+    __slots__ = ("per_s", "burst", "concurrent")
+    PER_S_FIELD_NUMBER: _ClassVar[int]
+    BURST_FIELD_NUMBER: _ClassVar[int]
+    CONCURRENT_FIELD_NUMBER: _ClassVar[int]
+    per_s: float
+    burst: int
+    concurrent: int
+    def __init__(self, per_s: _Optional[float] = ..., burst: _Optional[int] = ..., concurrent: _Optional[int] = ...) -> None: ...
+
+class SetLimitRequest(_message.Message):
+    __slots__ = ("kind", "name", "limit")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    kind: LimitKind
+    name: str
+    limit: Limit
+    def __init__(self, kind: _Optional[_Union[LimitKind, str]] = ..., name: _Optional[str] = ..., limit: _Optional[_Union[Limit, _Mapping]] = ...) -> None: ...
+
+class SetLimitReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ClearLimitRequest(_message.Message):
+    __slots__ = ("kind", "name")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    kind: LimitKind
+    name: str
+    def __init__(self, kind: _Optional[_Union[LimitKind, str]] = ..., name: _Optional[str] = ...) -> None: ...
+
+class ClearLimitReply(_message.Message):
+    __slots__ = ("cleared", "status")
+    CLEARED_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    cleared: bool
+    status: LimitStatus
+    def __init__(self, cleared: _Optional[bool] = ..., status: _Optional[_Union[LimitStatus, _Mapping]] = ...) -> None: ...
+
+class ListLimitsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class LimitStatus(_message.Message):
+    __slots__ = ("kind", "name", "limit", "is_set", "settings")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    IS_SET_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    kind: LimitKind
+    name: str
+    limit: Limit
+    is_set: bool
+    settings: Limit
+    def __init__(self, kind: _Optional[_Union[LimitKind, str]] = ..., name: _Optional[str] = ..., limit: _Optional[_Union[Limit, _Mapping]] = ..., is_set: _Optional[bool] = ..., settings: _Optional[_Union[Limit, _Mapping]] = ...) -> None: ...
+
+class ListLimitsReply(_message.Message):
+    __slots__ = ("limits",)
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    limits: _containers.RepeatedCompositeFieldContainer[LimitStatus]
+    def __init__(self, limits: _Optional[_Iterable[_Union[LimitStatus, _Mapping]]] = ...) -> None: ...
 
 class PrefetchRequest(_message.Message):
     __slots__ = ("service", "model", "version", "user_ids", "dry_run")

@@ -95,6 +95,21 @@ class AdminStub:
                 request_serializer=tessera_dot_v1_dot_admin__pb2.SetLogLevelRequest.SerializeToString,
                 response_deserializer=tessera_dot_v1_dot_admin__pb2.SetLogLevelReply.FromString,
                 _registered_method=True)
+        self.SetLimit = channel.unary_unary(
+                '/tessera.v1.Admin/SetLimit',
+                request_serializer=tessera_dot_v1_dot_admin__pb2.SetLimitRequest.SerializeToString,
+                response_deserializer=tessera_dot_v1_dot_admin__pb2.SetLimitReply.FromString,
+                _registered_method=True)
+        self.ClearLimit = channel.unary_unary(
+                '/tessera.v1.Admin/ClearLimit',
+                request_serializer=tessera_dot_v1_dot_admin__pb2.ClearLimitRequest.SerializeToString,
+                response_deserializer=tessera_dot_v1_dot_admin__pb2.ClearLimitReply.FromString,
+                _registered_method=True)
+        self.ListLimits = channel.unary_unary(
+                '/tessera.v1.Admin/ListLimits',
+                request_serializer=tessera_dot_v1_dot_admin__pb2.ListLimitsRequest.SerializeToString,
+                response_deserializer=tessera_dot_v1_dot_admin__pb2.ListLimitsReply.FromString,
+                _registered_method=True)
         self.Prefetch = channel.unary_unary(
                 '/tessera.v1.Admin/Prefetch',
                 request_serializer=tessera_dot_v1_dot_admin__pb2.PrefetchRequest.SerializeToString,
@@ -209,6 +224,27 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetLimit(self, request, context):
+        """Bound what a name may ask, at all replicas, in place of what the settings say for it; kept over restarts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClearLimit(self, request, context):
+        """Return to what the settings say for a name. What is gone already is fine.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLimits(self, request, context):
+        """All names that have a limit of their own, and the defaults, by kind and name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Prefetch(self, request, context):
         """Fill the remote caches for users, with routing and the peer leg only.
         """
@@ -305,6 +341,21 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.SetLogLevel,
                     request_deserializer=tessera_dot_v1_dot_admin__pb2.SetLogLevelRequest.FromString,
                     response_serializer=tessera_dot_v1_dot_admin__pb2.SetLogLevelReply.SerializeToString,
+            ),
+            'SetLimit': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLimit,
+                    request_deserializer=tessera_dot_v1_dot_admin__pb2.SetLimitRequest.FromString,
+                    response_serializer=tessera_dot_v1_dot_admin__pb2.SetLimitReply.SerializeToString,
+            ),
+            'ClearLimit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearLimit,
+                    request_deserializer=tessera_dot_v1_dot_admin__pb2.ClearLimitRequest.FromString,
+                    response_serializer=tessera_dot_v1_dot_admin__pb2.ClearLimitReply.SerializeToString,
+            ),
+            'ListLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLimits,
+                    request_deserializer=tessera_dot_v1_dot_admin__pb2.ListLimitsRequest.FromString,
+                    response_serializer=tessera_dot_v1_dot_admin__pb2.ListLimitsReply.SerializeToString,
             ),
             'Prefetch': grpc.unary_unary_rpc_method_handler(
                     servicer.Prefetch,
@@ -657,6 +708,87 @@ class Admin:
             '/tessera.v1.Admin/SetLogLevel',
             tessera_dot_v1_dot_admin__pb2.SetLogLevelRequest.SerializeToString,
             tessera_dot_v1_dot_admin__pb2.SetLogLevelReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLimit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tessera.v1.Admin/SetLimit',
+            tessera_dot_v1_dot_admin__pb2.SetLimitRequest.SerializeToString,
+            tessera_dot_v1_dot_admin__pb2.SetLimitReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearLimit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tessera.v1.Admin/ClearLimit',
+            tessera_dot_v1_dot_admin__pb2.ClearLimitRequest.SerializeToString,
+            tessera_dot_v1_dot_admin__pb2.ClearLimitReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tessera.v1.Admin/ListLimits',
+            tessera_dot_v1_dot_admin__pb2.ListLimitsRequest.SerializeToString,
+            tessera_dot_v1_dot_admin__pb2.ListLimitsReply.FromString,
             options,
             channel_credentials,
             insecure,

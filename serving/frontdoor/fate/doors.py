@@ -62,7 +62,7 @@ def register(ports: Ports, node: FateNode, figures: RequestFigures) -> tuple[lis
     """Serve callers on the service port, other parties on the party port, FATE-Flow and operators on the admin port;
     returns what belongs on the HTTP port, and what is to be stopped after the last call."""
     settings, publishing = node.settings, node.publishing
-    flow = Flow(lambda: publishing.state().flow_rules)
+    flow = Flow(node.pipeline.limiter.resources)
     models = FateModels(publishing, node.pool, settings.fate.user_id, flow, settings.party)
     door = FateInference(node.pipeline, models, settings.limits.max_batch_rows)
     written = None if node.shared is None else node.shared.flush

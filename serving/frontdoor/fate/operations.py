@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from serving.errors import InvalidRequestError
 from serving.frontdoor.answer import answering_method
 from serving.frontdoor.fate.codes import FateCode, failure
 from serving.frontdoor.fate.model_service import FateAdmin
 from serving.frontdoor.fate.rules import Flow
+from serving.limit_kind import LimitKind
 from serving.readiness import Readiness
-from serving.settings import Role
+from serving.settings import RateLimit, Role
 from serving.transport import Server, call_of
 from tessera.compat import fate_common_service_pb2 as wire
 from tessera.compat import fate_common_service_pb2_grpc
 
 SERVICE = "com.webank.ai.fate.api.networking.common.CommonService"
-MAX_RATE = 1e9
 _SECRET = re.compile(r"token|secret|password", re.IGNORECASE)
 _USER_IN_URL = re.compile(r"//[^/@]*@")
 
@@ -65,15 +65,12 @@ class OperationsServicer(fate_common_service_pb2_grpc.CommonServiceServicer):
     async def updateFlowRule(self, request: wire.UpdateFlowRuleRequest, context: object) -> wire.CommonResponse:
         self._allow(context, Role.OPERATOR)
         who = self._admin.access.who(call_of(context))
-        publishing = self._admin.publishing
+        limits = self._admin.publishing.limits
 
         async def work() -> None:
-            if not request.source.startswith(("I_", "M_")) or not 0 <= request.allowQps <= MAX_RATE:
-                raise InvalidRequestError("source is I_ and a method or M_ and a model; allowQps is not negative")
-            async with self._admin.audit.change(
-                who, "updateFlowRule", request.source, lambda: publishing.state().flow_rules.get(request.source)
-            ):
-                await publishing.set_flow_rule(request.source, request.allowQps)
+            before = partial(limits.wanted, LimitKind.RESOURCE, request.source)
+            async with self._admin.audit.change(who, "updateFlowRule", request.source, before):
+                await limits.set(LimitKind.RESOURCE, request.source, RateLimit(per_s=request.allowQps))
 
         return await _tried(work)
 

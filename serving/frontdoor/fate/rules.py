@@ -1,15 +1,15 @@
-"""FATE-Serving's flow rules and figures: calls a second of an interface (`I_inference`), rows of a model (`M_...`)."""
+"""FATE-Serving's figures by resource: calls of an interface (`I_inference`), rows of a model (`M_...`). Its flow rules
+are limits of the kind `resource`."""
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from serving.errors import LimitError
-from serving.limits import Gate
-from serving.settings import RateLimit
+from serving.limits import Gates
 
 KEPT_S = 600
 
@@ -25,31 +25,18 @@ class Second:
 
 
 class Flow:
-    """`rules`: calls or rows a second by resource, as they are now; `clock` is Unix seconds, `timer` monotonic ones."""
+    """`gates`: what may be asked of resources; `clock` is Unix seconds."""
 
-    def __init__(
-        self,
-        rules: Callable[[], Mapping[str, float]],
-        clock: Callable[[], float] = time.time,
-        timer: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._rules = rules
+    def __init__(self, gates: Gates, clock: Callable[[], float] = time.time) -> None:
+        self._gates = gates
         self._clock = clock
-        self._timer = timer
-        self._gates: dict[str, tuple[float, Gate]] = {}
         self._seconds: OrderedDict[int, dict[str, Second]] = OrderedDict()
 
     def take(self, resource: str, count: int) -> None:
-        """Raises LimitError when the rule of this resource lets no more in."""
-        rate = self._rules().get(resource)
-        if rate is None:
-            return
-        if rate <= 0:
-            raise LimitError(f"{resource} is closed by a flow rule")
-        known = self._gates.get(resource)
-        if known is None or known[0] != rate:
-            known = self._gates[resource] = (rate, Gate(resource, RateLimit(per_s=rate), self._timer))
-        known[1].take(count)
+        """Raises LimitError when the limit of this resource lets no more in."""
+        gate = self._gates.of(resource)
+        if gate is not None:
+            gate.take(count)
 
     def succeeded(self, resource: str, count: int = 1) -> None:
         now = self._now(resource)

@@ -25,6 +25,7 @@ from serving.frontdoor import admin, federation
 from serving.frontdoor.admin import AdminNode
 from serving.frontdoor.federation import FederationNode
 from serving.host import HostSide
+from serving.limits import Limiter, make_limiter
 from serving.peer_book import PeerBook
 from serving.peers.peer import Peer
 from serving.peers.remote import RemotePartials
@@ -33,7 +34,7 @@ from serving.prefetch import Prefetching
 from serving.publishing import Publishing
 from serving.reconciler import Reconciler
 from serving.replicas import Replicas
-from serving.settings import AppSettings, CacheSettings, PeerSettings, Settings
+from serving.settings import AppSettings, CacheSettings, PeerSettings, RateLimit, Settings
 from serving.telemetry.requests import RequestFigures
 from serving.transport import Channel, ServerOptions, Transport, channel, server
 from serving.warming import Warming
@@ -56,6 +57,7 @@ class Party:
     effects: Effects
     audit: AuditLog
     activity: Activity
+    limiter: Limiter
 
 
 @asynccontextmanager
@@ -70,8 +72,10 @@ async def running(
     apps: AppSettings | None = None,
     replica: str = "0",
     pool_max_bytes: int = 1 << 20,
+    limit: RateLimit | None = None,
 ) -> AsyncIterator[Party]:
-    """`peers`: party port by party; `caller_party`: who calls this one, and may load `may_load` here."""
+    """`peers`: party port by party; `caller_party`: who calls this one, may load `may_load` here, and
+    has `limit`."""
     store = store or MemoryControlStore()
     pool = ModelPool(pool_max_bytes)
     reconciler = Reconciler(registry, party, pool, apps=AppShelf(apps or AppSettings()))
@@ -88,10 +92,12 @@ async def running(
         state_dir=str(registry),
         registry=str(registry),
         plaintext_caller=caller_party,
-        peers={caller_party: PeerSettings(may_load=may_load, budget=1_000)},
+        peers={caller_party: PeerSettings(may_load=may_load, budget=1_000, limit=limit)},
     )
     access = Access(settings)
-    admission = await asyncio.to_thread(make_admission, settings, SECRET)
+    limiter = make_limiter(settings)
+    publishing.watch(limiter.follow)
+    admission = await asyncio.to_thread(make_admission, settings, SECRET, limiter.parties)
     effects = Effects(MemoryFigureStore(), SECRET)
     party_port, admin_port = server(Transport.NATIVE, ServerOptions()), server(Transport.GRPCIO, ServerOptions())
     federation.register(
@@ -104,13 +110,14 @@ async def running(
     remote = RemotePartials(party, known, cache, SECRET, CacheSettings())
     prefetching = Prefetching(publishing.routes, pool, remote, settings.limits.max_batch_rows)
     activity = Activity(MemoryActivityStore(1_000), IdSeal(SECRET, party))
-    admin.register(admin_port, AdminNode(publishing, effects, book, audit, access, Warming(activity, prefetching)))
+    warming = Warming(activity, prefetching)
+    admin.register(admin_port, AdminNode(publishing, effects, book, audit, access, warming, limiter))
     address = f"127.0.0.1:{party_port.add_port('127.0.0.1:0')}"
     operator = channel(Transport.NATIVE, f"127.0.0.1:{admin_port.add_port('127.0.0.1:0')}")
     await asyncio.gather(party_port.start(), admin_port.start())
     try:
         stub = admin_pb2_grpc.AdminStub(operator.stub_channel)
-        yield Party(publishing, pool, reconciler, store, address, stub, effects, audit, activity)
+        yield Party(publishing, pool, reconciler, store, address, stub, effects, audit, activity, limiter)
     finally:
         await asyncio.gather(*(link.close() for link in (operator, *links.values())))
         await asyncio.gather(party_port.stop(0), admin_port.stop(0))

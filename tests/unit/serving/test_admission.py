@@ -7,7 +7,8 @@ import pytest
 from serving.admission import Admission, Asker, Guard, make_admission
 from serving.budget import Ledger, QueryBudget
 from serving.errors import LimitError, NotAllowedError
-from serving.limits import Gate
+from serving.limit_kind import LimitKind
+from serving.limits import Gates, make_limiter
 from serving.pool import ModelId
 from serving.settings import PeerSettings, Purpose, RateLimit, Settings
 from tests.clock import Clock
@@ -19,7 +20,7 @@ BANK = Asker("bank")
 
 def admission(folder: Path, peer: PeerSettings) -> Admission:
     settings = Settings(party="shop", state_dir=str(folder), registry="", peers={"bank": peer})
-    return make_admission(settings, b"s" * 32)
+    return make_admission(settings, b"s" * 32, make_limiter(settings).parties)
 
 
 def test_by_default_a_party_may_infer_about_anybody_and_nothing_else(tmp_path: Path) -> None:
@@ -67,8 +68,8 @@ def test_the_limit_is_that_of_the_settings(tmp_path: Path) -> None:
 
 def test_a_party_asks_no_more_than_its_limit(tmp_path: Path) -> None:
     clock = Clock(0.0)
-    gate = Gate("party 'bank'", RateLimit(per_s=2, concurrent=1), clock)
-    one = Admission({"bank": Guard(INFER, gate=gate)})
+    gates = Gates(LimitKind.PARTY, {"bank": RateLimit(per_s=2, concurrent=1)}, clock)
+    one = Admission({"bank": Guard(INFER)}, gates)
     entered = one.enter(BANK, 2)
     assert one.enter(Asker("telco"), 1_000) is None
     with pytest.raises(LimitError, match="party 'bank' is limited to 2 rows a second") as refused:
@@ -80,7 +81,7 @@ def test_a_party_asks_no_more_than_its_limit(tmp_path: Path) -> None:
     assert entered is not None
     entered.leave()
     clock.tick(1.0)
-    assert one.enter(BANK, 1) is gate
+    assert one.enter(BANK, 1) is entered
 
 
 def test_a_list_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import rfc8785
 
-from serving.control import Binding, FileControlStore, SnapshotError, State, WantedModel
+from serving.control import Binding, FileControlStore, SnapshotError, State, WantedLimit, WantedModel
 from serving.errors import ConflictError
 from tests.contract.test_control_store import FULL
 
@@ -96,7 +96,7 @@ def test_a_snapshot_cut_short_is_refused(tmp_path: Path) -> None:
 def test_another_major_version_is_refused(tmp_path: Path) -> None:
     FileControlStore(tmp_path).compare_and_set(0, FULL)
     edit(tmp_path, lambda state: state.update(schema="2.0"))
-    with pytest.raises(SnapshotError, match=r"has schema 2\.0, this version reads 1\.0"):
+    with pytest.raises(SnapshotError, match=r"has schema 2\.0, this version reads 1\.1"):
         FileControlStore(tmp_path)
 
 
@@ -111,7 +111,9 @@ def test_what_a_newer_minor_version_wrote_is_kept(tmp_path: Path) -> None:
     FileControlStore(tmp_path).compare_and_set(0, FULL)
 
     def newer(state: dict[str, Any]) -> None:
-        state.update(schema="1.1", quotas={"bank": 5})
+        state.update(schema="1.2", quotas={"bank": 5})
+        state["limits"]["service"]["credit"]["per_day"] = 1_000
+        state["limits"]["tenant"] = {"x": {"per_s": 1.0, "owner": "anna"}}
         state["services"]["credit"]["shadow"] = "m:2"
         state["services"]["credit"]["current"]["variants"][0]["label"] = "champion"
         state["models"][0]["pinned"] = True
@@ -121,11 +123,17 @@ def test_what_a_newer_minor_version_wrote_is_kept(tmp_path: Path) -> None:
     added = WantedModel(model="a", version="1", epoch=9)
     state = store.read()
     changed = State(
-        schema=state.schema, models=(added, *state.models), services=state.services, default_service="other"
+        schema=state.schema,
+        models=(added, *state.models),
+        services=state.services,
+        default_service="other",
+        limits={**state.limits, "service": {"credit": WantedLimit(per_s=7.0)}},
     )
     store.compare_and_set(1, changed)
     kept = document(tmp_path)
-    assert (kept["schema"], kept["quotas"], kept["default_service"]) == ("1.1", {"bank": 5}, "other")
+    assert (kept["schema"], kept["quotas"], kept["default_service"]) == ("1.2", {"bank": 5}, "other")
+    assert kept["limits"]["service"] == {"credit": {"per_s": 7.0, "burst": None, "concurrent": None, "per_day": 1_000}}
+    assert kept["limits"]["tenant"] == {"x": {"per_s": 1.0, "owner": "anna"}}
     assert kept["services"]["credit"]["shadow"] == "m:2"
     assert kept["services"]["credit"]["current"]["variants"][0]["label"] == "champion"
     assert [model.get("pinned") for model in kept["models"]] == [None, True]
@@ -187,20 +195,53 @@ OLDEST = {
     },
     "default_service": "credit",
 }
-"""Before there were holds, shadows, rollback, unmanaged hosts, flow rules and log levels."""
+"""Before there were holds, shadows, rollback, unmanaged hosts, flow rules, limits and log levels."""
 
 
 def test_the_oldest_form_is_read_and_written_on(tmp_path: Path) -> None:
-    checksum = hashlib.sha256(rfc8785.dumps(OLDEST)).hexdigest()
-    (tmp_path / "state.json").write_bytes(rfc8785.dumps({"sha256": checksum, "state": OLDEST}))
-    store = FileControlStore(tmp_path)
+    store = written(tmp_path, OLDEST)
     state = store.read()
     assert (state.revision, state.default_service, state.holds, state.log_level) == (7, "credit", (), "")
+    assert (state.schema, state.limits) == ("1.1", {})
     credit = state.services["credit"]
     assert (credit.revision, credit.previous, credit.current.shadows, credit.current.unmanaged) == (2, None, (), ())
     stored = store.compare_and_set(7, msgspec.structs.replace(state, log_level="debug"))
     assert FileControlStore(tmp_path).read() == stored
     assert stored.services == state.services
+
+
+def written(folder: Path, state: dict[str, Any]) -> FileControlStore:
+    checksum = hashlib.sha256(rfc8785.dumps(state)).hexdigest()
+    (folder / "state.json").write_bytes(rfc8785.dumps({"sha256": checksum, "state": state}))
+    return FileControlStore(folder)
+
+
+RULES = {"I_inference": 0.0, "M_1_guest#9999#m": 20.5}
+
+
+def test_flow_rules_of_the_version_before_are_limits(tmp_path: Path) -> None:
+    state = written(tmp_path, {**OLDEST, "flow_rules": RULES}).read()
+    assert state.limits == {"resource": {name: WantedLimit(per_s=per_s) for name, per_s in RULES.items()}}
+    store = FileControlStore(tmp_path)
+    cleared = {"resource": {"I_inference": WantedLimit(per_s=1.0)}}
+    stored = store.compare_and_set(7, msgspec.structs.replace(state, limits=cleared))
+    assert "flow_rules" not in document(tmp_path)
+    assert document(tmp_path)["schema"] == "1.1"
+    assert FileControlStore(tmp_path).read() == stored
+    assert stored.limits == cleared
+
+
+def test_flow_rules_that_the_version_before_adds_while_it_is_replaced_are_kept(tmp_path: Path) -> None:
+    limits = {"resource": {"I_inference": {"per_s": 5.0}, "I_other": {"per_s": 6.0}}, "service": {"s": {"per_s": 7.0}}}
+    store = written(tmp_path, {**OLDEST, "schema": "1.1", "limits": limits, "flow_rules": {"I_inference": 2.0}})
+    state = store.read()
+    assert {name: limit.per_s for name, limit in state.limits["resource"].items()} == {"I_inference": 2.0, "I_other": 6}
+    assert state.limits["service"]["s"].per_s == 7.0
+
+
+def test_flow_rules_that_are_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SnapshotError, match=r"Expected `float`"):
+        written(tmp_path, {**OLDEST, "flow_rules": {"I_inference": "many"}})
 
 
 def test_a_full_disk_refuses_the_change_and_loses_nothing(tmp_path: Path) -> None:

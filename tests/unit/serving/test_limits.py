@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.control import State, WantedLimit
 from serving.errors import LimitError
-from serving.limits import MAX_NAMES, Limiter, leave
-from serving.settings import Limits, RateLimit
+from serving.limit_kind import LimitKind
+from serving.limits import MAX_NAMES, Limiter, leave, make_limiter
+from serving.settings import Limits, PeerSettings, RateLimit, Settings
 from tests.clock import Clock
 
 
@@ -122,3 +124,137 @@ def test_nothing_is_limited_unless_said():
         made.take("s", "c", 1000)
     assert not made.enter("s", "c")
     assert not made.enter_model("m", 1000)
+
+
+def wanted(**limits):
+    """A state with these limits: by kind, `name=limit` or no names."""
+    return State(limits={kind: dict(named) for kind, named in limits.items()})
+
+
+def refusal(ask, *arguments):
+    with pytest.raises(LimitError) as refused:
+        ask(*arguments)
+    return str(refused.value)
+
+
+def test_the_wanted_state_comes_before_the_settings_and_gives_way_to_them_again():
+    clock = Clock()
+    made = limiter(clock, services={"s": RateLimit(per_s=1), "t": RateLimit(per_s=1)})
+    made.follow(wanted(service={"s": WantedLimit(per_s=3)}))
+    made.take("s", "", 3)
+    assert refusal(made.take, "s", "", 1) == "service 's' is limited to 3 rows a second"
+    made.take("t", "", 1)
+    assert refusal(made.take, "t", "", 1) == "service 't' is limited to 1 rows a second"
+    made.follow(State())
+    made.take("s", "", 1)
+    assert refusal(made.take, "s", "", 1) == "service 's' is limited to 1 rows a second"
+
+
+def test_a_limit_can_be_lifted():
+    made = limiter(callers={"default": RateLimit(per_s=1, concurrent=1)})
+    made.follow(wanted(caller={"bulk": WantedLimit()}))
+    made.take("s", "bulk", 1_000)
+    made.take("s", "bulk", 1_000)
+    with entered(made, "s", "bulk"), entered(made, "s", "bulk"):
+        pass
+    made.take("s", "other", 1)
+    assert "'other'" in refusal(made.take, "s", "other", 1)
+
+
+def test_what_nothing_limited_is_limited_from_then_on_and_not_for_longer():
+    made = limiter()
+    for kind, ask in {
+        "service": lambda: made.take("x", "", 1),
+        "caller": lambda: made.take("", "x", 1),
+        "model": lambda: made.enter_model("x", 1),
+        "party": lambda: made.parties.of("x").take(1),
+        "resource": lambda: made.resources.of("x").take(1),
+    }.items():
+        made.follow(wanted(**{kind: {"x": WantedLimit(per_s=0)}}))
+        assert refusal(ask) == f"{kind} 'x' is closed: its limit is 0 rows a second"
+    made.follow(State())
+    made.take("x", "x", 1)
+    assert made.enter("x", "x") == ()
+    assert made.parties.of("x") is None
+
+
+def test_a_closed_name_says_when_to_look_again():
+    made = limiter(services={"s": RateLimit(per_s=0)})
+    with pytest.raises(LimitError) as refused:
+        made.take("s", "", 1)
+    assert refused.value.retry_after_s == 1.0
+
+
+def test_calls_that_run_are_counted_whatever_becomes_of_their_limit():
+    made = limiter(services={"s": RateLimit(concurrent=3)})
+    running = [made.enter("s", "") for _ in range(3)]
+    made.follow(wanted(service={"s": WantedLimit(per_s=5, concurrent=2)}))
+    leave(running.pop())
+    assert refusal(made.enter, "s", "") == "service 's' is limited to 2 calls at once"
+    made.follow(wanted(service={"s": WantedLimit(per_s=5), "t": WantedLimit(concurrent=1)}))
+    running.append(made.enter("s", ""))
+    made.follow(State())
+    assert refusal(made.enter, "s", "") == "service 's' is limited to 3 calls at once"
+    for gates in running:
+        leave(gates)
+    running = [made.enter("s", "") for _ in range(3)]
+    assert refusal(made.enter, "s", "") == "service 's' is limited to 3 calls at once"
+
+
+def test_calls_that_run_are_counted_while_their_name_has_no_limit():
+    made = limiter()
+    made.follow(wanted(service={"s": WantedLimit(concurrent=1)}))
+    running = made.enter("s", "")
+    made.follow(wanted(service={"t": WantedLimit(concurrent=1)}))
+    also = made.enter("s", "")
+    made.follow(wanted(service={"s": WantedLimit(concurrent=2)}))
+    assert "'s'" in refusal(made.enter, "s", "")
+    leave(running)
+    leave(also)
+    leave(made.enter("s", ""))
+
+
+def test_a_bucket_is_filled_when_its_rate_changes_and_not_else():
+    made = limiter(services={"s": RateLimit(per_s=2)})
+    made.take("s", "", 2)
+    made.follow(wanted(service={"s": WantedLimit(per_s=2, concurrent=1)}))
+    assert "2 rows" in refusal(made.take, "s", "", 1)
+    made.follow(wanted(service={"s": WantedLimit(per_s=2, burst=4)}))
+    made.take("s", "", 4)
+    assert "2 rows" in refusal(made.take, "s", "", 1)
+
+
+def test_the_default_can_be_set():
+    made = limiter()
+    made.follow(wanted(caller={"default": WantedLimit(per_s=1), "big": WantedLimit(per_s=5)}))
+    made.take("", "a", 1)
+    made.take("", "b", 1)
+    made.take("", "big", 5)
+    assert "caller 'a'" in refusal(made.take, "", "a", 1)
+    made.follow(State())
+    made.take("", "a", 1)
+
+
+def test_kinds_of_a_newer_version_are_left_alone():
+    made = limiter()
+    made.follow(wanted(tenant={"x": WantedLimit(per_s=0)}))
+    made.take("x", "x", 1)
+
+
+def test_what_is_limited_is_told_with_where_that_comes_from():
+    settings = Settings(
+        party="bank",
+        state_dir="",
+        registry="",
+        limits=Limits(services={"s": RateLimit(per_s=1)}, models={"default": RateLimit(concurrent=2)}),
+        peers={"shop": PeerSettings(limit=RateLimit(per_s=9)), "telco": PeerSettings()},
+    )
+    made = make_limiter(settings)
+    made.follow(wanted(service={"s": WantedLimit(per_s=3), "new": WantedLimit()}))
+    told = [(one.kind, one.name, one.limit.per_s, one.is_set, one.settings) for one in made.statuses()]
+    assert told == [
+        (LimitKind.SERVICE, "new", None, True, None),
+        (LimitKind.SERVICE, "s", 3, True, RateLimit(per_s=1)),
+        (LimitKind.MODEL, "default", None, False, RateLimit(concurrent=2)),
+        (LimitKind.PARTY, "shop", 9, False, RateLimit(per_s=9)),
+    ]

@@ -36,6 +36,7 @@ from serving.features.memory import MemoryFeatureSource
 from serving.figures.effects import Effects
 from serving.figures.store import MemoryFigureStore
 from serving.host import HostSide
+from serving.limits import Limiter
 from serving.peers.fallback import Fallbacks
 from serving.peers.memory import LocalHosts
 from serving.peers.partials import Lookup, Piece
@@ -172,7 +173,7 @@ def make_world(
     fallbacks = Fallbacks({"s": fallback} if fallback else {})
     results = ResultCache(100, 120.0, clock)
     answers = Answers(results, effects, lambda service, users: seen.append((service, users)), fallbacks)
-    pipeline = Pipeline(table, pools["bank"], hosts, answers, limits)
+    pipeline = Pipeline(table, pools["bank"], hosts, answers, Limiter(limits))
     world = World(pipeline, pools["bank"], table, clock, effects, seen)
     world.bind(("1", BUCKETS))
     return world

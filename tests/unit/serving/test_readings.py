@@ -15,6 +15,7 @@ from serving.admission import Asker, make_admission
 from serving.errors import LimitError
 from serving.figures.effects import Effects
 from serving.figures.store import MemoryFigureStore
+from serving.limits import make_limiter
 from serving.pool import ModelId
 from serving.readings import (
     budget_metrics,
@@ -82,7 +83,8 @@ def test_sizes() -> None:
 
 def test_budgets(tmp_path: Path) -> None:
     peers = {"bank": PeerSettings(budget=2), "bakery": PeerSettings()}
-    admission = make_admission(Settings(party="shop", state_dir=str(tmp_path), registry="", peers=peers), b"s" * 32)
+    settings = Settings(party="shop", state_dir=str(tmp_path), registry="", peers=peers)
+    admission = make_admission(settings, b"s" * 32, make_limiter(settings).parties)
     admission.admit(Asker("bank"), M, ["u1", "u2", "u3"])
     with pytest.raises(LimitError):
         admission.admit(Asker("bank"), M, ["u4"])

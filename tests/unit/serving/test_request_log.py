@@ -17,6 +17,7 @@ from loaders.signature import FeatureError
 from serving.cache.result import ResultCache
 from serving.errors import UnknownNameError, UnknownUserError
 from serving.features.memory import MemoryFeatureSource
+from serving.limits import Limiter
 from serving.pipeline import Answers
 from serving.request_log import LoggedPipeline, RequestLog
 from serving.settings import Limits
@@ -43,8 +44,8 @@ def logged(
     world: World, share: float = 1.0, chance: Callable[[], float] = lambda: 0.5, features: bool = False
 ) -> LoggedPipeline:
     log = RequestLog(share, SECRET, Clock(), chance, features)
-    answers = Answers(ResultCache(100, 120.0), world.effects)
-    return LoggedPipeline(log, world.table, world.pool, world.pipeline._hosts, answers, Limits(peer_timeout_s=0.05))
+    answers, limiter = Answers(ResultCache(100, 120.0), world.effects), Limiter(Limits(peer_timeout_s=0.05))
+    return LoggedPipeline(log, world.table, world.pool, world.pipeline._hosts, answers, limiter)
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:

@@ -22,6 +22,18 @@ class Admin(admin_pb2_grpc.AdminServicer):
         self.fails = {}
         self.go = threading.Event()
         self.go.set()
+        self.limits = [
+            admin_pb2.LimitStatus(
+                kind=admin_pb2.LIMIT_KIND_SERVICE,
+                name="credit",
+                limit=admin_pb2.Limit(per_s=0),
+                is_set=True,
+                settings=admin_pb2.Limit(per_s=2.5, burst=9),
+            ),
+            admin_pb2.LimitStatus(
+                kind=admin_pb2.LIMIT_KIND_CALLER, name="default", limit=admin_pb2.Limit(concurrent=7)
+            ),
+        ]
         self.services = {
             "credit": admin_pb2.ServiceStatus(
                 service="credit",
@@ -162,6 +174,19 @@ class Admin(admin_pb2_grpc.AdminServicer):
     def SetLogLevel(self, request, context):
         self._note("SetLogLevel", request, context)
         return admin_pb2.SetLogLevelReply()
+
+    def SetLimit(self, request, context):
+        self._note("SetLimit", request, context)
+        return admin_pb2.SetLimitReply()
+
+    def ClearLimit(self, request, context):
+        self._note("ClearLimit", request, context)
+        found = [one for one in self.limits if (one.kind, one.name) == (request.kind, request.name)]
+        return admin_pb2.ClearLimitReply(cleared=bool(found), status=found[0] if found else None)
+
+    def ListLimits(self, request, context):
+        self._note("ListLimits", request, context)
+        return admin_pb2.ListLimitsReply(limits=self.limits)
 
     def Feedback(self, request, context):
         self._note("Feedback", request, context)

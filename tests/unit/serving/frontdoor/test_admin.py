@@ -17,9 +17,10 @@ import pytest_asyncio
 
 from apps.catalog import make_app
 from serving.audit import FILE, Event, Record
+from serving.errors import LimitError
 from serving.pool import ModelId
 from serving.routing import Target
-from serving.settings import LogLevel
+from serving.settings import LogLevel, RateLimit
 from serving.telemetry.logs import follow_level
 from serving.transport import Code, RpcError
 from tessera.v1 import admin_pb2 as wire
@@ -296,6 +297,76 @@ async def test_the_log_level_is_set_for_all_replicas_and_audited(
         Code.INVALID_ARGUMENT,
         "unknown log level 'loud'; known: debug, info, warning, error",
     )
+
+
+def limited(kind: wire.LimitKind, name: str, **bounds: float) -> wire.SetLimitRequest:
+    return wire.SetLimitRequest(kind=kind, name=name, limit=wire.Limit(**bounds))  # type: ignore[arg-type]
+
+
+async def test_limits_are_set_listed_cleared_and_audited(bank: Party, registries: dict[str, Path]) -> None:
+    service, caller = wire.LIMIT_KIND_SERVICE, wire.LIMIT_KIND_CALLER
+    await bank.admin.SetLimit(limited(service, "s", per_s=2, burst=3))
+    await bank.admin.SetLimit(limited(caller, "default", concurrent=4))
+    assert list((await bank.admin.ListLimits(wire.ListLimitsRequest())).limits) == [
+        wire.LimitStatus(kind=service, name="s", limit=wire.Limit(per_s=2, burst=3), is_set=True),
+        wire.LimitStatus(kind=caller, name="default", limit=wire.Limit(concurrent=4), is_set=True),
+    ]
+    bank.limiter.take("s", "", 3)
+    with pytest.raises(LimitError, match="service 's' is limited to 2 rows a second"):
+        bank.limiter.take("s", "", 1)
+    await bank.admin.SetLimit(limited(service, "s", per_s=0))
+    with pytest.raises(LimitError, match="service 's' is closed"):
+        bank.limiter.take("s", "", 1)
+    clear = wire.ClearLimitRequest(kind=service, name="s")
+    assert await bank.admin.ClearLimit(clear) == wire.ClearLimitReply(cleared=True)
+    assert await bank.admin.ClearLimit(clear) == wire.ClearLimitReply()
+    bank.limiter.take("s", "", 1_000)
+    folder = registries["bank"]
+    bound = {"per_s": 2.0, "burst": 3, "concurrent": None}
+    closed = {"per_s": 0.0, "burst": None, "concurrent": None}
+    assert audited(folder, "SetLimit") == [
+        (None, bound),
+        (None, {"per_s": None, "burst": None, "concurrent": 4}),
+        (bound, closed),
+    ]
+    assert audited(folder, "ClearLimit") == [(closed, None), (None, None)]
+    subjects = [msgspec.json.decode(line, type=Record).subject for line in (folder / FILE).read_bytes().splitlines()]
+    assert subjects[:3:2] == ["service s", "caller default"]
+
+
+async def test_a_cleared_limit_gives_way_to_that_of_the_settings(registries: dict[str, Path]) -> None:
+    party = wire.LIMIT_KIND_PARTY
+    async with running("shop", registries["shop"], limit=RateLimit(per_s=5)) as shop:
+        await shop.admin.SetLimit(limited(party, "bank", per_s=1))
+        [status] = (await shop.admin.ListLimits(wire.ListLimitsRequest())).limits
+        assert (status.limit, status.is_set, status.settings) == (wire.Limit(per_s=1), True, wire.Limit(per_s=5))
+        reply = await shop.admin.ClearLimit(wire.ClearLimitRequest(kind=party, name="bank"))
+    settings = wire.LimitStatus(kind=party, name="bank", limit=wire.Limit(per_s=5), settings=wire.Limit(per_s=5))
+    assert reply == wire.ClearLimitReply(cleared=True, status=settings)
+
+
+@pytest.mark.parametrize(
+    ("request_", "text"),
+    [
+        (limited(wire.LIMIT_KIND_UNSPECIFIED, "s"), "say what is limited: service, model, caller, party, resource"),
+        (limited(99, "s"), "say what is limited: service, model, caller, party, resource"),  # type: ignore[arg-type]
+        (limited(wire.LIMIT_KIND_SERVICE, ""), "name a service, in up to 256 characters"),
+        (limited(wire.LIMIT_KIND_MODEL, 257 * "m"), "name a model, in up to 256 characters"),
+        (limited(wire.LIMIT_KIND_SERVICE, "s", per_s=-1), "a rate is 0 to 1e+09 rows a second, not -1"),
+        (limited(wire.LIMIT_KIND_SERVICE, "s", per_s=float("nan")), "a rate is 0 to 1e+09 rows a second, not nan"),
+        (limited(wire.LIMIT_KIND_SERVICE, "s", burst=5), "a burst needs a rate"),
+        (limited(wire.LIMIT_KIND_SERVICE, "s", per_s=1, burst=0), "a burst is 1 to 2^40, not 0"),
+        (limited(wire.LIMIT_KIND_SERVICE, "s", concurrent=0), "a number of calls at once is 1 to 2^40, not 0"),
+        (
+            limited(wire.LIMIT_KIND_RESOURCE, "x", per_s=1),
+            "a resource is I_ and a method or M_ and a model of FATE's, not 'x'",
+        ),
+        (limited(wire.LIMIT_KIND_RESOURCE, "I_x", concurrent=1), "calls at once are not counted by resource"),
+    ],
+)
+async def test_a_limit_that_makes_no_sense_is_refused(bank: Party, request_: wire.SetLimitRequest, text: str) -> None:
+    assert await refused(bank.admin.SetLimit(request_)) == (Code.INVALID_ARGUMENT, text)
+    assert bank.publishing.state().limits == {}
 
 
 def audited(folder: Path, what: str) -> list[tuple[Any, Any]]:

@@ -17,6 +17,7 @@ from serving.features.memory import MemoryFeatureSource
 from serving.frontdoor.answer import answering
 from serving.frontdoor.federation import INFER, FederationDoor
 from serving.host import HostSide
+from serving.limits import make_limiter
 from serving.peers.peer import Peer
 from serving.pool import ModelHandle, ModelPool
 from serving.settings import Limits, PeerSettings, Settings
@@ -117,7 +118,7 @@ async def shop(
         limits=Limits(max_batch_rows=50),
         peers={caller: allowed or PeerSettings()},
     )
-    admission = await asyncio.to_thread(make_admission, settings, b"s" * 32)
+    admission = await asyncio.to_thread(make_admission, settings, b"s" * 32, make_limiter(settings).parties)
     side = HostSide(pool, {"default": Listening(features, max_age_s)}, admission)
     door = FederationDoor(side, settings, lambda call: caller)
     async with served(answering(door.infer, RequestFigures().of("tessera.v1", "Infer"))) as (link, port):

@@ -21,6 +21,7 @@ from serving.figures.store import MemoryFigureStore
 from serving.frontdoor.fate.inference import FateInference
 from serving.frontdoor.fate.rules import Flow
 from serving.frontdoor.fate.served import FateModels
+from serving.limits import Limiter
 from serving.peers.batching import Batcher
 from serving.peers.fate import UNARY_CALL, FatePeer, Sender
 from serving.peers.remote import RemotePartials
@@ -104,8 +105,9 @@ async def guest(tmp_path: Path) -> AsyncIterator[Guest]:
             tiers = TieredCache(MemoryTier(1_000, 600.0), None)
             remote = RemotePartials(GUEST, {HOST: peer}, tiers, SECRET, CacheSettings())
             answers = Answers(ResultCache(100, 60.0), Effects(MemoryFigureStore(), SECRET))
-            pipeline = Pipeline(party.publishing.routes, party.pool, remote, answers, Limits(peer_timeout_s=5.0))
-            models = FateModels(party.publishing, party.pool, "id", Flow(dict), GUEST)
+            limiter = Limiter(Limits(peer_timeout_s=5.0))
+            pipeline = Pipeline(party.publishing.routes, party.pool, remote, answers, limiter)
+            models = FateModels(party.publishing, party.pool, "id", Flow(limiter.resources), GUEST)
             yield Guest(FateInference(pipeline, models, 1_000), host)
     finally:
         await link.close()

@@ -27,6 +27,7 @@ from serving.features.source import FeatureRows, FeatureSource, FeatureSourceErr
 from serving.frontdoor.fate import unary_call
 from serving.frontdoor.fate.unary_call import UNARY_CALL, PartnerSide
 from serving.host import HostSide
+from serving.limits import make_limiter
 from serving.peers.signing import AccessKey, Signatures, sign
 from serving.pool import ModelHandle, ModelPool
 from serving.settings import Limits, PeerSettings, Settings
@@ -87,7 +88,7 @@ async def serving(
         pool.put(await asyncio.to_thread(handle, root, version))
     settings = Settings(party=HOST, state_dir=str(root), registry="", limits=Limits(max_batch_rows=10))
     settings = msgspec.structs.replace(settings, peers={caller: allowed or PeerSettings()})
-    admission = await asyncio.to_thread(make_admission, settings, b"s" * 32)
+    admission = await asyncio.to_thread(make_admission, settings, b"s" * 32, make_limiter(settings).parties)
     host = HostSide(pool, {"default": features or MemoryFeatureSource(USERS)}, admission)
     side = PartnerSide(host, pool, settings, Signatures(keys or {}, 10.0), lambda call: caller)
     port = server(Transport.GRPCIO)
