@@ -86,6 +86,7 @@ from serving.request_log import LoggedPipeline, RequestLog
 from serving.routing import RouteTable
 from serving.security import own_credentials, port_credentials
 from serving.settings import LogLevel, PeerProtocol, PeerSettings, Role, Settings
+from serving.shared_counts import SharedCounts
 from serving.telemetry.exposition import Exposition, Reading, request_metrics
 from serving.telemetry.lag import LoopLag
 from serving.telemetry.logs import follow_level
@@ -102,8 +103,8 @@ RECONNECT_S = 0.5
 """The longest pause between attempts to reach a party: it is asked again soon after it returns."""
 
 
-async def assemble(settings: Settings) -> Node:
-    """A node that is ready to run. Raises what a wrong file raises, naming it."""
+async def assemble(settings: Settings, counts: SharedCounts | None = None) -> Node:
+    """A node that is ready to run. `counts`: with its other workers. Raises what a wrong file raises, naming it."""
     replicas = await _replicas(settings)
     secret = await asyncio.to_thread(node_secret, settings.cache.secret_file, Path(settings.state_dir))
 
@@ -112,7 +113,7 @@ async def assemble(settings: Settings) -> Node:
     keys = await asyncio.to_thread(access_keys, settings.fate)
     peers = await _peers(settings, pool, keys)
     publishing, reconciler = await asyncio.to_thread(_publishing, settings, replicas, pool, peers, audit)
-    upkeep, limiter = HoldUpkeep(publishing.keep_holds), make_limiter(settings)
+    upkeep, limiter = HoldUpkeep(publishing.keep_holds), make_limiter(settings, counts)
     publishing.watch(limiter.follow)
 
     memory, shared, cache = _remote_tiers(settings)

@@ -1,5 +1,5 @@
-"""What a supervisor hands to a worker that it starts: listening sockets, and a pipe on which the worker tells how far
-it is. Descriptors are inherited under their own numbers."""
+"""What a supervisor hands to a worker that it starts: listening sockets, a seat where workers count together, and a
+pipe on which the worker tells how far it is. Descriptors are inherited under their own numbers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import socket
 from enum import Enum
 
 import msgspec
+
+from serving.shared_counts import Seat
 
 
 class Progress(Enum):
@@ -18,10 +20,12 @@ class Progress(Enum):
 
 
 class Handover(msgspec.Struct, frozen=True):
-    """`sockets` by the name of the port; a port that is missing is bound by the worker."""
+    """`sockets` by the name of the port; a port that is missing is bound by the worker. `seat`: where the worker counts
+    together with the others."""
 
     sockets: dict[str, int] = {}
     progress: int = -1
+    seat: Seat | None = None
 
     def encoded(self) -> str:
         return msgspec.json.encode(self).decode()

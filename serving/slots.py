@@ -20,6 +20,7 @@ import msgspec
 
 from serving.handover import Handover, Progress
 from serving.settings import Settings
+from serving.shared_counts import Seat
 from serving.transport import Transport
 from serving.transport.listening import bind, bound_port, listen
 
@@ -134,18 +135,23 @@ class Worker:
 
 
 async def start_worker(
-    command: Sequence[str], environ: Mapping[str, str], sockets: Mapping[str, int], started_s: float
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    sockets: Mapping[str, int],
+    started_s: float,
+    seat: Seat | None = None,
 ) -> Worker:
-    """A worker that gets these sockets."""
+    """A worker that gets these sockets, and this seat."""
     read_end, write_end = os.pipe()
-    handover = Handover(dict(sockets), write_end)
+    handover = Handover(dict(sockets), write_end, seat)
+    memory = () if seat is None else (seat.memory,)
     try:
         process = await asyncio.create_subprocess_exec(
             *command,
             "--handover",
             handover.encoded(),
             env=environ,
-            pass_fds=(*sockets.values(), write_end),
+            pass_fds=(*sockets.values(), write_end, *memory),
         )
     except OSError:
         os.close(read_end)

@@ -22,9 +22,10 @@ from serving.handover import Handover
 from serving.node import NOTHING_HANDED, Node
 from serving.settings import Settings
 from serving.settings_file import SettingsError, load
+from serving.shared_counts import SharedCounts, shared_counts
 from serving.telemetry import logs
 
-Assemble = Callable[[Settings], Awaitable[Node]]
+Assemble = Callable[[Settings, SharedCounts | None], Awaitable[Node]]
 
 _PR_SET_PDEATHSIG = 1
 _SWITCH_S = 5e-4
@@ -58,7 +59,7 @@ def run(config: Path, assemble: Assemble, handover: Handover = NOTHING_HANDED) -
 
 
 async def _live(settings: Settings, assemble: Assemble, handover: Handover) -> None:
-    node = await assemble(settings)
+    node = await assemble(settings, shared_counts(handover.seat))
     for number in (signal.SIGTERM, signal.SIGINT):
         get_running_loop().add_signal_handler(number, node.ask_to_stop)
     await node.run(handover)

@@ -22,6 +22,7 @@ from serving import ports_file
 from serving.exit_code import ExitCode
 from serving.settings import Settings
 from serving.settings_file import SettingsError, load
+from serving.shared_counts import Seats
 from serving.slots import Listening, Worker, start_worker
 from serving.telemetry import logs
 
@@ -34,6 +35,8 @@ STEADY_AFTER_S = 60.0
 """A worker that lived this long starts the count of failures anew."""
 
 
+_SPARE_SEATS = 2
+"""For workers that still drain while they are replaced once more."""
 _TUNABLES, _HUGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
@@ -123,6 +126,7 @@ class Supervisor:
         self._reload = reload
         self._clock = clock
         self._listening = Listening(settings.workers)
+        self._seats = Seats(2 * settings.workers + _SPARE_SEATS)
         self._workers: dict[int, Worker] = {}
         self._restarting: set[int] = set()
         self._replaced: set[Worker] = set()
@@ -144,6 +148,7 @@ class Supervisor:
                 await asyncio.wait({self._rolling})
             await asyncio.gather(*(worker.stop(self._settings.limits.drain_s) for worker in self._replaced))
             self._listening.close()
+            self._seats.close()
             ports_file.remove(self._state_dir)
         return next((code for code in codes if code), ExitCode.OK)
 
@@ -198,7 +203,14 @@ class Supervisor:
         if self._settings.workers > 1:
             name = self._settings.replica or socket.gethostname()
             environ = {**environ, "TESSERA_REPLICA": f"{name}/{slot}"}
-        return await start_worker(self._command, environ, self._listening.of(slot), self._clock())
+        seat = self._seats.take()
+        try:
+            worker = await start_worker(self._command, environ, self._listening.of(slot), self._clock(), seat)
+        except BaseException:
+            self._seats.leave(seat)
+            raise
+        worker.ended.add_done_callback(lambda _: self._seats.leave(seat))
+        return worker
 
     async def _end(self, slot: int) -> Worker:
         """The worker of the slot that has ended: by itself, because all are to stop, or for a restart. One that has

@@ -121,6 +121,8 @@ def test_a_limit_counts_at_all_workers_until_it_is_cleared(node: PartyNode) -> N
         node.online("s", "m", "1")
     limit(node, per_s=0)
     assert all(is_refused(node) for _ in range(30))
+    limit(node, per_s=0.001, burst=7)
+    assert sum(not is_refused(node) for _ in range(30)) == 7
     limit(node)
     assert not any(is_refused(node) for _ in range(30))
 

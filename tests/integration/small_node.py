@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from serving import worker, workers
+from serving.errors import LimitError
 from serving.handover import Handover
+from serving.limits import make_limiter
 from serving.node import Node, Port
 from serving.transport import server
 
@@ -31,8 +33,31 @@ async def ready(state_dir):
             await asyncio.sleep(0.02)
 
 
-async def assemble(settings):
+class Counted:
+    """Calls of service `s` under the limits of the node. Those that enter stay."""
+
+    def __init__(self, limiter):
+        self._limiter = limiter
+
+    def take(self, payload, call):
+        return self._tried(self._limiter.take, 1)
+
+    def enter(self, payload, call):
+        return self._tried(self._limiter.enter)
+
+    def _tried(self, ask, *arguments):
+        try:
+            ask("s", "", *arguments)
+        except LimitError:
+            return b""
+        return b"%d" % os.getpid()
+
+
+async def assemble(settings, counts):
     made = server(settings.transport)
+    counted = Counted(make_limiter(settings, counts))
+    made.add_bytes_handler("/test.Limit/Take", counted.take)
+    made.add_bytes_handler("/test.Limit/Enter", counted.enter)
     made.add_bytes_handler("/test.Echo/Echo", lambda payload, call: payload)
     made.add_bytes_handler("/test.Echo/Who", lambda payload, call: b"%d" % os.getpid())
     made.add_bytes_handler("/test.Echo/Slow", slow)

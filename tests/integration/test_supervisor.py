@@ -35,12 +35,12 @@ def until(what, timeout_s=20):
 class Serving:
     """A supervisor started on a folder."""
 
-    def __init__(self, folder, ports="service = '127.0.0.1:0'", drain_s=10, command=COMMAND, top="") -> None:
+    def __init__(self, folder, ports="service = '127.0.0.1:0'", drain_s=10, command=COMMAND, top="", limits="") -> None:
         self.state_dir = folder / "state"
         self.config = folder / "node.toml"
         self.config.write_text(
             f"{top}party = 'bank'\nstate_dir = 'state'\nregistry = 'registry'\n[cache]\nembedded = false\n"
-            f"[ports]\n{ports}\n[limits]\ndrain_s = {drain_s}\n"
+            f"[ports]\n{ports}\n[limits]\ndrain_s = {drain_s}\n{limits}"
         )
         self.process = subprocess.Popen(
             [*command, "--config", str(self.config)], cwd=ROOT, stderr=subprocess.PIPE, text=True

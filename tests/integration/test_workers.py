@@ -14,11 +14,14 @@ from tests.integration.test_supervisor import Serving, until
 
 ECHO = "/test.Echo/Echo"
 WHO = "/test.Echo/Who"
+TAKE = "/test.Limit/Take"
+ENTER = "/test.Limit/Enter"
+LIMITS = "services.s = {per_s = 0.001, burst = 10, concurrent = 4}\n"
 
 
 @pytest.fixture
 def three(tmp_path):
-    running = Serving(tmp_path, top="workers = 3\n")
+    running = Serving(tmp_path, top="workers = 3\n", limits=LIMITS)
     running.address = until(lambda: ports_file.read(running.state_dir).get("service"))
     yield running
     if running.process.poll() is None:
@@ -117,6 +120,41 @@ async def test_what_comes_before_the_successor_of_a_killed_worker_is_ready_goes_
         while workers(three) & (waiting | set(before)) or len(workers(three)) != 3:
             await asyncio.sleep(0.02)
     assert set(await all_answer(three)) == workers(three)
+
+
+async def let_in(running, method, calls=20):
+    """How many of these calls each worker let in, each call over a connection of its own."""
+    seen = collections.Counter()
+    for _ in range(calls):
+        link = channel(Transport.NATIVE, running.address)
+        if pid := await link.unary(method, b"", 5):
+            seen[int(pid)] += 1
+        await link.close()
+    return seen
+
+
+async def test_workers_keep_to_a_limit_together_whoever_is_killed_or_replaced(three):
+    before = set(await all_answer(three))
+    taken = await let_in(three, TAKE, 6) + await let_in(three, TAKE)
+    entered = await let_in(three, ENTER)
+    assert (taken.total(), entered.total()) == (10, 4)
+
+    killed = next(iter(entered))
+    psutil.Process(killed).kill()
+    async with asyncio.timeout(20):
+        while len(workers(three) - before) < 1:
+            await asyncio.sleep(0.02)
+    await all_answer(three)
+    again = await let_in(three, ENTER)
+    assert (again.total(), (await let_in(three, TAKE)).total()) == (entered[killed], 0)
+
+    old = workers(three)
+    three.process.send_signal(signal.SIGHUP)
+    async with asyncio.timeout(40):
+        while workers(three) & old or len(workers(three)) != 3:
+            await asyncio.sleep(0.02)
+    await all_answer(three)
+    assert ((await let_in(three, ENTER)).total(), (await let_in(three, TAKE)).total()) == (4, 0)
 
 
 async def test_sigterm_drains_all(three):

@@ -24,7 +24,7 @@ def config(tmp_path):
     return path
 
 
-async def never(settings):
+async def never(settings, counts):
     raise AssertionError("not to be reached")
 
 
@@ -46,7 +46,7 @@ def test_wrong_settings_are_one_line_each(config, capsys):
     ],
 )
 def test_what_cannot_be_started_is_one_line(config, capsys, error, line):
-    async def refuse(settings):
+    async def refuse(settings, counts):
         raise error
 
     assert run(config, refuse) is ExitCode.REFUSED
