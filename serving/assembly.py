@@ -40,6 +40,7 @@ from serving.frontdoor.http import HttpDoor
 from serving.frontdoor.oip import service as oip
 from serving.frontdoor.oip.control import Repository
 from serving.frontdoor.oip.door import Door
+from serving.frontdoor.oip.figures import encoded
 from serving.frontdoor.oip.http import OipHttp
 from serving.frontdoor.oip.log_settings import LogSettings
 from serving.frontdoor.oip.models import Models
@@ -92,6 +93,7 @@ from serving.telemetry.lag import LoopLag
 from serving.telemetry.logs import follow_level
 from serving.telemetry.requests import RequestFigures
 from serving.telemetry.shared import SharedExposition
+from serving.telemetry.worker_files import Teller, Telling
 from serving.threads import ModelThreads
 from serving.transport import Channel, ChannelOptions, Server, ServerOptions, channel, server
 from serving.undeclared import UndeclaredLog
@@ -137,7 +139,8 @@ async def assemble(settings: Settings, counts: SharedCounts | None = None) -> No
     def readiness() -> Readiness:
         return report(node.state is NodeState.READY, node.state.value, (*checks, schedule.problems), replicas.heard())
 
-    described = FateNode(settings, publishing, pool, pipeline, audit, access, readiness, host, keys, shared)
+    telling = _telling(settings, replicas)
+    described = FateNode(settings, publishing, pool, pipeline, audit, access, readiness, host, keys, shared, telling)
     protocols, jobs = _foreign_protocols(described, Ports(*servers), figures)
     readings: tuple[Reading, ...] = (
         *(partial(request_metrics, figures), partial(lag_metrics, lag), partial(figure_metrics, effects)),
@@ -146,10 +149,10 @@ async def assemble(settings: Settings, counts: SharedCounts | None = None) -> No
         *(partial(budget_metrics, admission), partial(pipeline_metrics, pipeline)),
         *(partial(peer_metrics, batchers, breaking), partial(warmup_metrics, schedule), partial(row_metrics, effects)),
     )
-    exposing, metrics = _exposition(settings, replicas, Exposition(readings))
+    metrics = _exposition(telling, Exposition(readings))
     http = HttpDoor(pipeline, metrics, readiness, figures, limits.max_request_bytes, access, protocols)
     parts = (
-        exposing,
+        *(Part(file.start, file.stop) for file in telling.files),
         *(Part(one.start, one.stop) for one in (lag, effects, warming.activity)),
         *(Part(stop=stop) for stop in (cache.close, *(batcher.close for batcher in batchers.values()))),
         *(Part(source.open, source.close) for source in sources.values()),
@@ -244,24 +247,29 @@ def _foreign_protocols(node: FateNode, ports: Ports, figures: RequestFigures) ->
     repository = Repository(node.publishing, models, node.settings.registry_folder, node.settings.party)
     door = Door(node.pipeline, models)
     log = LogSettings(node.publishing, node.settings.log_level)
-    foreign = OipNode(door, repository, node.readiness, limits.max_batch_rows, node.audit, access, log)
+    others = node.telling.tell("oip", partial(encoded, door.figures))
+    foreign = OipNode(door, repository, node.readiness, limits.max_batch_rows, node.audit, access, log, others)
     oip.register(ports.service, foreign, figures, access.operator)
     oip.register(ports.operator, foreign, figures, partial(access.admin, role=Role.OPERATOR))
     fate, jobs = fate_doors.register(ports, node, figures)
     return [*OipHttp(foreign, figures, limits.max_request_bytes).routes(), *fate], jobs
 
 
-def _exposition(settings: Settings, replicas: Replicas, own: Exposition) -> tuple[Part, Callable[[], Awaitable[bytes]]]:
-    """What a scrape shows: of one worker its own metrics, of several those of all."""
+def _telling(settings: Settings, replicas: Replicas) -> Telling:
     if settings.workers == 1:
+        return Telling(None)
+    return Telling(Teller(Path(settings.state_dir) / "metrics", replicas.name, replicas.generation))
 
-        async def alone() -> bytes:
-            return own.text()
 
-        return Part(), alone
-    folder = Path(settings.state_dir) / "metrics"
-    shared = SharedExposition(own, folder, replicas.name, replicas.generation)
-    return Part(shared.start, shared.stop), shared.text
+def _exposition(telling: Telling, own: Exposition) -> Callable[[], Awaitable[bytes]]:
+    """What a scrape shows: of one worker its own metrics, of several those of all."""
+    if telling.teller is not None:
+        return SharedExposition(own, telling.teller, telling.tell("prom", own.text)).text
+
+    async def alone() -> bytes:
+        return own.text()
+
+    return alone
 
 
 def _control_store(settings: Settings) -> ControlStore:

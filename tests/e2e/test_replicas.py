@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psutil
 import pytest
 
 from serving.pool import ModelId
 from serving.transport import Code, RpcError
+from tessera.compat import fate_common_service_pb2 as operations
+from tessera.compat import fate_common_service_pb2_grpc as operations_grpc
+from tessera.compat import fate_inference_pb2 as fate
+from tessera.compat import fate_inference_pb2_grpc as fate_grpc
+from tessera.compat import open_inference_pb2 as oip
+from tessera.compat import open_inference_pb2_grpc as oip_grpc
 from tessera.v1 import admin_pb2 as wire
 from tests.nodes import PartyNode
 from tests.redis_server import DURABLE, launch, redis_server, url_of
@@ -143,6 +150,38 @@ def is_refused(node: PartyNode) -> bool:
     except RpcError as error:
         return error.code is Code.RESOURCE_EXHAUSTED
     return False
+
+
+def ask(node: PartyNode, port: str, stub: Callable[[object], object], method: str, request: object) -> Any:
+    """Over a connection of its own."""
+    return node.call(port, lambda link: getattr(stub(link.stub_channel), method)(request, timeout=5))
+
+
+def test_foreign_figures_are_of_all_workers(node: PartyNode) -> None:
+    """Whatever worker is asked."""
+    three_loaded(node, V1)
+    if not is_bound(node):
+        node.online("s", "m", "1")
+    tensor = oip.ModelInferRequest.InferInputTensor(name="x", datatype="FP64", shape=[1, 1])
+    tensor.contents.fp64_contents.append(0.5)
+    infer = oip.ModelInferRequest(model_name="s", inputs=[tensor])
+    case = fate.InferenceMessage(body=json.dumps({"serviceId": "s", "featureData": {"x": 0.5}}).encode())
+    for _ in range(12):
+        ask(node, "service", oip_grpc.GRPCInferenceServiceStub, "ModelInfer", infer)
+        reply = ask(node, "service", fate_grpc.InferenceServiceStub, "inference", case)
+        assert json.loads(reply.body)["retcode"] == 0, reply
+
+    def inferences() -> int:
+        request = oip.ModelStatisticsRequest(name="s")
+        found = ask(node, "service", oip_grpc.GRPCInferenceServiceStub, "ModelStatistics", request)
+        return sum(one.inference_count for one in found.model_stats)
+
+    def passed() -> int:
+        request = operations.QueryMetricRequest(endMs=1 << 60, source="I_inference")
+        found = ask(node, "admin", operations_grpc.CommonServiceStub, "queryMetrics", request)
+        return sum(second["passQps"] for second in json.loads(found.data))
+
+    assert until(lambda: {(inferences(), passed()) for _ in range(10)} == {(12, 12)})
 
 
 def is_bound(node: PartyNode) -> bool:

@@ -26,6 +26,7 @@ from serving.publishing import Publishing
 from serving.readiness import Readiness
 from serving.settings import Settings
 from serving.telemetry.requests import RequestFigures
+from serving.telemetry.worker_files import Telling
 from serving.transport import Server
 
 SERVICE_PORT = (served.SERVICE,)
@@ -47,6 +48,7 @@ class FateNode:
     host: HostSide
     keys: Mapping[str, AccessKey]
     shared: RedisTier | None
+    telling: Telling
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ def register(ports: Ports, node: FateNode, figures: RequestFigures) -> tuple[lis
     returns what belongs on the HTTP port, and what is to be stopped after the last call."""
     settings, publishing = node.settings, node.publishing
     flow = Flow(node.pipeline.limiter.resources)
+    flow.others = node.telling.tell("fate", flow.encoded)
     models = FateModels(publishing, node.pool, settings.fate.user_id, flow, settings.party)
     door = FateInference(node.pipeline, models, settings.limits.max_batch_rows)
     written = None if node.shared is None else node.shared.flush

@@ -46,7 +46,7 @@ class OperationsServicer(fate_common_service_pb2_grpc.CommonServiceServicer):
         self._allow(context, Role.VIEWER)
         prefix = "M_" if request.type == wire.MODEL else "I_"
         source = request.source if not request.source or request.source.startswith(prefix) else prefix + request.source
-        rows = self._flow.between(request.beginMs, request.endMs, source)
+        rows = await self._flow.between(request.beginMs, request.endMs, source)
         shown = [
             {
                 "timestamp": at_ms,

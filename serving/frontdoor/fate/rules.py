@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+
+import msgspec
 
 from serving.errors import LimitError
 from serving.limits import Gates
+from serving.telemetry.worker_files import Others, Told, nobody
 
 KEPT_S = 600
 
@@ -23,12 +27,20 @@ class Second:
     blocked: int = 0
     failed: int = 0
 
+    def add(self, other: Second) -> None:
+        self.passed += other.passed
+        self.succeeded += other.succeeded
+        self.blocked += other.blocked
+        self.failed += other.failed
+
 
 class Flow:
     """`gates`: what may be asked of resources; `clock` is Unix seconds."""
 
     def __init__(self, gates: Gates, clock: Callable[[], float] = time.time) -> None:
         self._gates = gates
+        self.others: Others = nobody
+        """Figures of the other workers, as `encoded`."""
         self._clock = clock
         self._seconds: OrderedDict[int, dict[str, Second]] = OrderedDict()
 
@@ -51,11 +63,19 @@ class Flow:
             now.passed += count
             now.failed += count
 
-    def between(self, begin_ms: int, end_ms: int, resource: str) -> Iterator[tuple[int, str, Second]]:
-        """Seconds (in milliseconds) of one resource, or of all when it is "", in order."""
-        for second, resources in self._seconds.items():
-            if begin_ms <= 1_000 * second <= end_ms:
-                yield from ((1_000 * second, name, one) for name, one in resources.items() if resource in {"", name})
+    async def between(self, begin_ms: int, end_ms: int, resource: str) -> list[tuple[int, str, Second]]:
+        """Seconds (in milliseconds) of one resource, or of all when it is "", in order: of all workers together."""
+        total: dict[tuple[int, str], Second] = {}
+        for told in (self._seconds, *map(_seconds, await self.others())):
+            for second, resources in told.items():
+                for name, one in resources.items():
+                    if begin_ms <= 1_000 * second <= end_ms and resource in {"", name}:
+                        total.setdefault((1_000 * second, name), Second()).add(one)
+        return [(at_ms, name, one) for (at_ms, name), one in sorted(total.items())]
+
+    def encoded(self) -> bytes:
+        """For the other workers."""
+        return msgspec.json.encode(self._seconds)
 
     def _now(self, resource: str) -> Second:
         second = int(self._clock())
@@ -64,3 +84,13 @@ class Flow:
             while len(self._seconds) > KEPT_S:
                 self._seconds.popitem(last=False)
         return self._seconds[second].setdefault(resource, Second())
+
+
+_Seconds = dict[int, dict[str, Second]]
+_DECODER = msgspec.json.Decoder(_Seconds)
+
+
+def _seconds(told: Told) -> _Seconds:
+    with suppress(msgspec.MsgspecError):  # of another version
+        return _DECODER.decode(told.said)
+    return {}

@@ -11,6 +11,7 @@ from typing import Any
 from apps.app import CacheLevel, Request, Response
 from serving.codec import Codec
 from serving.errors import InvalidRequestError, LimitError, TesseraError
+from serving.frontdoor.oip.figures import Figures, Named
 from serving.frontdoor.oip.models import Models, ModelView
 from serving.frontdoor.oip.rows import Answered, Asked, answer_of, key_of, request_of
 from serving.pipeline import Pipeline
@@ -20,32 +21,6 @@ Encode = Callable[[Answered], bytes]
 TIMEOUT = "timeout"
 """The parameter that says how long there is, in microseconds."""
 _LONGEST_US = 10**12
-
-
-@dataclass(slots=True)
-class Figures:
-    """Of one version, for ModelStatistics. Durations in nanoseconds; hits of the result cache are not executions."""
-
-    succeeded: int = 0
-    succeeded_ns: int = 0
-    failed: int = 0
-    failed_ns: int = 0
-    hits: int = 0
-    hits_ns: int = 0
-    rows: int = 0
-    executions: int = 0
-    last_ms: int = 0
-    batches: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """By number of rows: executions, and how long they took together."""
-
-    def executed(self, rows: int, took_ns: int) -> None:
-        self.succeeded += 1
-        self.succeeded_ns += took_ns
-        self.executions += 1
-        self.rows += rows
-        count, total_ns = self.batches.get(rows, (0, 0))
-        self.batches[rows] = (count + 1, total_ns + took_ns)
-        self.last_ms = time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +75,7 @@ def _rows_by_version(response: Response) -> Counter[str]:
 class Door:
     pipeline: Pipeline
     models: Models
-    figures: dict[tuple[str, str], Figures] = field(default_factory=dict)
-    """By the name that the caller used, and the version that answered."""
+    figures: dict[Named, Figures] = field(default_factory=dict)
 
     def infer(self, form: str, asked: Asked, into: Encode, raw: bytes, terms: Terms) -> Awaitable[bytes]:
         """The reply without the call's id. `form` names the carrier and whatever else of it shapes the reply; what is
@@ -109,10 +83,6 @@ class Door:
         view = self.models.find(asked.model, asked.version)
         codec = _Codec(repr((form, asked.model, asked.version, asked.outputs)), asked, view, into)
         return self._counted(codec, raw, terms.within(asked.parameters))
-
-    def figures_of(self, view: ModelView) -> Figures:
-        """Of a view of one version."""
-        return self.figures.get((view.name, view.versions[0]), Figures())
 
     async def _counted(self, codec: _Codec, raw: bytes, terms: Terms) -> bytes:
         began = time.perf_counter_ns()

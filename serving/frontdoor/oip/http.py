@@ -129,7 +129,7 @@ class OipHttp:
     async def _statistics(self, request: Request) -> Response:
         caller_of(request, self.node.access)
         name, version = request.path_params.get("name", ""), request.path_params.get("version", "")
-        return _json(described(self.node.statistics(name, version)))
+        return _json(described(await self.node.statistics(name, version)))
 
     async def _infer(self, request: Request) -> Response:
         terms = Terms(remaining_s(request), caller_of(request, self.node.access))

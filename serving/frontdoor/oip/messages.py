@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from serving.errors import InvalidRequestError
-from serving.frontdoor.oip.door import Figures
+from serving.frontdoor.oip.figures import Figures
 from serving.frontdoor.oip.models import ModelView
 from serving.frontdoor.oip.rows import Answered, Asked, check_offered
 from serving.frontdoor.oip.tensors import BF16, BYTES, Tensor, from_raw, from_values, to_raw

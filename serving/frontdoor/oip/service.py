@@ -14,11 +14,13 @@ from serving.errors import UnauthenticatedError, UnknownNameError, public
 from serving.frontdoor.answer import answering, answering_method
 from serving.frontdoor.oip.control import Repository
 from serving.frontdoor.oip.door import Door, Terms
+from serving.frontdoor.oip.figures import Figures, summed
 from serving.frontdoor.oip.log_settings import LogSettings, Values
 from serving.frontdoor.oip.messages import asked, config, parse, raw_reply, statistics, typed_reply
 from serving.frontdoor.wire_fields import delimited
 from serving.readiness import Readiness
 from serving.telemetry.requests import MethodFigures, RequestFigures
+from serving.telemetry.worker_files import Others, nobody
 from serving.transport import Call, Code, RpcError, Server, call_of
 from serving.version import SOFTWARE
 from tessera.compat import open_inference_pb2 as wire
@@ -39,7 +41,8 @@ Authorise = Callable[[Call], None]
 
 @dataclass(frozen=True, slots=True)
 class OipNode:
-    """What the protocol asks of a node beside inference. `max_rows` of one call."""
+    """What the protocol asks of a node beside inference. `max_rows` of one call. `others`: the figures of the other
+    workers, as `encoded`."""
 
     door: Door
     repository: Repository
@@ -48,6 +51,7 @@ class OipNode:
     audit: AuditLog
     access: Access
     log: LogSettings
+    others: Others = nobody
 
     async def set_log(self, who: str, given: Values) -> Values:
         """What is in force afterwards; nothing changes where nothing is given. Raises InvalidRequestError."""
@@ -56,11 +60,14 @@ class OipNode:
                 await self.log.change(given)
         return self.log.shown
 
-    def statistics(self, name: str, version: str) -> wire.ModelStatisticsResponse:
-        """Of one version, of all versions of a name, or of all names when it is "". Raises UnknownNameError."""
+    async def statistics(self, name: str, version: str) -> wire.ModelStatisticsResponse:
+        """Of one version, of all versions of a name, or of all names when it is "": of all workers together. Raises
+        UnknownNameError."""
         models = self.door.models
         views = models.by_version(name, version) if name else models.all_by_version()
-        return wire.ModelStatisticsResponse(model_stats=[statistics(one, self.door.figures_of(one)) for one in views])
+        figures = summed(self.door.figures, await self.others())
+        shown = [statistics(one, figures.get((one.name, one.versions[0]), Figures())) for one in views]
+        return wire.ModelStatisticsResponse(model_stats=shown)
 
 
 def register(server: Server, node: OipNode, figures: RequestFigures, authorise: Authorise) -> None:
@@ -146,7 +153,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: wire.ModelStatisticsRequest, context: object
     ) -> wire.ModelStatisticsResponse:
         self._node.access.caller(call_of(context))
-        return self._node.statistics(request.name, request.version)
+        return await self._node.statistics(request.name, request.version)
 
     async def ModelStreamInfer(
         self, requests: AsyncIterator[wire.ModelInferRequest], context: object

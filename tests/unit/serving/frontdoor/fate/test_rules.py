@@ -9,6 +9,7 @@ from serving.errors import InvalidRequestError, LimitError
 from serving.frontdoor.fate.rules import KEPT_S, Flow
 from serving.limits import Limiter
 from serving.settings import Limits
+from serving.telemetry.worker_files import Told
 from tests.clock import Clock
 
 
@@ -42,7 +43,7 @@ def test_a_rule_lets_so_many_in_each_second(flow: Flow, limiter: Limiter, clock:
     flow.take("M_1", 1)
 
 
-def test_figures_are_kept_by_second_and_resource(flow: Flow, clock: Clock) -> None:
+async def test_figures_are_kept_by_second_and_resource(flow: Flow, clock: Clock) -> None:
     start = int(clock())
     flow.succeeded("I_inference")
     flow.succeeded("M_1", 3)
@@ -51,17 +52,39 @@ def test_figures_are_kept_by_second_and_resource(flow: Flow, clock: Clock) -> No
     flow.refused("I_inference", InvalidRequestError("wrong"))
     flow.refused("M_1", InvalidRequestError("wrong"), 2)
     flow.refused("M_1", LimitError("too many"), 4)
-    [(_, _, model)] = [one for one in flow.between(1_000 * start + 1, 10**15, "M_1")]
+    [(_, _, model)] = await flow.between(1_000 * start + 1, 10**15, "M_1")
     assert (model.passed, model.succeeded, model.blocked, model.failed) == (2, 0, 4, 2)
-    seconds = list(flow.between(0, 10**15, "I_inference"))
+    seconds = await flow.between(0, 10**15, "I_inference")
     assert [at for at, *_ in seconds] == [1_000 * start, 1_000 * (start + 1)]
     assert [(one.passed, one.succeeded, one.blocked, one.failed) for *_, one in seconds] == [(1, 1, 0, 0), (1, 0, 1, 1)]
-    assert [name for _, name, _ in flow.between(0, 1_000 * start, "")] == ["I_inference", "M_1"]
-    assert list(flow.between(1_000 * start + 1, 1_000 * start + 2, "")) == []
+    assert [name for _, name, _ in await flow.between(0, 1_000 * start, "")] == ["I_inference", "M_1"]
+    assert await flow.between(1_000 * start + 1, 1_000 * start + 2, "") == []
 
 
-def test_old_seconds_are_forgotten(flow: Flow, clock: Clock) -> None:
+async def test_the_figures_of_all_workers_are_summed(flow: Flow, limiter: Limiter, clock: Clock) -> None:
+    other = Flow(limiter.resources, clock)
+    start = int(clock())
+    other.succeeded("M_2", 5)
+    other.refused("I_inference", LimitError("too many"))
+    clock.tick(1)
+    for each in (flow, other):
+        each.succeeded("I_inference")
+        each.refused("I_inference", InvalidRequestError("wrong"))
+
+    async def told() -> list[Told]:
+        return [Told("b/1", "1", other.encoded()), Told("b/2", "1", b"of another version")]
+
+    flow.others = told
+    shown = [
+        (at // 1_000 - start, name, one.passed, one.succeeded, one.blocked, one.failed)
+        for at, name, one in await flow.between(0, 10**15, "")
+    ]
+    assert shown == [(0, "I_inference", 0, 0, 1, 0), (0, "M_2", 5, 5, 0, 0), (1, "I_inference", 4, 2, 0, 2)]
+    assert await flow.between(0, 10**15, "") == await flow.between(0, 10**15, ""), "asking changes nothing"
+
+
+async def test_old_seconds_are_forgotten(flow: Flow, clock: Clock) -> None:
     for _ in range(KEPT_S + 5):
         flow.succeeded("I_inference")
         clock.tick(1)
-    assert len(list(flow.between(0, 10**15, ""))) == KEPT_S
+    assert len(await flow.between(0, 10**15, "")) == KEPT_S
