@@ -62,6 +62,12 @@ def scores_without(absent: int, hosts: int) -> tuple[float, ...]:
     return tuple(1 / (1 + math.exp(-value)) for value in linear)
 
 
+def mean_score(hosts: int) -> float:
+    """When the mean partials stand in for all of them."""
+    own = float(np.dot(guest_numbers(), _weights(GUEST_FEATURES))) + INTERCEPT
+    return 1 / (1 + math.exp(-own - sum(map(_mean_partial, range(hosts)))))
+
+
 def write_model(guest_root: Path, host_roots: list[Path]) -> Signature:
     """One linear model over the guest and these hosts, a bound half for each in its registry; the guest's signature.
     The guest's half declares what may stand in for each host."""

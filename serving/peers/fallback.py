@@ -1,7 +1,17 @@
 """What a service answers when a party fails: its policy. What stands in is flagged, and nothing of it is cached.
 
-Under policy `partial` the mean partial stands in that the artifact declares; for a party of which it declares none,
-`partial` is `fail`.
+By the table of errors something stands in whatever the party's status is, and the caller is told the status. Two of
+them need a reason:
+
+- MISMATCH: the host has another binding or protocol, or its reply cannot be used. Who asks *this* node for the wrong
+  version is refused (FAILED_PRECONDITION), for it can ask for the right one; who asks for a score can do nothing about
+  two parties that disagree, and to it the host refuses. What stands in is none of the host's: the mean partial is
+  declared in our half of this very version, and what was kept lies under this binding's key.
+- NOT_FOUND: a mean partial is what can be said of a user of whom nothing is known. One that was kept is not: the host
+  said since that it has nothing of the user (any more), which is the newer word. So policy `stale` is `fail` then.
+
+Where nothing stands in (`partial` for a party of which the artifact declares no mean, `stale` without anything kept)
+the policy is `fail` for the row: there is no score to answer.
 """
 
 from __future__ import annotations
@@ -21,8 +31,6 @@ from serving.settings import FallbackPolicy, FallbackSettings
 DEFAULT = "default"
 """In the settings: services that are not listed, and callers who name a version."""
 FAIL = FallbackSettings()
-_ABSENT = {PartyStatus.TIMEOUT, PartyStatus.REJECTED, PartyStatus.UNREACHABLE, PartyStatus.INTERNAL}
-"""The party knows better than an old or a mean partial what else it says: that it does not know the user, say."""
 
 
 class Outdated(Protocol):
@@ -78,13 +86,9 @@ def own_scores(scores: Scores, remote: Sequence[HostPartials]) -> Scores:
     return scores
 
 
-def _absent(part: HostPartials) -> list[int]:
-    return [row for row in part.failures() if part.statuses[row] in _ABSENT]
-
-
 def _mean(part: HostPartials, handle: ModelHandle) -> HostPartials:
-    declared, rows = handle.stand_ins.get(part.party), _absent(part)
-    if declared is None or not rows:
+    declared, rows = handle.stand_ins.get(part.party), part.failures()
+    if declared is None:
         return part
     values = part.values.copy()
     values[rows] = declared
@@ -92,7 +96,7 @@ def _mean(part: HostPartials, handle: ModelHandle) -> HostPartials:
 
 
 async def _stale(part: HostPartials, handle: ModelHandle, user_ids: Sequence[str], kept: Outdated) -> HostPartials:
-    rows = _absent(part)
+    rows = [row for row in part.failures() if part.statuses[row] is not PartyStatus.NOT_FOUND]
     if not rows:
         return part
     found = await kept.stale(part.party, handle, [user_ids[row] for row in rows])

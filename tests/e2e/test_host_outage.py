@@ -19,6 +19,7 @@ from bench.harness.population import (
     expected_scores,
     guest_columns,
     guest_numbers,
+    mean_score,
     scores_without,
     user,
 )
@@ -134,11 +135,25 @@ def test_a_host_that_stalls_then_dies_leaves_no_call_without_an_answer(tmp_path:
             check_recovery(outcomes, back, hosts)
 
 
+def check_stranger(parties: Parties) -> None:
+    """A user whom no host knows: the mean partials, or the configured score, and the hosts' word; an old partial is
+    none."""
+    for service in (SERVICE, OTHER):
+        reply = parties.guest.predict(service=service, user_id="nobody", numbers=FEATURES)
+        assert not reply.complete
+        assert [party.status for party in reply.parties] == [wire.PARTY_STATUS_NOT_FOUND] * 2
+        assert reply.score[0] == pytest.approx(mean_score(2) if service == SERVICE else DEFAULT_SCORE)
+    with pytest.raises(RpcError) as caught:
+        parties.guest.predict(service=KEPT, user_id="nobody", numbers=FEATURES)
+    assert (caught.value.code, "'host0' does not know" in caught.value.details) == (Code.FAILED_PRECONDITION, True)
+
+
 def test_what_was_kept_is_configured_or_the_mean_stands_in_while_the_host_is_gone(tmp_path: Path) -> None:
     settings, number = PARTIAL + DEFAULT + STALE, 1_999
     with running(tmp_path, transport=Transport.NATIVE, hosts=2, users=2_000, guest=settings) as parties:
         for service in (OTHER, KEPT):
             parties.guest.online(service, MODEL, VERSION)
+        check_stranger(parties)
 
         def asked_again() -> wire.PredictReply:
             return parties.guest.predict(service=KEPT, user_id=user(number), numbers=FEATURES)

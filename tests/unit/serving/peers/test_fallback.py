@@ -17,6 +17,7 @@ from tests.unit.serving.peers.host_party import collected, halves, shop
 from tests.unit.serving.peers.host_party import partial as sent
 
 OK, NOT_FOUND, TIMEOUT, REJECTED, UNREACHABLE, MISMATCH, INTERNAL = PartyStatus
+FAILURES = [status for status in PartyStatus if status is not OK]
 NONE, _, L2, L3 = CacheLevel
 STALE = FallbackSettings(policy=FallbackPolicy.STALE)
 PARTIAL = FallbackSettings(policy=FallbackPolicy.PARTIAL)
@@ -118,20 +119,43 @@ async def test_the_mean_partial_stands_in_for_a_host_that_is_gone(declaring):
     assert np.isnan(own_scores(np.zeros((2, 1)), [part])).all()
 
 
-@pytest.mark.parametrize("status", [TIMEOUT, REJECTED, UNREACHABLE, INTERNAL])
-async def test_the_mean_partial_stands_in_row_by_row(declaring, status):
-    values = np.array([[0.5], [0.0], [0.0], [0.0]])
-    part = HostPartials("shop", values, [OK, status, NOT_FOUND, MISMATCH], [L2, NONE, NONE, NONE])
-    [found] = await filled(PARTIAL, declaring.host.handle, ["a", "b", "c", "d"], [part], declaring.remote)
-    assert found.values.tolist() == [[0.5], [MEAN], [0.0], [0.0]]
+@pytest.mark.parametrize("status", FAILURES)
+async def test_the_mean_partial_stands_in_row_by_row_whatever_the_status(declaring, status):
+    values = np.array([[0.5], [0.0], [0.25]])
+    part = HostPartials("shop", values, [OK, status, OK], [L2, NONE, NONE])
+    [found] = await filled(PARTIAL, declaring.host.handle, ["a", "b", "c"], [part], declaring.remote)
+    assert found.values.tolist() == [[0.5], [MEAN], [0.25]]
     assert values[1, 0] == 0.0
     assert found.stand_ins == {1}
     assert found.statuses == part.statuses
 
 
-async def test_a_user_whom_the_host_does_not_know_gets_no_mean_partial(declaring):
-    part = await declaring.degraded(PARTIAL, "nobody")
-    assert (part.statuses, part.stand_ins) == ([NOT_FOUND], frozenset())
+@pytest.mark.parametrize("status", FAILURES)
+async def test_what_was_kept_stands_in_unless_the_host_said_since_that_it_has_nothing(guest, status):
+    await guest.fetch("u1", "u2")
+    guest.clock.tick(60)
+    part = HostPartials("shop", np.zeros((2, 1)), [OK, status], [NONE, NONE])
+    [found] = await filled(STALE, guest.host.handle, ["u1", "u2"], [part], guest.remote)
+    assert found.stand_ins == (set() if status is NOT_FOUND else {1})
+    assert found.values.tolist() == [[0.0], [0.0 if status is NOT_FOUND else sent("u2")]]
+    assert found.statuses == part.statuses
+
+
+async def test_the_mean_partial_stands_in_for_a_user_whom_the_host_does_not_know(declaring):
+    part = await declaring.degraded(PARTIAL, "u1", "nobody")
+    assert (part.statuses, part.stand_ins) == ([OK, NOT_FOUND], {1})
+    assert part.values.tolist() == [[sent("u1")], [MEAN]]
+
+
+async def test_the_mean_partial_stands_in_for_a_host_of_another_binding(tmp_path):
+    def disagreeing(folder):
+        return halves(folder / "ours", {"shop": [MEAN]})[0], halves(folder / "theirs")[1]
+
+    async with shop(tmp_path, made=disagreeing) as host:
+        part = await Guest(host).degraded(PARTIAL, "u1")
+    assert (part.statuses, part.stand_ins) == ([MISMATCH], {0})
+    assert part.reason.startswith("mismatch: ")
+    assert part.values.tolist() == [[MEAN]]
 
 
 async def test_a_mean_partial_is_never_cached(declaring):
