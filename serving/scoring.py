@@ -35,7 +35,7 @@ def result(
     remote: Sequence[HostPartials],
     fallback: FallbackSettings,
 ) -> Result:
-    """`local`: what the local half was given and what it gave. The score of a row that lacks a party is NaN."""
+    """`local`: what the local half was given and what it gave. A row that lacks a party has score NaN and no label."""
     batch, outputs = local
     complete = all(part.complete for part in remote)
     signature = handle.servable.signature
@@ -46,10 +46,11 @@ def result(
         answer = app.postprocess(request, answer)
     except Exception as error:
         raise AppError(f"app {app.name!r} failed in postprocess") from error
-    scores = answer.scores if complete else _without_incomplete(answer.scores, remote)
-    if scores is answer.scores and not further:
+    if not complete:
+        answer = _without_incomplete(answer, remote)
+    if not further:
         return answer
-    return msgspec.structs.replace(answer, scores=scores, outputs={name: outputs[name] for name in further})
+    return msgspec.structs.replace(answer, outputs={name: outputs[name] for name in further})
 
 
 def refuse_failed(remote: Sequence[HostPartials]) -> None:
@@ -83,9 +84,11 @@ def _labels(handle: ModelHandle, scores: Scores) -> tuple[str, ...]:
     return tuple(labels[place] for place in scores.argmax(axis=1)) if labels else ()
 
 
-def _without_incomplete(scores: Scores, remote: Sequence[HostPartials]) -> Scores:
-    for part in remote:
-        if not part.complete:
-            usable = np.array([part.usable(row) for row in range(len(scores))])
-            scores = np.where(usable[:, None], scores, np.nan)
-    return scores
+def _without_incomplete(answer: Result, remote: Sequence[HostPartials]) -> Result:
+    usable = [all(part.usable(row) for part in remote) for row in range(len(answer.scores))]
+    if all(usable):
+        return answer
+    scores, labels = np.where(np.array(usable)[:, None], answer.scores, np.nan), answer.labels
+    if labels:
+        labels = tuple([label if said else "" for label, said in zip(labels, usable, strict=True)])
+    return msgspec.structs.replace(answer, scores=scores, labels=labels)

@@ -50,6 +50,7 @@ from tests.clock import Clock
 USERS = {"u1": {"x": 1.0}, "u2": {"x": -2.0}, "u4": {"x": 0.5}}
 GUEST_WEIGHT = {"1": 0.5, "2": -0.5}
 PASS_THROUGH, SCORECARD = make_app("passthrough"), make_app("scorecard", '{"offset": 600}')
+LABELLING = make_app("threshold", '{"below": "no", "steps": [{"at": 0.0, "label": "yes"}]}')
 
 
 def sigmoid(linear: float) -> float:
@@ -285,6 +286,12 @@ async def test_a_row_without_its_user_says_so_and_the_others_score(world: World)
     assert [math.isnan(score) for score in response.scores[:, 0]] == [False, True, False]
     assert response.parties[0].statuses == (PartyStatus.OK, PartyStatus.NOT_FOUND, PartyStatus.OK)
     assert not response.complete
+
+
+async def test_a_row_without_a_score_has_no_label(world: World) -> None:
+    world.bind(("1", BUCKETS), app=LABELLING)
+    response = await world.pipeline.predict(batch(["u1", "nobody", "u4"], [1.0, 1.0, 1.0]), None)
+    assert response.labels == ("yes", "", "yes")
 
 
 async def test_an_unknown_user_names_the_party(world: World) -> None:
