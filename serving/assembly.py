@@ -19,9 +19,9 @@ from serving.admission import Admission, make_admission
 from serving.app_shelf import AppShelf
 from serving.audit import AuditLog
 from serving.cache.keys import node_secret
-from serving.cache.memory import MemoryTier
+from serving.cache.memory import MemoryTier, NoMemory
 from serving.cache.redis import RedisTier
-from serving.cache.result import ResultCache
+from serving.cache.result import NoResults, ResultCache
 from serving.cache.tiered import TieredCache
 from serving.control import ControlStore, FileControlStore
 from serving.eviction import Eviction
@@ -235,7 +235,8 @@ async def _replicas(settings: Settings) -> Replicas:
 
 
 async def _answers(settings: Settings, secret: bytes) -> tuple[ResultCache, Effects, Fallbacks]:
-    results = ResultCache(settings.cache.result_max_entries, settings.cache.result_ttl_s)
+    cache = settings.cache
+    results = ResultCache(cache.result_max_entries, cache.result_ttl_s) if cache.result_ttl_s else NoResults()
     effects = Effects(await asyncio.to_thread(_figure_store, settings), secret)
     return results, effects, Fallbacks(settings.fallbacks)
 
@@ -350,7 +351,9 @@ def _unmanaged(settings: Settings, peers: Mapping[str, Peer]) -> UnmanagedHosts:
 
 def _remote_tiers(settings: Settings) -> tuple[MemoryTier, RedisTier | None, TieredCache]:
     cache = settings.cache
-    memory = MemoryTier(cache.remote_max_entries, cache.remote_ttl_s, stale_s=cache.stale_s)
+    memory: MemoryTier = NoMemory()
+    if cache.remote_ttl_s:
+        memory = MemoryTier(cache.remote_max_entries, cache.remote_ttl_s, stale_s=cache.stale_s)
     shared = RedisTier(cache.url, cache.shared_timeout_s) if cache.url else None
     return memory, shared, TieredCache(memory, shared)
 

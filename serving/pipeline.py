@@ -126,7 +126,7 @@ class Pipeline:
     def _encoded(
         self, codec: Codec, raw: bytes, request: Request, epoch: int, response: Response, row: int | None
     ) -> bytes:
-        if request.case_id and response.complete:
+        if request.case_id and response.complete and self._results.keeps:
             self._results.store(codec.name, raw, request, epoch, codec.reply(response, row, CacheLevel.L1))
         return codec.reply(response, row, CacheLevel.NONE)
 

@@ -43,6 +43,10 @@ PartyId = Annotated[
     ),
 ]
 Seconds = Annotated[float, Meta(gt=0, le=366 * 86_400)]
+RedisUrl = Annotated[
+    str, Meta(pattern="^$|^(redis|rediss|unix)://", description="a redis://, rediss:// or unix:// address")
+]
+SecondsOrOff = Annotated[float, Meta(ge=0, le=366 * 86_400)]
 Count = Annotated[int, Meta(gt=0, le=1 << 40)]
 
 
@@ -183,26 +187,24 @@ class FeatureSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class CacheSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The three levels. `url` empty: an embedded server when `embedded`, else no shared level.
+    """The three levels. `url` empty: an embedded server when `embedded`, else no shared level. TTL 0: off.
 
     `secret_file` holds the 32 bytes that key the shared level, equal on all replicas; empty: made in the state folder.
     `stale_s`: how long partials are kept after they are fresh, for services whose policy is stale.
     """
 
-    url: Annotated[
-        str, Meta(pattern="^$|^(redis|rediss|unix)://", description="a redis://, rediss:// or unix:// address")
-    ] = ""
+    url: RedisUrl = ""
     embedded: bool = True
     embedded_max_bytes: Count = 256 << 20
     secret_file: FilePath = ""
     key_id: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)] = 0
-    result_ttl_s: Seconds = 120.0
+    result_ttl_s: SecondsOrOff = 120.0
     result_max_entries: Count = 100_000
-    remote_ttl_s: Seconds = 600.0
+    remote_ttl_s: SecondsOrOff = 600.0
     remote_max_entries: Count = 1_000_000
     shared_ttl_s: Seconds = 86_400.0
-    not_found_ttl_s: Seconds = 60.0
-    stale_s: Annotated[float, Meta(ge=0, le=366 * 86_400)] = 0.0
+    not_found_ttl_s: SecondsOrOff = 60.0
+    stale_s: SecondsOrOff = 0.0
     shared_timeout_s: Seconds = 0.02
 
 
@@ -228,9 +230,7 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Where the wanted state is kept: a Redis-protocol server for replicas on several machines; else a file in the
     state folder, which the workers of one node share."""
 
-    url: Annotated[
-        str, Meta(pattern="^$|^(redis|rediss|unix)://", description="a redis://, rediss:// or unix:// address")
-    ] = ""
+    url: RedisUrl = ""
 
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="a SHA-256 in small hexadecimal digits")]

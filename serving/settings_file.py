@@ -14,7 +14,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 import msgspec
 
 from serving import security
-from serving.settings import FallbackPolicy, PeerProtocol, Settings, Text
+from serving.settings import CacheSettings, FallbackPolicy, PeerProtocol, Settings, Text
 
 PREFIX = "TESSERA_"
 # The token of the commands, and what Kubernetes sets in every pod beside a service that is named tessera.
@@ -128,6 +128,12 @@ def _fallbacks(settings: Settings) -> Iterator[tuple[str, str]]:
             yield f"fallbacks.{name}.score", "goes with policy 'default', and only with it"
         if fallback.policy is FallbackPolicy.STALE and not settings.cache.stale_s:
             yield f"fallbacks.{name}.policy", "is stale, which needs cache.stale_s"
+        if fallback.policy is FallbackPolicy.STALE and not _keeps_partials(settings.cache):
+            yield f"fallbacks.{name}.policy", "is stale, which needs a level for partials: see cache.remote_ttl_s"
+
+
+def _keeps_partials(cache: CacheSettings) -> bool:
+    return bool(cache.remote_ttl_s or cache.url or cache.embedded)
 
 
 class _Reader:

@@ -96,5 +96,20 @@ class MemoryTier(CacheTier):
         self._entries.clear()
 
 
+class NoMemory(MemoryTier):
+    """The level switched off: it keeps nothing, and counts nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 0.0)
+
+    def fresh(self, keys: Sequence[bytes], counted: bool = True) -> list[Found]:
+        return [MISS] * len(keys)
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[Found]:
+        return [MISS] * len(keys)
+
+    def put_many(self, entries: Mapping[bytes, Entry]) -> None: ...
+
+
 def _until(entry: Entry, end_s: float, last_s: float) -> Entry:
     return Entry(entry.status, min(entry.fresh_until, end_s), min(entry.stale_until, last_s), entry.payload)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from loaders.loader import Outputs, Scores, Servable
 from loaders.merge import merge_rule
 from loaders.registry import open_half
 from loaders.signature import Batch, FeatureError, Signature
-from serving.cache.result import ResultCache
+from serving.cache.result import NoResults, ResultCache
 from serving.codec import Codec
 from serving.errors import (
     DeadlineError,
@@ -606,3 +607,18 @@ async def test_calls_are_counted_by_what_answered_them_and_how_they_ended(tmp_pa
     assert (world.pipeline.served.single, world.pipeline.served.rows.sum) == (6, 3)
     assert 0 < world.pipeline.stages.local_s < world.pipeline.stages.finish.sum
     assert world.pipeline.stages.reply_s > 0
+
+
+async def test_nothing_is_made_for_a_result_cache_that_is_switched_off(world: World) -> None:
+    class Counting(JsonCodec):
+        levels: ClassVar[list[CacheLevel]] = []
+
+        def encode(self, response: Response, level: CacheLevel) -> bytes:
+            self.levels.append(level)
+            return super().encode(response, level)
+
+    codec = Counting({b"1": request(case_id="c")})
+    world.pipeline._results = NoResults()
+    for _ in range(2):
+        assert (await answered(world, codec, b"1")).startswith("NONE ")
+    assert codec.levels == [CacheLevel.NONE] * 2

@@ -80,8 +80,10 @@ def test_what_kubernetes_sets_for_a_service_named_tessera_is_no_setting(tmp_path
     [
         ("colour = 1", "colour: is not a setting; known here: party, "),
         ("[cache]\nremote_tll_s = 1", "cache.remote_tll_s: is not a setting; did you mean cache.remote_ttl_s?"),
-        ("[cache]\nremote_ttl_s = 0", "cache.remote_ttl_s: must be float > 0.0"),
-        ("[cache]\nremote_ttl_s = nan", "cache.remote_ttl_s: must be float > 0.0"),
+        ("[cache]\nshared_ttl_s = 0", "cache.shared_ttl_s: must be float > 0.0"),
+        ("[cache]\nremote_ttl_s = -1", "cache.remote_ttl_s: must be float >= 0.0"),
+        ("[cache]\nshared_ttl_s = nan", "cache.shared_ttl_s: must be float > 0.0"),
+        ("[cache]\nremote_ttl_s = nan", "cache.remote_ttl_s: must be float >= 0.0"),
         ("[cache]\nremote_ttl_s = inf", "cache.remote_ttl_s: must be float <= "),
         ('[cache]\nremote_ttl_s = "5"', "cache.remote_ttl_s: must be float, got str"),
         ("[cache]\nresult_max_entries = 1.5", "cache.result_max_entries: must be int, got float"),
@@ -90,6 +92,10 @@ def test_what_kubernetes_sets_for_a_service_named_tessera_is_no_setting(tmp_path
         ("[fallbacks.s]\npolicy = 'default'", "fallbacks.s.score: goes with policy 'default', and only with it"),
         ("[fallbacks.s]\nscore = 1.0", "fallbacks.s.score: goes with policy 'default', and only with it"),
         ("[fallbacks.s]\npolicy = 'stale'", "fallbacks.s.policy: is stale, which needs cache.stale_s"),
+        (
+            "[fallbacks.s]\npolicy = 'stale'\n[cache]\nstale_s = 1\nremote_ttl_s = 0\nembedded = false",
+            "fallbacks.s.policy: is stale, which needs a level for partials: see cache.remote_ttl_s",
+        ),
         ("[peers.a]\nhedge_address = '127.0.0.1:1'", "peers.a.hedge_address: needs an address, and protocol 'tessera'"),
         ("[warmup]\nschedule = 'nightly'", "warmup.schedule: 'nightly' is no cron expression of five fields, such as"),
         ("[warmup]\nschedule = '0 25 * * *'", "warmup.schedule: '0 25 * * *' is no time of cron's: "),

@@ -1,5 +1,6 @@
 from apps.app import PartyStatus
-from serving.cache.memory import MemoryTier
+from serving.cache.counts import Counts
+from serving.cache.memory import MemoryTier, NoMemory
 from serving.cache.tier import MISS, Entry
 from tests.clock import Clock
 
@@ -63,3 +64,10 @@ def test_a_second_look_is_not_counted():
     assert tier.look(b"a") == entry(clock, 5)
     assert tier.look(b"b") is MISS
     assert (tier.counts.hits, tier.counts.misses) == (0, 0)
+
+
+async def test_switched_off_it_keeps_and_counts_nothing():
+    tier = NoMemory()
+    tier.put(b"a", entry(Clock()))
+    assert (tier.fresh([b"a", b"b"]), await tier.get_many([b"a"]), tier.look(b"a")) == ([MISS, MISS], [MISS], MISS)
+    assert (len(tier), tier.counts) == (0, Counts())

@@ -3,7 +3,8 @@ import pytest
 from msgspec.structs import replace
 
 from apps.app import Request
-from serving.cache.result import ResultCache
+from serving.cache.counts import Counts
+from serving.cache.result import NoResults, ResultCache
 from serving.cache.tier import MISS
 from tests.clock import Clock
 
@@ -154,3 +155,11 @@ def test_what_goes_to_make_room_is_counted(cache, epochs):
     for number in range(12):
         cache.store("predict", b"%d" % number, replace(CASE, case_id=str(number)), 5, b"reply")
     assert cache.counts.evictions == 2 * 3
+
+
+def test_switched_off_it_makes_no_keys_and_counts_nothing(epochs):
+    cache, unhashable = NoResults(), object()
+    cache.store("predict", b"raw", unhashable, 5, b"reply")
+    assert cache.by_raw("predict", b"raw", epochs) is MISS
+    assert cache.by_case("predict", unhashable, epochs) is MISS
+    assert (len(cache), cache.counts) == (0, Counts())
