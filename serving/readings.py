@@ -33,7 +33,10 @@ def cache_metrics(levels: Mapping[str, Counts]) -> Iterable[Metric]:
         ("fills", "Entries stored."),
         ("errors", "Faults of the store."),
         ("shed", "Look-ups and writes not tried while the store was down."),
-        ("evictions", "Entries that went before their end to make room in this process."),
+        (
+            "evictions",
+            "Entries that went before their end to make room; of l3 its whole server's, the same at every replica.",
+        ),
     ):
         values = [({"level": level}, float(getattr(counts, kind))) for level, counts in levels.items()]
         yield counter(f"tessera_cache_{kind}", about, values)

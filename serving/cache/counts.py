@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Counts:
     """Since the start of the process. `errors` are faults of the store; `shed` are look-ups and writes that were not
     tried because the store was down or its queue full. `evictions`: entries that went before their end to make room;
-    what a server evicts, it counts itself."""
+    of a server, all that it evicted meanwhile, whoever wrote them."""
 
     hits: int = 0
     misses: int = 0

@@ -19,6 +19,7 @@ import hiredis
 from serving.cache.circuit import Circuit
 from serving.cache.codec import decode, encode
 from serving.cache.counts import Counts
+from serving.cache.evicted import Evicted
 from serving.cache.redis_connection import BusyError, RedisAddress, RedisConnection, packed
 from serving.cache.tier import MISS, CacheTier, Entry, Found, Miss
 
@@ -61,6 +62,7 @@ class RedisTier(CacheTier):
         self._began_s = 0.0
         self._waiting_entries = 0
         self.counts = Counts()
+        self._evicted = Evicted(self._connection, self.counts, monotonic)
 
     @property
     def is_down(self) -> bool:
@@ -163,6 +165,7 @@ class RedisTier(CacheTier):
             try:
                 if commands and await self._ask(b"".join(commands), len(commands), WRITE_TIMEOUT_S) is not None:
                     self.counts.fills += stores
+                    self._evicted.ask()
             finally:
                 for mark in marks:
                     _reach(mark)
