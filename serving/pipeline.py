@@ -92,14 +92,16 @@ class Pipeline:
     # --- a call, from its bytes to its bytes ---
 
     def answer(self, codec: Codec, raw: bytes, remaining_s: float | None, caller: str = "") -> bytes | Promise[bytes]:
-        """The reply to serialised request bytes; a repeated case is answered at once. `caller`: who asks, for limits.
-        Raises what is wrong with the request, at once or when awaited."""
+        """The reply to serialised request bytes; a repeated case is answered at once. `caller`: who asks, for limits,
+        which come before anything is answered or counted. Raises what is wrong with the request, at once or when
+        awaited."""
         routes = self._routes.current
         hit = self._results.by_raw(codec.name, raw, routes.epoch)
         if hit is not MISS:
             service = routes.service_name(hit.address)
             self.limiter.take(service, caller, 1)
             self._seen(service, (hit.user,))
+            self._results.counts.hits += 1
             self.served.repeat(service)
             return hit.reply
         request = codec.decode(raw)

@@ -63,13 +63,17 @@ class ResultCache:
         return len(self._answers)
 
     def by_raw(self, method: str, raw: bytes, epoch: Epoch) -> Answer | Miss:
-        """The stored reply to exactly these bytes. A miss is counted by `by_case`, which is asked next."""
+        """The stored reply to exactly these bytes. Only they tell whose call it is, and so whether it may be answered:
+        who answers with it counts the hit. A miss is counted by `by_case`, which is asked next."""
         return MISS if len(raw) > MAX_RAW_BYTES else self._get(_raw_key(method, raw), epoch)
 
     def by_case(self, method: str, request: Request, epoch: Epoch) -> Answer | Miss:
         """The stored reply to the same case with the same content, however it was serialised."""
         answer = self._get(_case_key(method, request), epoch) if request.case_id else MISS
-        self.counts.misses += answer is MISS
+        if answer is MISS:
+            self.counts.misses += 1
+        else:
+            self.counts.hits += 1
         return answer
 
     def store(self, method: str, raw: bytes, request: Request, epoch: int, reply: bytes) -> None:
@@ -95,7 +99,6 @@ class ResultCache:
         answer = self._answers.get(key)
         if answer is None or answer.until <= self._clock() or epoch(answer.address) != answer.epoch:
             return MISS
-        self.counts.hits += 1
         return answer
 
     def _make_room(self, now_s: float) -> None:

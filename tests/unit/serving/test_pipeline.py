@@ -569,6 +569,23 @@ async def test_a_stranger_is_refused_among_known_users_wherever_they_are_known_f
     assert second.complete
 
 
+@pytest.mark.parametrize("repeat", [b"1", b"2"], ids=["same bytes", "same case"])
+async def test_a_repeat_over_a_limit_is_refused_and_is_no_hit_nor_activity(tmp_path: Path, repeat: bytes) -> None:
+    limits = Limits(callers={"greedy": RateLimit(per_s=1, burst=1)})
+    world = await asyncio.to_thread(make_world, tmp_path, MemoryFeatureSource(USERS), limits)
+    codec = JsonCodec({b"1": request(case_id="c"), b"2": request(case_id="c")})
+    counts = world.pipeline._results.counts
+    await answered(world, codec, b"1")
+    assert isinstance(world.pipeline.answer(codec, repeat, None, "greedy"), bytes)
+    before = (counts.hits, counts.misses, dict(world.pipeline.served.repeated), list(world.seen))
+    assert before[0] == 1
+    for _ in range(3):
+        with pytest.raises(LimitError):
+            world.pipeline.answer(codec, repeat, None, "greedy")
+    assert (counts.hits, counts.misses, dict(world.pipeline.served.repeated), world.seen) == before
+    assert ended(world)["s", "", "RESOURCE_EXHAUSTED"] == 3
+
+
 def ended(world: World) -> dict[tuple[str, str, str], int]:
     counted = world.pipeline.served.ended().items()
     return {(service, variant, code.name): calls for (service, variant, code), calls in counted}
