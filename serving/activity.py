@@ -1,7 +1,7 @@
 """How often each user is asked about, per service and day: who is worth warming the caches for.
 
 Counting is one dictionary entry per call; what was counted goes to the shared server every few seconds. There, and
-nowhere in plain text, ids are kept under AES-SIV (RFC 5297), which gives one user one ciphertext on every replica.
+in what outlives a call, ids are kept under AES-SIV (RFC 5297), which gives one user one ciphertext on every replica.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Activity:
         self._seal = seal
         self._clock = clock
         self._pause = pause
-        self._counts: dict[tuple[str, str], int] = {}
+        self._counts: dict[tuple[str, str | bytes], int] = {}
         self._task: asyncio.Task[None] | None = None
         self._flushing = asyncio.Lock()
         self._down = False
@@ -91,6 +91,20 @@ class Activity:
                 self.shed += 1
             elif user_id and service:
                 counts[key] = 1
+
+    def count_again(self, service: str, sealed: bytes) -> None:
+        """Of a user that is known by its sealed id alone, which is empty for nobody."""
+        counts, key = self._counts, (service, sealed)
+        if key in counts:
+            counts[key] += 1
+        elif len(counts) >= MAX_HELD:
+            self.shed += 1
+        elif sealed and service:
+            counts[key] = 1
+
+    def seal(self, user_id: str) -> bytes:
+        """Empty for nobody."""
+        return self._seal.seal(user_id) if user_id else b""
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._keep())
@@ -136,14 +150,17 @@ class Activity:
         try:
             while left:
                 some = left[-PIECE:]
-                await self._store.add(day, [(service, self._seal.seal(user), n) for (service, user), n in some])
+                sealed = [(service, self._sealed(user), times) for (service, user), times in some]
+                await self._store.add(day, sealed)
                 del left[-PIECE:]
         finally:
-            for (service, user_id), times in left:
-                self._give_back(service, user_id, times)
+            for key, times in left:
+                self._give_back(key, times)
 
-    def _give_back(self, service: str, user_id: str, times: int) -> None:
-        key = (service, user_id)
+    def _sealed(self, user: str | bytes) -> bytes:
+        return self._seal.seal(user) if isinstance(user, str) else user
+
+    def _give_back(self, key: tuple[str, str | bytes], times: int) -> None:
         if key in self._counts or len(self._counts) < MAX_HELD:
             self._counts[key] = self._counts.get(key, 0) + times
         else:

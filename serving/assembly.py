@@ -121,9 +121,9 @@ async def assemble(settings: Settings, counts: SharedCounts | None = None) -> No
     memory, shared, cache = _remote_tiers(settings)
     breaking, batchers = await _guarded(settings, peers)
     remote = RemotePartials(settings.party, batchers, cache, secret, settings.cache)
-    results, effects, fallbacks = await _answers(settings, secret)
     warming = _warming(settings, secret, Prefetching(publishing.routes, pool, remote, limits.max_batch_rows))
-    answers = Answers(results, effects, warming.seen, fallbacks)
+    results, effects, fallbacks = await _answers(settings, secret, warming.mark)
+    answers = Answers(results, effects, warming.seen, warming.seen_again, fallbacks)
     pipeline = _pipeline(_request_log(settings, secret), publishing.routes, pool, remote, answers, limiter)
     sources, admission, host = await _hosting(settings, pool, secret, limiter)
 
@@ -234,9 +234,13 @@ async def _replicas(settings: Settings) -> Replicas:
     return Replicas(settings.party, settings.replica or socket.gethostname(), store)
 
 
-async def _answers(settings: Settings, secret: bytes) -> tuple[ResultCache, Effects, Fallbacks]:
+async def _answers(
+    settings: Settings, secret: bytes, mark: Callable[[str], bytes]
+) -> tuple[ResultCache, Effects, Fallbacks]:
     cache = settings.cache
-    results = ResultCache(cache.result_max_entries, cache.result_ttl_s) if cache.result_ttl_s else NoResults()
+    results: ResultCache = NoResults()
+    if cache.result_ttl_s:
+        results = ResultCache(cache.result_max_entries, cache.result_ttl_s, mark=mark)
     effects = Effects(await asyncio.to_thread(_figure_store, settings), secret)
     return results, effects, Fallbacks(settings.fallbacks)
 

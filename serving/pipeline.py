@@ -51,12 +51,13 @@ class Counting(Comparing, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What becomes of answers: repeated from memory, counted. `seen` is told of the users of each call; `fallbacks`:
-    what stands in when a party fails."""
+    """What becomes of answers: repeated from memory, counted. `seen` is told of the users of each call, `seen_again`
+    of the mark of one whose answer is repeated unread; `fallbacks`: what stands in when a party fails."""
 
     repeated: ResultCache
     counted: Counting
     seen: Callable[[str, Sequence[str]], None] = lambda service, users: None
+    seen_again: Callable[[str, bytes], None] = lambda service, mark: None
     fallbacks: Fallbacks = field(default_factory=lambda: Fallbacks({}))
 
 
@@ -78,6 +79,7 @@ class Pipeline:
         self._results = answers.repeated
         self._counting = answers.counted
         self._seen = answers.seen
+        self._seen_again = answers.seen_again
         self._fallbacks = answers.fallbacks
         self._limits = limits = limiter.limits
         self.limiter = limiter
@@ -100,7 +102,7 @@ class Pipeline:
         if hit is not MISS:
             service = routes.service_name(hit.address)
             self.limiter.take(service, caller, 1)
-            self._seen(service, (hit.user,))
+            self._seen_again(service, hit.user)
             self._results.counts.hits += 1
             self.served.repeat(service)
             return hit.reply

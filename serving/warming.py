@@ -20,3 +20,10 @@ class Warming:
     def seen(self, service: str, user_ids: Sequence[str]) -> None:
         if self.counting:
             self.activity.count(service, user_ids)
+
+    def seen_again(self, service: str, mark: bytes) -> None:
+        if self.counting:
+            self.activity.count_again(service, mark)
+
+    def mark(self, user_id: str) -> bytes:
+        return self.activity.seal(user_id) if self.counting else b""

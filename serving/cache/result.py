@@ -33,12 +33,12 @@ _SWEPT = 8
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A stored reply, what its caller named, and whom it is about: repeats count as activity too. `until` is monotonic
-    seconds."""
+    """A stored reply, what its caller named, and the mark of whom it is about: repeats count as activity too. `until`
+    is monotonic seconds."""
 
     address: Address
     epoch: int
-    user: str
+    user: bytes
     reply: bytes
     until: float
 
@@ -46,16 +46,24 @@ class Answer(msgspec.Struct, frozen=True):
 class ResultCache:
     """Bounded in entries (each case has two keys), absolute TTL, the oldest goes first. All entries live equally long,
     so the order in which they came is also that in which they end, and nothing need be sorted; cachetools' TTLCache
-    takes 5.6 µs for each key that is stored, this 0.3. `clock` is monotonic seconds."""
+    takes 5.6 µs for each key that is stored, this 0.3. `mark` makes of a user's id what is kept of it. `clock` is
+    monotonic seconds."""
 
     keeps: ClassVar[bool] = True
     """Whether replies are worth the making."""
 
-    def __init__(self, max_entries: int, ttl_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        max_entries: int,
+        ttl_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        mark: Callable[[str], bytes] = lambda user_id: b"",
+    ) -> None:
         self._answers: OrderedDict[Key, Answer] = OrderedDict()
         self._max_keys = 2 * max_entries
         self._ttl_s = ttl_s
         self._clock = clock
+        self._mark = mark
         self.counts = Counts()
 
     def __len__(self) -> int:
@@ -81,19 +89,12 @@ class ResultCache:
         if epoch < 0:
             return  # nothing answered this address when the request came in
         now_s, answers = self._clock(), self._answers
-        answer = Answer(request.address, epoch, request.user_ids[0], reply, now_s + self._ttl_s)
+        answer = Answer(request.address, epoch, self._mark(request.user_ids[0]), reply, now_s + self._ttl_s)
         for key in (_raw_key(method, raw), _case_key(method, request)):
             answers[key] = answer
             answers.move_to_end(key)
         self.counts.fills += 1
         self._make_room(now_s)
-
-    def forget_user(self, user_id: str) -> int:
-        """Drop every answer about a user, by looking through all; returns how many keys led to one."""
-        keys = [key for key, answer in self._answers.items() if answer.user == user_id]
-        for key in keys:
-            self._answers.pop(key, None)
-        return len(keys)
 
     def _get(self, key: Key, epoch: Epoch) -> Answer | Miss:
         answer = self._answers.get(key)

@@ -50,6 +50,16 @@ async def test_the_most_active_come_first(counting):
     assert (found.user_ids, found.counts, found.total_users, found.total_count) == (["b", "a"], [2, 1], 2, 3)
 
 
+async def test_users_known_by_their_sealed_ids_are_the_same_users(counting, store):
+    counting.count("s", ("a", "b", "b"))
+    for _ in range(2):
+        counting.count_again("s", counting.seal("a"))
+    for service, nobody in (("s", counting.seal("")), ("", counting.seal("a"))):
+        counting.count_again(service, nobody)
+    found = await counting.top("s", (DAY, DAY), 0, 10)
+    assert (found.user_ids, found.counts, found.total_count) == (["a", "b"], [3, 2], 5)
+
+
 async def test_no_raw_id_reaches_the_store(counting, store):
     counting.count("s", ("somebody",))
     await counting.flush()
@@ -84,6 +94,10 @@ async def test_memory_is_bounded(counting, monkeypatch):
     found = await counting.top("s", (DAY, DAY), 0, 10)
     assert sorted(zip(found.user_ids, found.counts, strict=True)) == [("a", 2), ("b", 1)]
     assert counting.shed == 1
+    counting.count("s", ("a", "b"))
+    for user in ("a", "c", "c"):
+        counting.count_again("s", counting.seal(user))
+    assert counting.shed == 4
 
 
 async def test_calls_without_a_user_or_a_service_are_nobodys(counting, store):

@@ -129,7 +129,7 @@ class World:
     table: RouteTable
     clock: Clock
     effects: Effects
-    seen: list[tuple[str, Sequence[str]]]
+    seen: list[tuple[str, Sequence[str] | bytes]]
 
     def bind(self, *variants: tuple[str, int], app: App | None = None, epoch: int = 1) -> None:
         """Service `s` with these versions and weights."""
@@ -171,10 +171,16 @@ def make_world(
     table = RouteTable(Routes(PASS_THROUGH))
     hosts = LocalHosts({"shop": HostSide(pools["shop"], {"default": source})})
     effects = Effects(MemoryFigureStore(), b"s" * 32)
-    seen: list[tuple[str, Sequence[str]]] = []
+    seen: list[tuple[str, Sequence[str] | bytes]] = []
     fallbacks = Fallbacks({"s": fallback} if fallback else {})
-    results = ResultCache(100, 120.0, clock)
-    answers = Answers(results, effects, lambda service, users: seen.append((service, users)), fallbacks)
+    results = ResultCache(100, 120.0, clock, mark=lambda user: user.encode()[::-1])
+    answers = Answers(
+        results,
+        effects,
+        lambda service, users: seen.append((service, users)),
+        lambda service, mark: seen.append((service, mark)),
+        fallbacks,
+    )
     pipeline = Pipeline(table, pools["bank"], hosts, answers, Limiter(limits))
     world = World(pipeline, pools["bank"], table, clock, effects, seen)
     world.bind(("1", BUCKETS))
@@ -228,7 +234,7 @@ async def test_every_call_tells_of_its_users_also_a_repeat(world: World) -> None
     codec = JsonCodec({b"1": request(case_id="c"), b"2": request("u2")})
     for raw in (b"1", b"1", b"2"):
         await answered(world, codec, raw)
-    assert world.seen == [("s", ("u1",)), ("s", ("u1",)), ("s", ("u2",))]
+    assert world.seen == [("s", ("u1",)), ("s", b"1u"), ("s", ("u2",))]
 
 
 async def test_a_retry_that_serialises_differently_finds_its_case(world: World) -> None:

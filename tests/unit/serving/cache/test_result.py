@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -138,11 +140,12 @@ def test_the_number_of_entries_is_bounded(cache, epochs):
     assert cache.by_raw("predict", b"raw", epochs) is MISS
 
 
-def test_a_user_can_be_forgotten(cache, epochs):
-    cache.store("predict", b"other", replace(CASE, user_ids=("u2",), case_id="c2"), 5, b"reply")
-    assert cache.forget_user("u1") == 2
-    assert cache.by_raw("predict", b"raw", epochs) is MISS
-    assert cache.by_raw("predict", b"other", epochs).reply == b"reply"
+def test_of_the_user_an_entry_holds_the_mark_alone(clock, epochs):
+    cache = ResultCache(10, 120, clock, mark=lambda user_id: hashlib.sha256(user_id.encode()).digest())
+    cache.store("predict", b"raw", CASE, 5, b"reply")
+    entry = cache.by_raw("predict", b"raw", epochs)
+    assert entry.user == hashlib.sha256(b"u1").digest()
+    assert "u1" not in repr(entry)
 
 
 def test_a_request_that_neither_key_finds_is_one_miss(cache, epochs):
