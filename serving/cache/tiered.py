@@ -25,19 +25,26 @@ _Landing = asyncio.Future[dict[bytes, Entry]]
 
 
 class _Flight:
-    """A load on its way. `callers` wait for its entries; those that have not left are counted in `waiting`."""
+    """A load on its way, `among` others. `callers` wait for its entries; those for whom it goes on, and that have not
+    left, are counted in `waiting`."""
 
-    __slots__ = ("asked", "callers", "keys", "waiting")
+    __slots__ = ("among", "asked", "callers", "keys", "waiting")
 
-    def __init__(self, keys: Sequence[bytes], asked: asyncio.Future[Any]) -> None:
+    def __init__(self, among: dict[bytes, _Flight], keys: Sequence[bytes], asked: asyncio.Future[Any]) -> None:
+        self.among = among
         self.keys = keys
         self.asked = asked
+        among.update(dict.fromkeys(keys, self))
         self.callers: list[_Landing] = []
         self.waiting = 0
 
     def join(self) -> _Landing:
         """One for each caller, so that each can leave."""
         self.waiting += 1
+        return self.overhear()
+
+    def overhear(self) -> _Landing:
+        """For who is told what comes of it, but does not keep it going."""
         landing: _Landing = self.asked.get_loop().create_future()
         self.callers.append(landing)
         return landing
@@ -60,7 +67,9 @@ class _Flight:
 class TieredCache:
     """Single-flight: of concurrent misses for one key one asks the shared level, and one loads; the others wait for it.
     A waiter that is cancelled leaves a load running for the rest; when none is left it is cancelled. A load that fails,
-    fails for all who waited. `clock` is Unix seconds."""
+    fails for all who waited. Loads aside, which answer nobody, are flights of their own: who answers waits for none of
+    them, for they may be slower and be refused; who loads aside overhears what is loaded for an answer. `clock` is Unix
+    seconds."""
 
     def __init__(self, memory: MemoryTier, shared: CacheTier | None, clock: Callable[[], float] = time.time) -> None:
         self._memory = memory
@@ -68,6 +77,7 @@ class TieredCache:
         self._clock = clock
         self._asked: dict[bytes, asyncio.Future[dict[bytes, Entry]]] = {}
         self._flying: dict[bytes, _Flight] = {}
+        self._aside: dict[bytes, _Flight] = {}
 
     def peek(self, keys: Sequence[bytes]) -> list[Found]:
         """What memory has and is fresh; no waiting. Counted: ask once per request."""
@@ -93,19 +103,41 @@ class TieredCache:
         return [found.get(key, MISS) for key in keys]
 
     async def load(
-        self, keys: Sequence[bytes], load: Load[A], unpack: Unpack[A], deadline: float | None = None
+        self,
+        keys: Sequence[bytes],
+        load: Load[A],
+        unpack: Unpack[A],
+        deadline: float | None = None,
+        aside: bool = False,
     ) -> list[Entry]:
         """One entry per key. Raises what `load` raises, which must end in time by itself, and TimeoutError when other
         callers' loads take longer than until `deadline`, in loop time."""
         found = self.look(keys)  # it may have come since the caller looked
+        flying = self._aside if aside else self._flying
         missing: dict[bytes, int] = {}
         for position, key in enumerate(keys):
-            if found[position] is MISS and key not in self._flying:
+            if found[position] is MISS and key not in flying:
                 missing.setdefault(key, position)
-        own = self._begin(missing, load, unpack) if missing else None
-        flights = {self._flying[key] for key, entry in zip(keys, found, strict=True) if entry is MISS}
+        own = self._begin(flying, missing, load, unpack) if missing else None
+        flights = {flying[key] for key, entry in zip(keys, found, strict=True) if entry is MISS}
         loaded = await self._landed(flights, own, deadline) if flights else {}
         return [loaded[key] if isinstance(entry, Miss) else entry for key, entry in zip(keys, found, strict=True)]
+
+    def is_loading(self, key: bytes) -> bool:
+        """For an answer."""
+        return key in self._flying
+
+    async def overhear(self, keys: Sequence[bytes], deadline: float) -> list[Found]:
+        """What loads for answers bring, when one is on its way, which goes on or ends as if nobody overheard it. MISS
+        where it fails or ends, or takes longer than until `deadline`, in loop time."""
+        landings = [flight.overhear() for flight in {self._flying[key] for key in keys if key in self._flying}]
+        brought = dict(zip(keys, self.look(keys), strict=True))
+        if landings:
+            await asyncio.wait(landings, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+        for landing in landings:
+            if landing.done() and not landing.cancelled() and landing.exception() is None:
+                brought.update(landing.result())
+        return [brought[key] for key in keys]
 
     async def find_stale(self, keys: Sequence[bytes]) -> list[tuple[Found, bool]]:
         """What any level has, fresh or not, and whether it came from the shared one."""
@@ -127,7 +159,7 @@ class TieredCache:
 
     async def close(self) -> None:
         """Loads still running are cancelled, and so are those who wait for them."""
-        flights = set(self._flying.values())
+        flights = {*self._flying.values(), *self._aside.values()}
         for flight in flights:
             flight.asked.cancel()
         if flights:
@@ -151,15 +183,16 @@ class TieredCache:
             answer.set_result(found)
         return found
 
-    def _begin(self, missing: Mapping[bytes, int], load: Load[A], unpack: Unpack[A]) -> _Flight:
+    def _begin(
+        self, flying: dict[bytes, _Flight], missing: Mapping[bytes, int], load: Load[A], unpack: Unpack[A]
+    ) -> _Flight:
         """In a future of its own: the first caller may be cancelled while others wait for the same keys."""
-        flight = _Flight(list(missing), asyncio.ensure_future(load(list(missing.values()))))
-        self._flying.update(dict.fromkeys(missing, flight))
+        flight = _Flight(flying, list(missing), asyncio.ensure_future(load(list(missing.values()))))
         flight.asked.add_done_callback(partial(self._land, flight, unpack))
         return flight
 
     def _land(self, flight: _Flight, unpack: Unpack[Any], asked: asyncio.Future[Any]) -> None:
-        self._forget(flight)
+        _forget(flight)
         if asked.cancelled():
             flight.fail(None)
             return
@@ -183,11 +216,12 @@ class TieredCache:
             for flight in flights:
                 flight.waiting -= 1
                 if not flight.waiting and not flight.asked.done():
-                    self._forget(flight)
+                    _forget(flight)
                     flight.asked.cancel()
 
-    def _forget(self, flight: _Flight) -> None:
-        """Who misses its keys from now on loads again."""
-        for key in flight.keys:
-            if self._flying.get(key) is flight:
-                del self._flying[key]
+
+def _forget(flight: _Flight) -> None:
+    """Who misses its keys from now on loads again."""
+    for key in flight.keys:
+        if flight.among.get(key) is flight:
+            del flight.among[key]

@@ -127,26 +127,58 @@ class RemotePartials:
     async def warm(
         self, party: str, handle: ModelHandle, user_ids: Sequence[str], deadline: float, dry_run: bool
     ) -> Warmed:
-        """Fill the levels with what they lack, by a call of its own: no request is to fail because a host refused a
-        warm-up. A dry run only looks. Never raises for what the host does."""
+        """Fill the levels with what they lack: what is asked for to answer is overheard, the rest asked for with other
+        warm-ups of the same users. No answer waits for such a call, which the host may refuse, and which comes after
+        all that answer. A dry run only looks. Never raises for what the host does. `deadline`: loop time."""
         lookup = self._looked(party, handle, user_ids, self._cache.look)
         await self.find(lookup)
         rows = [None if piece is None else piece[0].status for piece in lookup.pieces]
-        missing, keys = lookup.missing(), lookup.keys
-        peer = self._peers.get(party)
+        missing, peer = lookup.missing(), self._peers.get(party)
         if dry_run or not missing:
             return Warmed(rows, missing, "")
         if peer is None:
             unreachable = [PartyStatus.UNREACHABLE if one is None else one for one in rows]
             return Warmed(unreachable, missing, _NO_ADDRESS)
-        asked = [user_ids[row] for row in missing]
-        spec, digest = handle.wanted[party], handle.artifact.binding_digest
-        answer = await peer.infer(handle.id, digest, asked, spec, deadline, Purpose.WARMUP)
-        loaded = dict(zip(missing, self._entries(answer), strict=True))
-        self._cache.keep({keys[row]: entry for row, entry in loaded.items()})
-        for row, entry in loaded.items():
-            rows[row] = entry.status
-        return Warmed(rows, missing, answer.reason)
+        awaited = [row for row in missing if self._cache.is_loading(lookup.keys[row])]
+        others = sorted(set(missing).difference(awaited))
+        _, reason = await asyncio.gather(
+            self._overhear(lookup, awaited, deadline), self._ask_to_warm(peer, lookup, others, deadline)
+        )
+        reason = await self._ask_to_warm(peer, lookup, lookup.missing(), deadline) or reason
+        return Warmed([piece[0].status for piece in lookup.pieces if piece is not None], missing, reason)
+
+    async def _overhear(self, lookup: Lookup, rows: Sequence[int], deadline: float) -> None:
+        """What fails is missing afterwards: a warm-up may have more time than who answers."""
+        found = await self._cache.overhear([lookup.keys[row] for row in rows], deadline)
+        for row, entry in zip(rows, found, strict=True):
+            if not isinstance(entry, Miss) and entry.status in KEPT:
+                lookup.pieces[row] = (entry, CacheLevel.NONE)
+
+    async def _ask_to_warm(self, peer: Asked, lookup: Lookup, rows: Sequence[int], deadline: float) -> str:
+        """Why the host did not answer, if it did not."""
+        if not rows:
+            return ""
+        handle, answers = lookup.handle, list[PeerAnswer]()
+
+        def load(positions: Sequence[int]) -> Awaitable[PeerAnswer]:
+            asked = [lookup.user_ids[rows[position]] for position in positions]
+            digest = handle.artifact.binding_digest
+            return peer.infer(handle.id, digest, asked, lookup.wanted, deadline, Purpose.WARMUP)
+
+        def unpack(answer: PeerAnswer) -> Sequence[Entry]:
+            answers.append(answer)
+            return self._entries(answer)
+
+        try:
+            entries = await self._cache.load([lookup.keys[row] for row in rows], load, unpack, deadline, aside=True)
+        except TimeoutError:
+            lookup.fail(PartyStatus.TIMEOUT, LATE)
+            return LATE
+        for row, entry in zip(rows, entries, strict=True):
+            lookup.pieces[row] = (entry, CacheLevel.NONE)
+        if answers:
+            return answers[0].reason
+        return next((entry.status.name.lower() for entry in entries if entry.status not in KEPT), "")
 
     async def stale(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> HostPartials:
         """What any level has, fresh or not; UNREACHABLE where none has anything. Nobody is asked."""

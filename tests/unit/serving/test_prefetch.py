@@ -20,13 +20,29 @@ ADDRESS = ("s", "", "")
 APP = make_app("passthrough")
 
 
+class Watched:
+    """A party, and what it was asked for what."""
+
+    def __init__(self, peer):
+        self.peer = peer
+        self.asked = []
+
+    async def infer(self, model, binding_digest, user_ids, wanted, deadline, purpose=Purpose.INFER):
+        self.asked.append((purpose, *user_ids))
+        return await self.peer.infer(model, binding_digest, user_ids, wanted, deadline, purpose)
+
+    async def close(self):
+        await self.peer.close()
+
+
 class Rig:
     def __init__(self, host):
         self.host = host
+        self.peer = Watched(host.peer)
         self.shared = MemoryTier(1_000, 86_400.0)
         self.remote = RemotePartials(
             "bank",
-            {"shop": host.peer},
+            {"shop": self.peer},
             TieredCache(MemoryTier(1_000, 600.0), self.shared),
             bytes(32),
             CacheSettings(),
@@ -39,6 +55,18 @@ class Rig:
 
     async def outcomes(self, *users, **options):
         return list((await self.prefetching.prefetch(ADDRESS, users, **options)).outcomes)
+
+    async def begun(self, call, calls=1):
+        """A task that has come as far as to ask the host, which stalls, or to wait for somebody who did."""
+        self.host.answering_now.clear()
+        task = asyncio.create_task(call)
+        async with asyncio.timeout(5):
+            while len(self.host.asked) < calls:
+                await asyncio.sleep(0.001)
+        return task
+
+    def answer(self, *users, timeout_s=5.0):
+        return collected(self.remote, self.host, users, timeout_s)
 
 
 @asynccontextmanager
@@ -90,6 +118,80 @@ async def test_a_refused_warm_up_fails_no_request(tmp_path):
     async with rig(tmp_path, purposes=(Purpose.INFER,)) as made:
         _, found = await asyncio.gather(made.outcomes("u1"), collected(made.remote, made.host, ["u1"]))
         assert found.complete
+
+
+async def test_what_is_asked_for_to_answer_is_not_asked_for_again(tmp_path):
+    async with rig(tmp_path) as made:
+        live = await made.begun(made.answer("u1"))
+        warming = await made.begun(made.outcomes("u1", "u2"), calls=2)
+        made.host.answering_now.set()
+        assert await warming == [FETCHED, FETCHED]
+        assert (await live).complete
+        assert made.peer.asked == [(Purpose.INFER, "u1"), (Purpose.WARMUP, "u2")]
+
+
+async def test_an_answer_waits_for_no_warm_up_of_its_user(tmp_path):
+    async with rig(tmp_path) as made:
+        warming = await made.begun(made.outcomes("u1"))
+        live = await made.begun(made.answer("u1"), calls=2)
+        assert made.peer.asked == [(Purpose.WARMUP, "u1"), (Purpose.INFER, "u1")]
+        made.host.answering_now.set()
+        assert (await live).complete
+        assert await warming == [FETCHED]
+
+
+async def test_two_warm_ups_of_a_user_ask_once(tmp_path):
+    async with rig(tmp_path) as made:
+        first = await made.begun(made.outcomes("u1"))
+        second = asyncio.create_task(made.outcomes("u1", "u2"))
+        made.host.answering_now.set()
+        assert (await first, await second) == ([FETCHED], [FETCHED, FETCHED])
+        assert sorted(users for _, *users in made.peer.asked) == [["u1"], ["u2"]]
+
+
+async def test_of_two_warm_ups_that_fail_together_both_say_why(tmp_path):
+    async with rig(tmp_path) as made:
+        first = await made.begun(made.prefetching.prefetch(ADDRESS, ["u1"]))
+        second = asyncio.create_task(made.prefetching.prefetch(ADDRESS, ["u1"]))
+        await asyncio.sleep(0)
+        await made.host.server.stop(0)
+        for done in (await first, await second):
+            assert (list(done.outcomes), done.reason) == ([FAILED], "party 'shop': unreachable")
+        assert len(made.peer.asked) == 1
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["leaves", "is late"])
+async def test_a_warm_up_asks_itself_when_who_answers_has_gone_or_had_too_little_time(tmp_path, leaves):
+    async with rig(tmp_path) as made:
+        live = await made.begun(made.answer("u1", timeout_s=5.0 if leaves else 0.05))
+        warming = asyncio.create_task(made.outcomes("u1"))
+        await asyncio.sleep(0)
+        if leaves:
+            live.cancel()
+        await asyncio.wait({live})
+        made.host.answering_now.set()
+        assert await warming == [FETCHED]
+        assert made.peer.asked == [(Purpose.INFER, "u1"), (Purpose.WARMUP, "u1")]
+
+
+async def test_a_warm_up_whose_caller_leaves_ends_no_answer(tmp_path):
+    async with rig(tmp_path) as made:
+        live = await made.begun(made.answer("u1"))
+        warming = asyncio.create_task(made.outcomes("u1"))
+        await asyncio.sleep(0)
+        warming.cancel()
+        await asyncio.wait({warming})
+        made.host.answering_now.set()
+        assert (await live).complete
+
+
+async def test_a_warm_up_overhears_until_its_own_deadline(tmp_path):
+    async with rig(tmp_path) as made:
+        live = await made.begun(made.answer("u1"))
+        done = await made.prefetching.prefetch(ADDRESS, ["u1"], remaining_s=0.05)
+        assert (list(done.outcomes), done.reason) == ([FAILED], "party 'shop': no answer within the deadline")
+        made.host.answering_now.set()
+        assert (await live).complete
 
 
 async def test_a_host_that_is_gone_is_a_failure_of_each_user(tmp_path):

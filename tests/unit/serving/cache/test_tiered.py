@@ -244,6 +244,20 @@ async def test_close_ends_loads_and_those_who_wait(cache, host):
         await waiter
 
 
+async def test_close_ends_loads_aside_too_and_those_who_answer_do_not_join_them(cache, host, clock):
+    def aside():
+        return cache.load([b"a"], host.load, lambda loaded: list(loaded.values()), aside=True)
+
+    first, second = (asyncio.create_task(aside()) for _ in range(2))
+    await turns()
+    answering = asyncio.create_task(fetch(cache, [b"a"], host.load))
+    await turns()
+    assert host.asked == [[0], [0]]
+    await cache.close()
+    await asyncio.wait({first, second, answering})
+    assert all(task.cancelled() for task in (first, second, answering))
+
+
 async def test_a_request_that_memory_cannot_answer_is_one_miss(cache, near, host):
     host.release.set()
     await fetch(cache, [b"a"], host.load)
