@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import subprocess
 import sys
 import time
@@ -36,15 +38,29 @@ class Parties:
         self.list = folder / "active.csv"
         self.list.write_text("user,calls\n" + "".join(f"{n:04d},{USERS - n}\n" for n in range(USERS)))
 
-    def warmup(self, *arguments: str) -> subprocess.Popen[str]:
+    def warmup(self, *arguments: str, as_json: bool = True, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
         command = [sys.executable, "-P", "-c", "from serving.commands.warmup import warmup; warmup()"]
         return subprocess.Popen(
-            [*command, "s", "--admin", self.guest.address("admin"), "--json", *arguments],
-            env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/proto"},
+            [*command, "s", "--admin", self.guest.address("admin"), *(["--json"] if as_json else []), *arguments],
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/proto", "TERM": "xterm", "COLUMNS": "100"},
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
         )
+
+    def on_terminal(self, *arguments: str, as_json: bool) -> tuple[str, str]:
+        """What it says on its standard output, and on a terminal that is its standard error."""
+        ours, its = pty.openpty()
+        process = self.warmup(*arguments, as_json=as_json, stderr=its)
+        os.close(its)
+        shown = b""
+        with contextlib.suppress(OSError):  # the terminal is gone with its last user
+            while part := os.read(ours, 65_536):
+                shown += part
+        os.close(ours)
+        out, _ = process.communicate(timeout=50)
+        assert process.returncode == 0, shown
+        return out, shown.decode()
 
     def warmed(self, *arguments: str, code: int = 0) -> dict[str, object]:
         process = self.warmup(*arguments)
@@ -102,6 +118,20 @@ def test_a_warm_up_is_killed_and_gone_on_with(parties: Parties, tmp_path: Path) 
     parties.guest.stop()
     parties.guest.start()
     assert parties.warmed(*parties.from_file, "--dry-run")["cached"] == planned, "they are in the shared level"
+
+
+def test_a_bar_shows_on_a_terminal_alone_and_never_beside_json(parties: Parties) -> None:
+    planned = USERS // 2
+    options = [*parties.from_file, "--dry-run", "--batch", "20", "--users-per-s", "100000"]
+    piped = parties.warmup(*options, as_json=False)
+    out, bar = parties.on_terminal(*options, as_json=False)
+    assert "warm-up" in bar
+    assert f"{planned}/{planned}" in bar
+    assert f"0/{planned}" in bar
+    assert out.startswith(f"{planned} users would be warmed\n")
+    assert piped.communicate(timeout=50) == (out, "")
+    out, bar = parties.on_terminal(*options, as_json=True)
+    assert (json.loads(out)["planned"], bar) == (planned, "")
 
 
 def test_the_most_active_are_known_from_counts(parties: Parties) -> None:
