@@ -15,19 +15,23 @@ from redis.exceptions import RedisError
 from loaders.signature import Signature
 from serving.features.source import FeatureRows, FeatureSource, FeatureSourceError, gathered
 
+MAX_CONNECTIONS = 64
+
 
 class RedisFeatureSource(FeatureSource):
     """The hash of a user is at `prefix` + id; numbers stand there as text. One round trip per batch, and a second one
     for users without any of the features, who may still exist. A user without a hash is not found. A look-up that takes
-    over `timeout_s` has failed."""
+    over `timeout_s` has failed; of many at once some wait for a connection meanwhile."""
 
     def __init__(self, url: str, prefix: str, max_age_s: float | None = None, timeout_s: float = 0.2) -> None:
         self._name = f"feature server {urlsplit(url).hostname or 'on a socket'}"
         self._prefix = prefix
         self._max_age_s = max_age_s
         self._timeout_s = timeout_s
+        self._room = asyncio.Semaphore(MAX_CONNECTIONS)
         self._redis = Redis.from_url(
             url,
+            max_connections=MAX_CONNECTIONS,
             decode_responses=True,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
@@ -50,7 +54,7 @@ class RedisFeatureSource(FeatureSource):
         if not keys:
             return gathered(self._name, [], signature, self._max_age_s)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._timeout_s), self._room:
                 found = await self._hashes(keys, names)
         except (RedisError, OSError) as error:  # a TimeoutError is an OSError
             raise FeatureSourceError(f"{self._name} does not answer: {type(error).__name__}") from None

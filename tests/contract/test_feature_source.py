@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
+import signal
+import sqlite3
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -17,14 +25,15 @@ from starlette.routing import Route
 from loaders.signature import Missing, Signature, TensorSpec
 from serving.cache.embedded import EmbeddedRedis
 from serving.features.file import FileFeatureSource
-from serving.features.http import HttpFeatureSource
+from serving.features.http import MAX_CONNECTIONS, HttpFeatureSource
 from serving.features.memory import MemoryFeatureSource
 from serving.features.redis import RedisFeatureSource
-from serving.features.source import FeatureSourceError
+from serving.features.source import FeatureSource, FeatureSourceError
 from serving.features.sql import SqlFeatureSource
 from serving.http_port import HttpServer
 
 NAN = math.nan
+AT_ONCE = 120
 USERS = {
     "007": {"age": 41.0, "income": 1.5, "city": "Bonn"},
     "7": {"age": 23.0, "income": -2.25, "city": "Kiel"},
@@ -72,9 +81,11 @@ async def database(path):
 
 
 class Service:
-    """A feature service as a host might have it."""
+    """A feature service as a host might have it. While `go_on` is not set it stalls."""
 
     def __init__(self):
+        self.go_on = asyncio.Event()
+        self.go_on.set()
         self.server = HttpServer(Starlette(routes=[Route("/features", self.answer, methods=["POST"])]))
         self.asked = []
 
@@ -82,6 +93,7 @@ class Service:
         if request.headers.get("authorization") != "Bearer sesame":
             return JSONResponse({}, 401)
         asked = await request.json()
+        await self.go_on.wait()
         self.asked.append(asked)
         names = [*asked["numbers"], *asked["texts"]]
         rows = {
@@ -99,30 +111,73 @@ async def fill(url):
             await client.hset(f"features:{user}", mapping=known)
 
 
+@dataclass(frozen=True)
+class Rig:
+    """A source that is open, and the back end behind it. `stall` has that answer nobody until `go_on`."""
+
+    source: FeatureSource
+    stall: Callable[[], object]
+    go_on: Callable[[], object]
+
+
+@contextlib.asynccontextmanager
+async def redis_rig(folder, timeout_s):
+    server = EmbeddedRedis(folder, 64 << 20)
+    await server.start()
+    await fill(server.url)
+    source = RedisFeatureSource(server.url, "features:", 30.0, timeout_s)
+    signal_to = server._process.send_signal
+    yield Rig(source, partial(signal_to, signal.SIGSTOP), partial(signal_to, signal.SIGCONT))
+    await server.stop()
+
+
+@contextlib.asynccontextmanager
+async def http_rig(folder, timeout_s):
+    service = Service()
+    port = service.server.add_port("127.0.0.1:0")
+    await service.server.start()
+    source = HttpFeatureSource(f"http://127.0.0.1:{port}/features", "sesame", 30.0, timeout_s)
+    yield Rig(source, service.go_on.clear, service.go_on.set)
+    await service.server.stop(0)
+
+
+@contextlib.asynccontextmanager
+async def sql_rig(folder, timeout_s):
+    await database(folder / "users.db")
+    source = SqlFeatureSource(f"sqlite+aiosqlite:///{folder}/users.db", "users", "id", 30.0, timeout_s)
+    other = sqlite3.connect(folder / "users.db", isolation_level=None)
+    yield Rig(source, partial(other.execute, "begin exclusive"), partial(other.execute, "rollback"))
+    other.close()
+
+
+@contextlib.asynccontextmanager
+async def open_rig(kind, folder, timeout_s):
+    async with {"redis": redis_rig, "http": http_rig, "sql": sql_rig}[kind](folder, timeout_s) as rig:
+        await rig.source.open()
+        yield rig
+        await rig.source.close()
+
+
 @pytest.fixture(params=["memory", "csv", "parquet", "redis", "http", "sql"])
 async def source(request, tmp_path):
-    async with contextlib.AsyncExitStack() as stack:
-        kind = request.param
-        if kind == "redis":
-            server = EmbeddedRedis(tmp_path, 64 << 20)
-            await server.start()
-            stack.push_async_callback(server.stop)
-            await fill(server.url)
-            made = RedisFeatureSource(server.url, "features:", 30.0, timeout_s=5)
-        elif kind == "http":
-            service = Service()
-            port = service.server.add_port("127.0.0.1:0")
-            await service.server.start()
-            stack.push_async_callback(service.server.stop, 0)
-            made = HttpFeatureSource(f"http://127.0.0.1:{port}/features", "sesame", 30.0, timeout_s=5)
-        elif kind == "sql":
-            await database(tmp_path / "users.db")
-            made = SqlFeatureSource(f"sqlite+aiosqlite:///{tmp_path}/users.db", "users", "id", 30.0, timeout_s=5)
-        else:
-            made = {"memory": memory, "csv": csv, "parquet": parquet}[kind](tmp_path)
-        await made.open()
-        stack.push_async_callback(made.close)
+    kind = request.param
+    if kind in {"redis", "http", "sql"}:
+        async with open_rig(kind, tmp_path, 30) as rig:
+            yield rig.source
+        return
+    made = {"memory": memory, "csv": csv, "parquet": parquet}[kind](tmp_path)
+    await made.open()
+    yield made
+    await made.close()
+
+
+@pytest.fixture(params=["redis", "http", "sql"])
+async def rig(request, tmp_path):
+    """A source that talks to a back end."""
+    async with open_rig(request.param, tmp_path, 0.2) as made:
         yield made
+        with contextlib.suppress(sqlite3.OperationalError):  # it goes on already
+            made.go_on()
 
 
 async def test_rows_come_in_the_order_asked_and_in_signature_order(source):
@@ -179,3 +234,67 @@ async def test_rows_belong_to_the_caller(source):
     rows = await source.lookup(["7"], BOTH)
     rows.batch.numbers[:] = 0
     assert (await source.lookup(["7"], BOTH)).batch.numbers.tolist() == [[-2.25, 23.0]]
+
+
+async def test_many_at_once_are_all_answered(source):
+    looked = await asyncio.gather(*(source.lookup([user], BOTH) for user in ("7", "007") * (AT_ONCE // 2)))
+    assert [rows.batch.numbers[0, 1] for rows in looked] == [23.0, 41.0] * (AT_ONCE // 2)
+
+
+async def test_a_stall_costs_the_timeout_and_no_more(rig):
+    rig.stall()
+    async with asyncio.timeout(3):
+        with pytest.raises(FeatureSourceError, match="does not answer"):
+            await rig.source.lookup(["7"], BOTH)
+    rig.go_on()
+    assert (await rig.source.lookup(["7"], BOTH)).batch.numbers.tolist() == [[-2.25, 23.0]]
+
+
+async def test_a_look_up_is_cancelled_and_its_answer_reaches_nobody_else(rig):
+    rig.stall()
+    looking = [asyncio.create_task(rig.source.lookup([user], BOTH)) for user in ("7", "007")]
+    await asyncio.wait(looking, timeout=0.05)
+    for task in looking:
+        task.cancel()
+    async with asyncio.timeout(3):
+        await asyncio.wait(looking)
+    assert all(task.cancelled() for task in looking)
+    rig.go_on()
+    for _ in range(3):
+        assert (await rig.source.lookup(["ü"], BOTH)).batch.numbers[0, 1] == 5.0
+
+
+@dataclass(frozen=True)
+class Held:
+    """Files and sockets, threads and tasks of this process."""
+
+    files: int
+    threads: int
+    tasks: int
+
+    @classmethod
+    def now(cls):
+        return cls(len([*Path("/proc/self/fd").iterdir()]), threading.active_count(), len(asyncio.all_tasks()))
+
+
+async def test_look_ups_of_a_stall_do_not_pile_up(rig):
+    assert (await rig.source.lookup(["7"], BOTH)).found.all()
+    before, most_files = Held.now(), 0
+    rig.stall()
+    for _ in range(2):
+        looking = {asyncio.create_task(rig.source.lookup(["7"], BOTH)) for _ in range(AT_ONCE)}
+        waiting = looking
+        while waiting:
+            _, waiting = await asyncio.wait(waiting, timeout=0.02)
+            most_files = max(most_files, Held.now().files)
+        assert all(isinstance(task.exception(), FeatureSourceError) for task in looking)
+        after = Held.now()
+        assert after.threads <= before.threads + 20
+        assert after.tasks <= before.tasks + MAX_CONNECTIONS
+    ends = 2 if isinstance(rig.source, HttpFeatureSource) else 1  # the service is here, too
+    assert most_files <= before.files + ends * MAX_CONNECTIONS + 10
+    rig.go_on()
+    assert (await rig.source.lookup(["7"], BOTH)).found.all()
+    async with asyncio.timeout(5):
+        while Held.now().tasks > before.tasks:
+            await asyncio.sleep(0.01)

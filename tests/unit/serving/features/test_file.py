@@ -1,5 +1,8 @@
+import asyncio
 import math
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
@@ -119,6 +122,21 @@ async def test_a_look_up_looks_at_the_file_once_a_second_and_does_not_wait(sourc
     assert source._reading is None
     clock.tick(CHECK_EVERY_S)
     assert await age(source) == 41
+    await source._reading
+    assert await age(source) == 42
+
+
+async def test_while_a_file_is_slow_to_be_read_look_ups_go_on_and_nothing_piles_up(source, path, clock):
+    assert await age(source) == 41
+    disk, go_on, tasks = ThreadPoolExecutor(1), threading.Event(), len(asyncio.all_tasks())
+    asyncio.get_running_loop().set_default_executor(disk)
+    disk.submit(go_on.wait)
+    rewrite(path, "id,age\n007,42\n")
+    for _ in range(50):
+        clock.tick(CHECK_EVERY_S)
+        assert await age(source) == 41
+    assert len(asyncio.all_tasks()) == tasks + 1
+    go_on.set()
     await source._reading
     assert await age(source) == 42
 

@@ -80,14 +80,6 @@ async def test_a_wrong_reply_is_said_and_names_nobody(service, source, status, a
     assert "u-17" not in str(caught.value)
 
 
-async def test_a_service_that_stalls_costs_the_timeout_and_no_more(service, source):
-    service.go_on.clear()
-    with pytest.raises(FeatureSourceError, match="does not answer: TimeoutError"):
-        await source.lookup(["u"], X)
-    service.go_on.set()
-    assert (await source.lookup(["u"], X)).found.tolist() == [True]
-
-
 async def test_a_service_that_drips_costs_no_more_either(service, source):
     service.pieces = 10
     with pytest.raises(FeatureSourceError, match="does not answer: TimeoutError"):

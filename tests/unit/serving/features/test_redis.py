@@ -1,6 +1,3 @@
-import asyncio
-import signal
-
 import pytest
 from redis.asyncio import Redis
 
@@ -43,17 +40,6 @@ async def test_what_is_no_number_is_said_and_names_nobody(source, user):
     with pytest.raises(FeatureSourceError) as caught:
         await source.lookup([user], X)
     assert user not in str(caught.value)
-
-
-async def test_a_server_that_stalls_costs_the_timeout_and_comes_back(server, source):
-    server._process.send_signal(signal.SIGSTOP)
-    try:
-        async with asyncio.timeout(5):
-            with pytest.raises(FeatureSourceError, match="does not answer"):
-                await source.lookup(["u"], X)
-    finally:
-        server._process.send_signal(signal.SIGCONT)
-    assert (await source.lookup(["u"], X)).batch.numbers.tolist() == [[2.5]]
 
 
 async def test_a_server_that_is_not_there_is_named(tmp_path):

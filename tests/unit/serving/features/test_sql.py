@@ -1,6 +1,3 @@
-import asyncio
-import sqlite3
-
 import pytest
 from sqlalchemy import text as sql
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -66,19 +63,6 @@ async def test_a_missing_driver_is_named():
     with pytest.raises(FeatureSourceError) as caught:
         await source.open()
     assert "secret" not in str(caught.value)
-    await source.close()
-
-
-async def test_a_database_that_is_locked_costs_the_timeout_and_comes_back(url, tmp_path):
-    source = SqlFeatureSource(url, "users", timeout_s=0.2)
-    await source.open()
-    other = sqlite3.connect(tmp_path / "f.db", isolation_level=None)
-    other.execute("begin exclusive")
-    async with asyncio.timeout(3):  # the driver itself gives up after five seconds
-        with pytest.raises(FeatureSourceError, match="does not answer: TimeoutError"):
-            await source.lookup(["1"], X)
-    other.close()
-    assert (await source.lookup(["1"], X)).batch.numbers.tolist() == [[0.5]]
     await source.close()
 
 
