@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 from apps.app import CacheLevel, Request, Response
 from loaders.loader import Scores
 from serving import scoring
-from serving.cache.result import ResultCache
+from serving.cache.result import Case, ResultCache
 from serving.cache.tier import MISS
 from serving.calls import Gathering, Waiting
 from serving.codec import Codec
@@ -111,11 +111,12 @@ class Pipeline:
         service = routes.service_name(address)
         self.limiter.take(service, caller, request.rows)
         self._seen(service, request.user_ids)
-        hit = self._results.by_case(codec.name, request, routes.epoch)
+        case = self._results.case_of(codec.name, request)
+        hit = self._results.by_case(case, routes.epoch)
         if hit is not MISS:
             self.served.repeat(service)
             return hit.reply
-        finish = partial(self._encoded, codec, raw, request, routes.epoch(address))
+        finish = partial(self._encoded, codec, raw, case, routes.epoch(address))
         return self._begin(request, remaining_s, finish, self.limiter.enter(service, caller))
 
     def predict(self, request: Request, remaining_s: float | None) -> Promise[Response]:
@@ -128,10 +129,10 @@ class Pipeline:
         await self._pool.threads.stop()
 
     def _encoded(
-        self, codec: Codec, raw: bytes, request: Request, epoch: int, response: Response, row: int | None
+        self, codec: Codec, raw: bytes, case: Case | None, epoch: int, response: Response, row: int | None
     ) -> bytes:
-        if request.case_id and response.complete and self._results.keeps:
-            self._results.store(codec.name, raw, request, epoch, codec.reply(response, row, CacheLevel.L1))
+        if case is not None and response.complete:
+            self._results.store(codec.name, raw, case, epoch, codec.reply(response, row, CacheLevel.L1))
         return codec.reply(response, row, CacheLevel.NONE)
 
     def _begin(

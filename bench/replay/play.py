@@ -79,7 +79,9 @@ class Replica:
         if self._results.by_raw(_METHOD, raw, _epoch) is not MISS:
             return CacheLevel.L1
         level = await self.fetch(user)
-        self._results.store(_METHOD, raw, Request("s", "", "", str(case), (str(user),)), 1, _ANSWER)
+        named = self._results.case_of(_METHOD, Request("s", "", "", str(case), (str(user),)))
+        if named is not None:
+            self._results.store(_METHOD, raw, named, 1, _ANSWER)
         return level
 
     async def fetch(self, user: int) -> CacheLevel:

@@ -16,6 +16,7 @@ SECRET_BYTES = 32
 SECRET_FILE = "cache.secret"  # noqa: S105 - a file name
 KEY_BYTES = 16
 _BLOCK = 64
+_LENGTHS = tuple(size.to_bytes(4, "big") for size in range(256))
 _PADS = tuple(bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
 """By what each byte of the secret is replaced in the inner and in the outer hash."""
 
@@ -45,7 +46,8 @@ class KeyMaker:
         prefix, inner_of, outer_of, made = self._prefix, self._inner.copy, self._outer.copy, []
         for user_id in user_ids:
             user, inner, outer = user_id.encode(), inner_of(), outer_of()
-            inner.update(len(user).to_bytes(4, "big") + user)
+            size = len(user)
+            inner.update((_LENGTHS[size] if size < 256 else size.to_bytes(4, "big")) + user)
             outer.update(inner.digest())
             made.append(prefix + outer.digest()[:KEY_BYTES])
         return made

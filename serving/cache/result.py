@@ -1,8 +1,8 @@
 """L1: the whole answer of a case, as bytes ready to send.
 
-The fast key is protocol method and raw request bytes, or their digest when they are long. The second key serves a
-retry that serialises differently: method, what the caller named, case id, and a digest of the canonical request. Both
-lead to one entry, which counts only while the epoch of its route is the one it was made under.
+The fast key is protocol method and raw request bytes. The second key serves a retry that serialises differently:
+method, what the caller named, case id, and the canonical request. Of either the digest when it is long. Both lead to
+one entry, which counts only while the epoch of its route is the one it was made under.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import ClassVar
 
 import msgspec
 
@@ -32,6 +31,15 @@ _SWEPT = 8
 """Keys looked at for each case stored; it brings two."""
 
 
+class Case(msgspec.Struct, frozen=True):
+    """A request that names its case: the second key, made once for the look-up and for what is stored; what the caller
+    named; the user."""
+
+    key: bytes
+    address: Address
+    user: str
+
+
 class Answer(msgspec.Struct, frozen=True):
     """A stored reply, what its caller named, and the mark of whom it is about: repeats count as activity too. `until`
     is monotonic seconds."""
@@ -48,9 +56,6 @@ class ResultCache:
     so the order in which they came is also that in which they end, and nothing need be sorted; cachetools' TTLCache
     takes 5.6 µs for each key that is stored, this 0.3. `mark` makes of a user's id what is kept of it. `clock` is
     monotonic seconds."""
-
-    keeps: ClassVar[bool] = True
-    """Whether replies are worth the making."""
 
     def __init__(
         self,
@@ -75,22 +80,29 @@ class ResultCache:
         who answers with it counts the hit. A miss is counted by `by_case`, which is asked next."""
         return MISS if len(raw) > MAX_RAW_BYTES else self._get(_raw_key(method, raw), epoch)
 
-    def by_case(self, method: str, request: Request, epoch: Epoch) -> Answer | Miss:
+    def case_of(self, method: str, request: Request) -> Case | None:
+        """None for a request that names none: nothing is kept of it."""
+        if not request.case_id:
+            return None
+        address = request.address
+        return Case(_case_key(method, address, request), address, request.user_ids[0])
+
+    def by_case(self, case: Case | None, epoch: Epoch) -> Answer | Miss:
         """The stored reply to the same case with the same content, however it was serialised."""
-        answer = self._get(_case_key(method, request), epoch) if request.case_id else MISS
+        answer = MISS if case is None else self._get(case.key, epoch)
         if answer is MISS:
             self.counts.misses += 1
         else:
             self.counts.hits += 1
         return answer
 
-    def store(self, method: str, raw: bytes, request: Request, epoch: int, reply: bytes) -> None:
+    def store(self, method: str, raw: bytes, case: Case, epoch: int, reply: bytes) -> None:
         """`epoch` as it was before the answer was computed; `reply` says that it comes from this cache."""
         if epoch < 0:
             return  # nothing answered this address when the request came in
         now_s, answers = self._clock(), self._answers
-        answer = Answer(request.address, epoch, self._mark(request.user_ids[0]), reply, now_s + self._ttl_s)
-        for key in (_raw_key(method, raw), _case_key(method, request)):
+        answer = Answer(case.address, epoch, self._mark(case.user), reply, now_s + self._ttl_s)
+        for key in (_raw_key(method, raw), case.key):
             answers[key] = answer
             answers.move_to_end(key)
         self.counts.fills += 1
@@ -116,18 +128,17 @@ class ResultCache:
 class NoResults(ResultCache):
     """The level switched off: it makes no keys, keeps nothing, and counts nothing."""
 
-    keeps = False
-
     def __init__(self) -> None:
         super().__init__(0, 0.0)
 
     def by_raw(self, method: str, raw: bytes, epoch: Epoch) -> Answer | Miss:
         return MISS
 
-    def by_case(self, method: str, request: Request, epoch: Epoch) -> Answer | Miss:
-        return MISS
+    def case_of(self, method: str, request: Request) -> Case | None:
+        return None
 
-    def store(self, method: str, raw: bytes, request: Request, epoch: int, reply: bytes) -> None: ...
+    def by_case(self, case: Case | None, epoch: Epoch) -> Answer | Miss:
+        return MISS
 
 
 def _raw_key(method: str, raw: bytes) -> Key:
@@ -136,9 +147,10 @@ def _raw_key(method: str, raw: bytes) -> Key:
     return hashlib.sha256(method.encode() + b"\0" + raw).digest()
 
 
-def _case_key(method: str, request: Request) -> bytes:
+def _case_key(method: str, address: Address, request: Request) -> bytes:
     """Everything that can change the answer, maps ordered by their names. MessagePack says where each part ends."""
     matrix = None if request.matrix is None else (request.signature_hash, request.matrix.tobytes())
-    canonical = (method, request.address, request.case_id, request.user_ids, request.numbers, request.texts,
+    canonical = (method, address, request.case_id, request.user_ids, request.numbers, request.texts,
         request.parameters, matrix)  # fmt: skip
-    return hashlib.sha256(b"case" + _CANONICAL.encode(canonical)).digest()
+    whole = _CANONICAL.encode(canonical)
+    return whole if len(whole) <= SHORT_BYTES else hashlib.sha256(b"case" + whole).digest()

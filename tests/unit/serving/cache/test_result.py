@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from apps.app import Request
 from serving.cache.counts import Counts
-from serving.cache.result import NoResults, ResultCache
+from serving.cache.result import SHORT_BYTES, NoResults, ResultCache
 from serving.cache.tier import MISS
 from tests.clock import Clock
 
@@ -20,6 +20,14 @@ CASE = Request(
     texts={"t": "x"},
     parameters={"p": "1"},
 )
+
+
+def by_case(cache, epochs, request, method="predict"):
+    return cache.by_case(cache.case_of(method, request), epochs)
+
+
+def store(cache, raw, request, epoch, reply):
+    cache.store("predict", raw, cache.case_of("predict", request), epoch, reply)
 
 
 class Routes:
@@ -45,25 +53,35 @@ def epochs():
 @pytest.fixture
 def cache(clock, epochs):
     cache = ResultCache(10, 120, clock)
-    cache.store("predict", b"raw", CASE, epochs(CASE.address), b"reply")
+    store(cache, b"raw", CASE, epochs(CASE.address), b"reply")
     return cache
 
 
 def test_both_keys_lead_to_the_reply(cache, epochs):
     assert cache.by_raw("predict", b"raw", epochs).reply == b"reply"
-    assert cache.by_case("predict", CASE, epochs).reply == b"reply"
+    assert by_case(cache, epochs, CASE).reply == b"reply"
     assert (cache.counts.fills, cache.counts.hits, cache.counts.misses) == (1, 1, 0)
 
 
 def test_long_requests_are_told_apart_too(cache, epochs):
-    long, other = b"x" * 600 + b"a", b"x" * 600 + b"b"
-    cache.store("predict", long, CASE, epochs(CASE.address), b"of the long one")
+    long, other = b"x" * SHORT_BYTES + b"a", b"x" * SHORT_BYTES + b"b"
+    store(cache, long, CASE, epochs(CASE.address), b"of the long one")
     assert cache.by_raw("predict", long, epochs).reply == b"of the long one"
     assert cache.by_raw("predict", other, epochs) is MISS
 
 
+def test_long_cases_are_told_apart_too_in_any_order(cache, epochs):
+    numbers = {f"f{number}": float(number) for number in range(200)}
+    long = replace(CASE, numbers=numbers)
+    store(cache, b"long", long, 5, b"of the long one")
+    assert len(cache.case_of("predict", long).key) < SHORT_BYTES
+    turned = replace(CASE, numbers=dict(reversed(numbers.items())))
+    assert by_case(cache, epochs, turned).reply == b"of the long one"
+    assert by_case(cache, epochs, replace(CASE, numbers={**numbers, "f7": 8.0})) is MISS
+
+
 def test_the_order_of_names_does_not_matter(cache, epochs):
-    assert cache.by_case("predict", replace(CASE, numbers={"b": 2.0, "a": 1.0}), epochs).reply == b"reply"
+    assert by_case(cache, epochs, replace(CASE, numbers={"b": 2.0, "a": 1.0})).reply == b"reply"
 
 
 @pytest.mark.parametrize(
@@ -84,39 +102,39 @@ def test_the_order_of_names_does_not_matter(cache, epochs):
 )
 def test_the_same_case_id_with_other_content_is_another_case(cache, epochs, change):
     epochs.epochs["s2", "", ""] = 5
-    assert cache.by_case("predict", replace(CASE, **change), epochs) is MISS
+    assert by_case(cache, epochs, replace(CASE, **change)) is MISS
 
 
 def test_packed_features_count_too(cache, epochs):
     packed = replace(CASE, numbers={}, matrix=np.array([[1.0, 2.0]]), signature_hash=b"h" * 32)
-    cache.store("predict", b"packed", packed, 5, b"packed reply")
-    assert cache.by_case("predict", packed, epochs).reply == b"packed reply"
-    assert cache.by_case("predict", replace(packed, matrix=np.array([[1.0, 3.0]])), epochs) is MISS
-    assert cache.by_case("predict", replace(packed, signature_hash=b"i" * 32), epochs) is MISS
+    store(cache, b"packed", packed, 5, b"packed reply")
+    assert by_case(cache, epochs, packed).reply == b"packed reply"
+    assert by_case(cache, epochs, replace(packed, matrix=np.array([[1.0, 3.0]]))) is MISS
+    assert by_case(cache, epochs, replace(packed, signature_hash=b"i" * 32)) is MISS
 
 
 def test_protocols_do_not_share_replies(cache, epochs):
     assert cache.by_raw("other", b"raw", epochs) is MISS
-    assert cache.by_case("other", CASE, epochs) is MISS
+    assert by_case(cache, epochs, CASE, "other") is MISS
 
 
 def test_another_epoch_is_a_miss_until_a_new_answer_is_stored(cache, epochs):
     epochs.epochs["s", "", ""] = 6
     assert cache.by_raw("predict", b"raw", epochs) is MISS
-    assert cache.by_case("predict", CASE, epochs) is MISS
-    cache.store("predict", b"raw", CASE, 6, b"newer")
+    assert by_case(cache, epochs, CASE) is MISS
+    store(cache, b"raw", CASE, 6, b"newer")
     assert cache.by_raw("predict", b"raw", epochs).reply == b"newer"
 
 
 def test_an_answer_made_under_an_old_epoch_is_never_given(cache, epochs):
     epochs.epochs["s", "", ""] = 6
-    cache.store("predict", b"raw", CASE, 5, b"late")
+    store(cache, b"raw", CASE, 5, b"late")
     assert cache.by_raw("predict", b"raw", epochs) is MISS
 
 
 def test_an_address_that_leads_nowhere_is_not_stored(cache, epochs):
     del epochs.epochs["s", "", ""]
-    cache.store("predict", b"again", CASE, epochs(CASE.address), b"reply")
+    store(cache, b"again", CASE, epochs(CASE.address), b"reply")
     assert cache.by_raw("predict", b"again", epochs) is MISS
 
 
@@ -125,16 +143,16 @@ def test_the_ttl_is_absolute(cache, clock, epochs):
     assert cache.by_raw("predict", b"raw", epochs).reply == b"reply"
     clock.tick(1)
     assert cache.by_raw("predict", b"raw", epochs) is MISS
-    assert cache.by_case("predict", CASE, epochs) is MISS
+    assert by_case(cache, epochs, CASE) is MISS
 
 
 def test_without_a_case_id_there_is_no_second_key(cache, epochs):
-    assert cache.by_case("predict", replace(CASE, case_id=""), epochs) is MISS
+    assert by_case(cache, epochs, replace(CASE, case_id="")) is MISS
 
 
 def test_the_number_of_entries_is_bounded(cache, epochs):
     for number in range(100):
-        cache.store("predict", b"%d" % number, replace(CASE, case_id=f"n{number}"), 5, b"reply")
+        store(cache, b"%d" % number, replace(CASE, case_id=f"n{number}"), 5, b"reply")
     assert len(cache) == 20
     assert cache.by_raw("predict", b"99", epochs).reply == b"reply"
     assert cache.by_raw("predict", b"raw", epochs) is MISS
@@ -142,7 +160,7 @@ def test_the_number_of_entries_is_bounded(cache, epochs):
 
 def test_of_the_user_an_entry_holds_the_mark_alone(clock, epochs):
     cache = ResultCache(10, 120, clock, mark=lambda user_id: hashlib.sha256(user_id.encode()).digest())
-    cache.store("predict", b"raw", CASE, 5, b"reply")
+    store(cache, b"raw", CASE, 5, b"reply")
     entry = cache.by_raw("predict", b"raw", epochs)
     assert entry.user == hashlib.sha256(b"u1").digest()
     assert "u1" not in repr(entry)
@@ -150,19 +168,19 @@ def test_of_the_user_an_entry_holds_the_mark_alone(clock, epochs):
 
 def test_a_request_that_neither_key_finds_is_one_miss(cache, epochs):
     assert cache.by_raw("predict", b"new", epochs) is MISS
-    assert cache.by_case("predict", replace(CASE, case_id="c2"), epochs) is MISS
+    assert by_case(cache, epochs, replace(CASE, case_id="c2")) is MISS
     assert cache.counts.misses == 1
 
 
 def test_what_goes_to_make_room_is_counted(cache, epochs):
     for number in range(12):
-        cache.store("predict", b"%d" % number, replace(CASE, case_id=str(number)), 5, b"reply")
+        store(cache, b"%d" % number, replace(CASE, case_id=str(number)), 5, b"reply")
     assert cache.counts.evictions == 2 * 3
 
 
 def test_switched_off_it_makes_no_keys_and_counts_nothing(epochs):
     cache, unhashable = NoResults(), object()
-    cache.store("predict", b"raw", unhashable, 5, b"reply")
+    assert cache.case_of("predict", unhashable) is None
     assert cache.by_raw("predict", b"raw", epochs) is MISS
-    assert cache.by_case("predict", unhashable, epochs) is MISS
+    assert by_case(cache, epochs, unhashable) is MISS
     assert (len(cache), cache.counts) == (0, Counts())
