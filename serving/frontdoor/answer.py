@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from enum import IntEnum
 from functools import partial, wraps
+from inspect import CORO_CREATED, getcoroutinestate
 from typing import Any, TypeVar
 
 from serving.errors import LimitError, public
@@ -43,7 +44,7 @@ def answering(handler: BytesHandler, figures: MethodFigures) -> BytesHandler:
             reply.translate(partial(_as_status, request_id) if request_id else _AS_STATUS)
             reply.add_done_callback(partial(_count, figures, began))
             return reply
-        return _counted(reply, figures, began, request_id)
+        return _Counted(reply, figures, began, request_id)
 
     return answer
 
@@ -79,7 +80,7 @@ def enum_value(value: IntEnum) -> Any:
 
 
 def _count(figures: MethodFigures, began: float, reply: Promise[bytes]) -> None:
-    """As `_counted`, without a task."""
+    """As `_Counted`, without a task."""
     if reply.cancelled():
         figures.finish(began, Code.CANCELLED)
         return
@@ -98,18 +99,46 @@ def _as_status(request_id: str, error: BaseException) -> BaseException:
 _AS_STATUS = partial(_as_status, "")
 
 
-async def _counted(reply: Awaitable[bytes], figures: MethodFigures, began: float, request_id: str) -> bytes:
-    code = Code.CANCELLED
-    try:
-        answer = await reply
-        code = Code.OK
-    except Exception as error:
-        status = _status(error, request_id)
-        code = status.code
-        raise status from error
-    finally:
-        figures.finish(began, code)
-    return answer
+class _Counted(Coroutine[Any, Any, bytes]):
+    """A handler that runs and is counted once, also when its call is over before it begins: then it is closed."""
+
+    __slots__ = ("_began", "_figures", "_reply", "_request_id", "_running")
+
+    def __init__(self, reply: Awaitable[bytes], figures: MethodFigures, began: float, request_id: str) -> None:
+        self._reply = reply
+        self._figures = figures
+        self._began = began
+        self._request_id = request_id
+        self._running = self._run()
+
+    def __await__(self) -> Generator[Any, Any, bytes]:
+        return self._running.__await__()
+
+    def send(self, value: Any) -> Any:
+        return self._running.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._running.throw(*error)
+
+    def close(self) -> None:
+        if getcoroutinestate(self._running) == CORO_CREATED:
+            self._figures.finish(self._began, Code.CANCELLED)
+            if isinstance(self._reply, Coroutine):
+                self._reply.close()
+        self._running.close()
+
+    async def _run(self) -> bytes:
+        code = Code.CANCELLED
+        try:
+            answer = await self._reply
+            code = Code.OK
+        except Exception as error:
+            status = _status(error, self._request_id)
+            code = status.code
+            raise status from error
+        finally:
+            self._figures.finish(self._began, code)
+        return answer
 
 
 async def _awaited(reply: Awaitable[T], request_id: str) -> T:

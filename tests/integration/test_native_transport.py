@@ -9,13 +9,15 @@ import time
 import pytest
 import uvloop
 
+from serving.frontdoor.answer import answering
+from serving.telemetry.requests import RequestFigures
 from serving.transport import Code, RpcError, ServerOptions, Transport, channel, frames
 from serving.transport.call import Head
-from serving.transport.frames import Setting
+from serving.transport.frames import ErrorCode, Setting, rst_stream
 from serving.transport.hpack import Decoder, encode
 from serving.transport.native_server import NativeServer
 from serving.transport.server_socket import ServerProtocol
-from tests.integration.http2_peer import ECHO, HELLO, LATER, NEVER, opening, raw, serving
+from tests.integration.http2_peer import ECHO, HELLO, LATER, NEVER, opening, raw, request, serving
 
 
 async def test_a_request_that_never_ends_is_given_up_at_its_deadline():
@@ -242,3 +244,22 @@ async def test_a_server_that_allows_more_streams_wakes_those_that_wait():
         assert await asyncio.wait_for(asyncio.gather(*calls), 5) == [b"0", b"1", b"2"]
         assert not running.done()
         running.cancel()
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["in the turn of its request", "later"])
+async def test_a_call_that_is_given_up_is_counted_once_whether_its_handler_began_or_not(begun):
+    entered = asyncio.Event()
+
+    async def never(payload):
+        entered.set()
+        await asyncio.Event().wait()
+
+    figures = RequestFigures().of("test", "Door")
+    async with serving() as (server, port), raw(port) as peer:
+        server.add_bytes_handler("/test.Door/Never", answering(lambda payload, call: never(payload), figures))
+        peer.send(HELLO, request(1, "/test.Door/Never"))
+        if begun:
+            await entered.wait()
+        peer.send(rst_stream(1, ErrorCode.CANCEL))
+        await peer.alive()
+    assert (figures.running, figures.codes) == (0, {Code.OK: 0, Code.CANCELLED: 1})
