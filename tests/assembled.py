@@ -6,7 +6,7 @@ For what a test wants to look at from within, and for several nodes where proces
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from serving.settings_file import load
 from serving.transport import Transport, channel
 from tessera.v1 import admin_pb2, admin_pb2_grpc, inference_pb2_grpc
 from tests.nodes import free_port
+from tests.proxy import Proxy
 
 START_S = 20.0
 
@@ -39,12 +40,12 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Parties:
-    """`guest` asks `hosts`; the linear model of population.py is online as service `s`."""
+    """`guest` asks `hosts`, the first of them through `proxy`; the linear model of population.py is online as service
+    `s`."""
 
     guest: Live
     hosts: list[Live]
-    configs: list[Path]
-    """Of the hosts, for `start`."""
+    proxy: Proxy
 
     @asynccontextmanager
     async def calling(self) -> AsyncIterator[inference_pb2_grpc.InferenceStub]:
@@ -73,37 +74,38 @@ async def parties(
     folder: Path, *, hosts: int, users: int = 200, guest: str = "", host: str = ""
 ) -> AsyncIterator[Parties]:
     """`guest` and `host` are further settings, as TOML tables. There is no shared level."""
-    asker, configs = await asyncio.to_thread(_write, folder, hosts, users, (guest, host))
-    async with AsyncExitStack() as stack:
-        *others, own = [await start(config) for config in (*configs, asker)]
-        parties = Parties(own, others, configs)
-        stack.push_async_callback(_stop, parties)
-        await _publish(own.address("admin"))
-        yield parties
-
-
-async def _stop(parties: Parties) -> None:
-    for one in (parties.guest, *parties.hosts):
-        if not one.running.done():
-            await one.stop()
-
-
-def _write(folder: Path, hosts: int, users: int, further: tuple[str, str]) -> tuple[Path, list[Path]]:
-    """The configuration of the guest and those of the hosts, and all that they name."""
     ports = [free_port() for _ in range(hosts)]
-    peers = "".join(f"[peers.{host_name(index)}]\naddress = '127.0.0.1:{port}'\n" for index, port in enumerate(ports))
-    asker = _config(folder / GUEST, GUEST, f"{peers}{further[0]}", free_port())
-    answering = (
-        f"plaintext_caller = '{GUEST}'\n[peers.{GUEST}]\nmay_load = ['*']\n[features.default]\npath = 'users.parquet'\n"
-    )
-    configs = [
-        _config(folder / host_name(index), host_name(index), f"{answering}{further[1]}", port)
-        for index, port in enumerate(ports)
-    ]
-    for index, config in enumerate(configs):
+    proxy = Proxy(ports[0])
+    async with AsyncExitStack() as stack:
+        await proxy.start()
+        stack.push_async_callback(proxy.stop)
+        configs = await asyncio.to_thread(_write, folder, ports, users, host)
+        configs.append(_guest_config(folder, [proxy.port, *ports[1:]], guest))
+        registries = [config.parent / "registry" for config in configs]
+        await asyncio.to_thread(write_model, registries[-1], registries[:-1])
+        live: list[Live] = []
+        for config in configs:
+            live.append(await start(config))
+            stack.push_async_callback(live[-1].stop)
+        await _publish(live[-1].address("admin"))
+        yield Parties(live[-1], live[:-1], proxy)
+
+
+def _write(folder: Path, ports: Sequence[int], users: int, settings: str) -> list[Path]:
+    """The configurations of the hosts, and their users."""
+    configs = []
+    for index, port in enumerate(ports):
+        asked = f"plaintext_caller = '{GUEST}'\n[peers.{GUEST}]\nmay_load = ['*']\n"
+        features = "[features.default]\npath = 'users.parquet'\n"
+        config = _config(folder / host_name(index), host_name(index), f"{asked}{features}{settings}", port)
         write_users(config.parent / "users.parquet", index, users)
-    write_model(asker.parent / "registry", [config.parent / "registry" for config in configs])
-    return asker, configs
+        configs.append(config)
+    return configs
+
+
+def _guest_config(folder: Path, ports: Sequence[int], settings: str) -> Path:
+    peers = "".join(f"[peers.{host_name(index)}]\naddress = '127.0.0.1:{port}'\n" for index, port in enumerate(ports))
+    return _config(folder / GUEST, GUEST, f"{peers}{settings}", free_port())
 
 
 def _config(folder: Path, party: str, settings: str, party_port: int) -> Path:
