@@ -110,6 +110,8 @@ def _schedule(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _places(settings: Settings) -> Iterator[tuple[str, str]]:
+    if "://" not in settings.registry:
+        return
     from loaders.remote import location_problem  # noqa: PLC0415 - only a registry behind a URL pays for arrays
 
     if problem := location_problem(settings.registry, settings.artifacts.protocols):
