@@ -47,8 +47,6 @@ def run(config: Path, assemble: Assemble, handover: Handover = NOTHING_HANDED) -
         logs.set_up(settings.log_level, settings.log_format)
         # What was imported stays for good: collections under load need not walk it.
         gc.freeze()
-        # Requests leave no cycles; collections that look for some cost a fifth of the path of a hit.
-        gc.set_threshold(50_000, 10, 10)
         sys.setswitchinterval(_SWITCH_S)
         uvloop.run(_live(settings, assemble, handover))
     except (SettingsError, OSError, TesseraError, FeatureSourceError, ArtifactError, LoadError) as error:

@@ -37,7 +37,7 @@ class Bank:
 
     def tessera(self, *arguments: str, code: int = 0) -> str:
         """Runs the command; returns what it prints."""
-        command = [sys.executable, "-c", "from serving.cli import main; main()", *arguments]
+        command = [sys.executable, "-P", "-m", "serving", *arguments]
         command += ["--config", str(self.node.config)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
         assert done.returncode == code, done.stderr

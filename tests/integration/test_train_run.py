@@ -55,7 +55,7 @@ class Parties:
         (self.folder / "job.json").write_text(json.dumps(job))
 
     def start(self, side: str, *options: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", "from serving.cli import main; main()", "train", "run"]
+        command = [sys.executable, "-P", "-m", "serving", "train", "run"]
         command += [str(self.folder / "job.json"), "--party", str(self.folder / side / "party.toml")]
         self.processes[side] = subprocess.Popen(
             [*command, "--job", "spring", *options],
