@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 from serving import worker
@@ -11,7 +10,7 @@ from serving.assembly import assemble
 from serving.settings_file import load
 from tests.dying import die_where_marked
 
-if __name__ == "__main__":
-    config = Path(sys.argv[1])
-    die_where_marked(Path(load(config, os.environ).state_dir).resolve())
-    sys.exit(worker.run(config, assemble))
+
+def main(config: str) -> int:
+    die_where_marked(Path(load(Path(config), os.environ).state_dir).resolve())
+    return worker.run(Path(config), assemble)

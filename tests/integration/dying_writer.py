@@ -1,12 +1,8 @@
-"""Makes changes of one kind in a folder, acknowledges each on standard output, and dies at the n-th step of one.
-
-python -m tests.integration.dying_writer KIND FOLDER N      (N -1: lives, and tells the steps)
-"""
+"""Makes changes of one kind in a folder, acknowledges each on standard output, and dies at the n-th step of one."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,6 +73,7 @@ CHANGES: dict[str, Callable[[Path], str]] = {
 
 
 def main(kind: str, where: str, dies_at: str) -> None:
+    """`dies_at` -1: lives, and tells the steps."""
     folder = Path(where).resolve()
     steps: list[str] = []
 
@@ -88,7 +85,3 @@ def main(kind: str, where: str, dies_at: str) -> None:
     watch_steps(folder, reached)
     print("acknowledged", CHANGES[kind](folder))
     print(*steps, sep="\n", flush=True)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

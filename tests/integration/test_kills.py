@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from serving.pool import ModelId
 from serving.transport import RpcError
 from tessera.v1 import admin_pb2 as wire
 from tests.dying import arm
+from tests.forking import Forked, ForkServer, fork_server
 from tests.integration.dying_writer import SUBJECT
 from tests.nodes import ROOT, PartyNode
 from tests.redis_server import DURABLE, redis_server, url_of
@@ -41,32 +40,42 @@ ENVIRON = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/proto"}
 ENVIRON.pop("COVERAGE_PROCESS_CONFIG", None)  # what is killed leaves no figures of coverage
 
 
+@pytest.fixture(scope="module")
+def writers() -> Iterator[ForkServer]:
+    with fork_server("tests.integration.dying_writer", ENVIRON) as server:
+        yield server
+
+
 class Writer:
-    """The process of dying_writer.py."""
+    """Processes of dying_writer.py in a folder, one after the other."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
-        self._command = [sys.executable, "-m", "tests.integration.dying_writer", kind, str(folder)]
+    def __init__(self, writers: ForkServer, kind: str, folder: Path) -> None:
+        self._writers, self._kind, self._folder = writers, kind, folder
+        folder.mkdir(exist_ok=True)
+        self._said = folder.with_suffix(".said")
 
-    def start(self, dies_at: int) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [*self._command, str(dies_at)], cwd=ROOT, env=ENVIRON, stdout=subprocess.PIPE, text=True
-        )
+    def start(self, dies_at: int) -> Forked:
+        self._said.write_text("")
+        return self._writers.start(self._kind, str(self._folder), str(dies_at), output=self._said)
+
+    def said(self) -> list[str]:
+        """Whole lines."""
+        return [line.rstrip("\n") for line in self._said.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
     def steps(self) -> list[str]:
         """Of a change that is left alone."""
-        said, _ = self.start(-1).communicate(timeout=20)
-        assert said.startswith("acknowledged ")
-        return said.splitlines()[1:]
+        assert self.start(-1).wait(20) == 0, self.said()
+        acknowledgement, *steps = self.said()
+        assert acknowledgement.startswith("acknowledged ")
+        return steps
 
     def killed_at(self, step: int) -> None:
-        died = self.start(step)
-        died.communicate(timeout=20)
-        assert died.returncode == -signal.SIGKILL
+        assert self.start(step).wait(20) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("kind", ["control", "kept"])
-def test_at_every_step_of_a_change_of_the_state(tmp_path: Path, kind: str) -> None:
-    writer = Writer(kind, tmp_path)
+def test_at_every_step_of_a_change_of_the_state(writers: ForkServer, tmp_path: Path, kind: str) -> None:
+    writer = Writer(writers, kind, tmp_path)
     writer.steps()
     steps = writer.steps()
     assert steps.index("synced state.draft") < steps.index("rename state.draft")
@@ -80,7 +89,7 @@ def test_at_every_step_of_a_change_of_the_state(tmp_path: Path, kind: str) -> No
     assert FileControlStore(tmp_path).read() == acknowledged
 
 
-def test_at_every_step_of_a_change_that_replicas_share(tmp_path: Path) -> None:
+def test_at_every_step_of_a_change_that_replicas_share(writers: ForkServer, tmp_path: Path) -> None:
     """Once the server has it, it is done; what the replica keeps by itself follows at its next start."""
 
     def restarted() -> int:
@@ -90,7 +99,7 @@ def test_at_every_step_of_a_change_that_replicas_share(tmp_path: Path) -> None:
         return store.read().revision
 
     with redis_server(tmp_path, **DURABLE):
-        writer = Writer("shared", tmp_path)
+        writer = Writer(writers, "shared", tmp_path)
         writer.steps()
         steps = writer.steps()
         stored = steps.index("open state.lock")
@@ -101,21 +110,21 @@ def test_at_every_step_of_a_change_that_replicas_share(tmp_path: Path) -> None:
             assert restarted() == before + (step >= stored), steps[step]
 
 
-def test_at_every_step_of_making_the_secret(tmp_path: Path) -> None:
+def test_at_every_step_of_making_the_secret(writers: ForkServer, tmp_path: Path) -> None:
     """Once a process has used it, it stays; a mode that others can read would be refused."""
-    steps = Writer("secret", tmp_path / "whole").steps()
+    steps = Writer(writers, "secret", tmp_path / "whole").steps()
     for step, name in enumerate(steps):
         folder = tmp_path / str(step)
-        Writer("secret", folder).killed_at(step)
+        Writer(writers, "secret", folder).killed_at(step)
         in_place = folder / "cache.secret"
         found = in_place.read_bytes() if in_place.exists() else None
         assert (found is not None) is (step > steps.index(next(one for one in steps if one.startswith("link")))), name
         assert load_secret(in_place) == (found or load_secret(in_place))
 
 
-def test_at_every_step_of_an_audited_change(tmp_path: Path) -> None:
+def test_at_every_step_of_an_audited_change(writers: ForkServer, tmp_path: Path) -> None:
     """Whole lines; a change without an end was cut off."""
-    writer = Writer("audit", tmp_path)
+    writer = Writer(writers, "audit", tmp_path)
     steps = writer.steps()
     for step in range(len(steps)):
         writer.killed_at(step)
@@ -125,40 +134,41 @@ def test_at_every_step_of_an_audited_change(tmp_path: Path) -> None:
     assert log.count('"event":"done"') == 3
 
 
-def kill_feedback(folder: Path, after: int) -> None:
+def kill_feedback(writers: ForkServer, folder: Path, after: int) -> None:
     """SIGKILL when so many outcomes, or a few more, were acknowledged; then counts them."""
-    process = Writer("feedback", folder).start(-1)
-    assert process.stdout is not None
-    acknowledged = 0
-    while acknowledged < after:
-        acknowledged = int(process.stdout.readline())
+    writer = Writer(writers, "feedback", folder)
+    process = writer.start(-1)
+    while len(writer.said()) < after:
+        assert process.poll() is None, writer.said()
     process.kill()
-    for line in process.communicate(timeout=20)[0].splitlines(keepends=True):
-        acknowledged = int(line) if line.endswith("\n") else acknowledged
+    assert process.wait(20) == -signal.SIGKILL
+    acknowledged = len(writer.said())
     store = SqliteFigureStore(folder)
     counted = sum(store.read()[SUBJECT].values())
     store.close()
     assert acknowledged <= counted <= acknowledged + 1
 
 
-def test_while_outcomes_are_taken(tmp_path: Path) -> None:
+def test_while_outcomes_are_taken(writers: ForkServer, tmp_path: Path) -> None:
     for after in (1, 3):
-        kill_feedback(tmp_path / str(after), after)
+        kill_feedback(writers, tmp_path / str(after), after)
 
 
 @pytest.mark.soak
-def test_while_outcomes_are_taken_again_and_again(tmp_path: Path) -> None:
+def test_while_outcomes_are_taken_again_and_again(writers: ForkServer, tmp_path: Path) -> None:
     for turn in range(100):
-        kill_feedback(tmp_path / str(turn), turn % 17 + 1)
+        kill_feedback(writers, tmp_path / str(turn), turn % 17 + 1)
 
 
 class DyingNode(PartyNode):
     """A worker without its supervisor, which would make the pauses between starts longer and longer."""
 
+    def __init__(self, forks: ForkServer, folder: Path) -> None:
+        super().__init__(folder, "bank", "[cache]\nembedded = false\n")
+        self._forks = forks
+
     def launch(self) -> None:
-        command = [sys.executable, "-m", "tests.integration.dying_node", str(self.config)]
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=ENVIRON)
+        self.process = self._forks.start(str(self.config), output=self.folder / "log")
 
     def died(self) -> None:
         assert self.process is not None
@@ -169,16 +179,17 @@ class DyingNode(PartyNode):
 @pytest.fixture
 def bank(tmp_path: Path) -> Iterator[DyingNode]:
     """A guest without hosts, started; version 1 online."""
-    node = DyingNode(tmp_path, "bank", "[cache]\nembedded = false\n")
-    for model in (V1, V2):
-        publish({"bank": node.registry}, model)
-    try:
-        node.start()
-        node.load("m", "1")
-        node.online("s", "m", "1")
-        yield node
-    finally:
-        node.stop()
+    with fork_server("tests.integration.dying_node", ENVIRON) as forks:
+        node = DyingNode(forks, tmp_path)
+        for model in (V1, V2):
+            publish({"bank": node.registry}, model)
+        try:
+            node.start()
+            node.load("m", "1")
+            node.online("s", "m", "1")
+            yield node
+        finally:
+            node.stop()
 
 
 @dataclass(frozen=True)
