@@ -6,6 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+_LEAST = np.finfo(np.float64).eps
+"""The log loss of a certainty that is wrong is large, not infinite."""
 
 
 class EvaluationError(ValueError):
@@ -18,20 +21,35 @@ def binary_figures(label: Floats, score: Floats, threshold: float = 0.5) -> dict
     `label` holds 0 and 1, both at least once; `score` is the probability of 1. Precision is 0 where nothing is above
     the threshold. Raises EvaluationError.
     """
-    from sklearn import metrics  # noqa: PLC0415 - slow to load
-
     if label.shape != score.shape or set(np.unique(label)) != {0.0, 1.0}:
         raise EvaluationError("the label must hold both 0 and 1 and nothing else, one for every score")
     if not np.all((score >= 0) & (score <= 1)):
         raise EvaluationError("scores must be probabilities")
-    false_rate, true_rate, _ = metrics.roc_curve(label, score)
-    chosen = (score >= threshold).astype(np.float64)
+    false_rate, true_rate = _roc(label, score)
+    of_truth = np.clip(np.where(label == 1, score, 1 - score), _LEAST, 1 - _LEAST)
     return {
-        "auc": float(metrics.roc_auc_score(label, score)),
+        "auc": float(np.trapezoid(true_rate, false_rate)),
         "ks": float(np.max(true_rate - false_rate)),
-        "log_loss": float(metrics.log_loss(label, score)),
-        "accuracy": float(metrics.accuracy_score(label, chosen)),
-        "precision": float(metrics.precision_score(label, chosen, zero_division=0)),
-        "recall": float(metrics.recall_score(label, chosen, zero_division=0)),
-        "f1": float(metrics.f1_score(label, chosen, zero_division=0)),
+        "log_loss": float(-np.mean(np.log(of_truth))),
+        **_decisions(label == 1, score >= threshold),
+    }
+
+
+def _roc(label: Floats, score: Floats) -> tuple[Floats, Floats]:
+    """The curve's rates of false and of true positives, from none to all; rows of one score make one step."""
+    order = np.argsort(-score)
+    last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
+    true = np.cumsum(label[order])[last]
+    false = last + 1 - true
+    return np.append(0, false / false[-1]), np.append(0, true / true[-1])
+
+
+def _decisions(truth: Flags, chosen: Flags) -> dict[str, float]:
+    right = int(np.sum(truth & chosen))
+    precision, recall = right / max(int(chosen.sum()), 1), right / int(truth.sum())
+    return {
+        "accuracy": float(np.mean(truth == chosen)),
+        "precision": precision,
+        "recall": recall,
+        "f1": 2 * right / int(truth.sum() + chosen.sum()),
     }

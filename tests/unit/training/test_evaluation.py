@@ -1,7 +1,29 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics
 
 from training.evaluation import EvaluationError, binary_figures
+
+ROWS = st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 0.5, 1.0]) | st.floats(0, 1)))
+
+
+@given(ROWS, st.sampled_from([0.0, 0.25, 0.5, 1.0]))
+def test_figures_are_those_of_scikit_learn(rows: list[tuple[float, float]], threshold: float) -> None:
+    label, score = map(np.array, zip(*rows, (0.0, 0.5), (1.0, 0.5), strict=True))
+    chosen = score >= threshold
+    assert binary_figures(label, score, threshold) == pytest.approx(
+        {
+            "auc": metrics.roc_auc_score(label, score),
+            "ks": max(np.subtract(*metrics.roc_curve(label, score)[1::-1])),
+            "log_loss": metrics.log_loss(label, score),
+            "accuracy": metrics.accuracy_score(label, chosen),
+            "precision": metrics.precision_score(label, chosen, zero_division=0),
+            "recall": metrics.recall_score(label, chosen),
+            "f1": metrics.f1_score(label, chosen),
+        }
+    )
 
 
 def test_ks_is_the_largest_distance_of_the_two_distributions() -> None:
