@@ -17,6 +17,8 @@ from tests.app_sources import store, times
 from tests.nodes import ROOT, PartyNode
 from tests.unit.serving.halves import publish
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 SCORE = 1 / (1 + math.exp(-0.5))
 """Of the model for x = 1, before the app."""
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 DEMO = Path(__file__).resolve().parents[2] / "docs" / "examples" / "breast_cancer" / "demo.py"
 
 

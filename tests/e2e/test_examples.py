@@ -12,6 +12,8 @@ import pytest
 from tests.e2e.test_two_parties import CASE, Parties, expected
 from tests.nodes import ROOT
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:

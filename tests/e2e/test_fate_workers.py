@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from loaders.fate.component import Mode, Site
 from loaders.fate.importing import store_half
 from loaders.fate.names import FateName
@@ -21,6 +23,8 @@ from tessera.compat import fate_model_service_pb2 as models
 from tessera.compat import fate_proxy_pb2 as proxy
 from tests.fate_models import GUEST, HOSTS, Recipe, make
 from tests.nodes import PartyNode, worker_pids
+
+pytestmark = pytest.mark.usefixtures("untraced")
 
 HOST = HOSTS[0]
 LR = make(3, Recipe("lr", plain=True))

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 
 from tessera.v1 import admin_pb2
 from tests.artifacts import make_bound_pair
 from tests.nodes import PartyNode
+
+pytestmark = pytest.mark.usefixtures("untraced")
 
 CASE = {"a": 0.25, "b": -1.5}
 

@@ -25,6 +25,8 @@ from tests.nodes import PartyNode
 from tests.redis_server import DURABLE, launch, redis_server, url_of
 from tests.unit.serving.halves import publish
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 V1, V2 = ModelId("m", "1"), ModelId("m", "2")
 HONOURED_S = 2.0
 LOADED, ALREADY_LOADED = 0, 1

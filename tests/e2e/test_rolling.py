@@ -14,6 +14,8 @@ from serving.transport import RpcError
 from tests.nodes import PartyNode, worker_pids
 from tests.unit.serving.halves import publish
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 
 @pytest.fixture
 def bank(tmp_path: Path) -> Iterator[PartyNode]:

@@ -15,6 +15,8 @@ from tessera.v1 import admin_pb2, federation_pb2
 from tests.artifacts import make_bound_pair
 from tests.nodes import PartyNode
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 CASE = {"a": 0.25, "b": -1.5}
 USERS = [f"u{number}" for number in range(60)]
 VERSIONS = ("1", "2", "3", "4")

@@ -21,6 +21,8 @@ from tests.artifacts import make_bound_pair
 from tests.nodes import PartyNode
 from tests.redis_server import DURABLE, redis_server
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 USERS, BATCH, USERS_PER_S = 400, 20, 50
 SECRET = b"s" * 32
 WEIGHTS: dict[str, Any] = {"guest_weights": {"a": 0.5}, "host_weights": {"x": 1.0}, "intercept": 0.125}
