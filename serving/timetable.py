@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-from croniter import croniter
+if TYPE_CHECKING:
+    from croniter import croniter
 
 EXAMPLE = "0 3 * * *"
 
@@ -17,9 +19,15 @@ def check_cron(expression: str) -> None:
     if len(fields) != 5 or any(field[0] in "HhRr" for field in fields):
         raise ValueError(f"{expression!r} is no cron expression of five fields, such as {EXAMPLE!r}")
     try:
-        croniter(expression, datetime(2000, 1, 1, tzinfo=UTC)).get_next()
+        _cron(expression, datetime(2000, 1, 1, tzinfo=UTC)).get_next()
     except ValueError as error:
         raise ValueError(f"{expression!r} is no time of cron's: {error}") from None
+
+
+def _cron(expression: str, at: datetime) -> croniter:
+    from croniter import croniter  # noqa: PLC0415 - most nodes have no timetable
+
+    return croniter(expression, at)
 
 
 def check_zone(name: str) -> None:
@@ -43,8 +51,8 @@ class Timetable:
     def latest(self, now_s: float) -> int:
         """The last time that has come, this second's too."""
         after = datetime.fromtimestamp(int(now_s) + 1, self._zone)
-        return int(croniter(self._expression, after).get_prev(float))
+        return int(_cron(self._expression, after).get_prev(float))
 
     def next(self, now_s: float) -> int:
         """The first time that has not come yet."""
-        return int(croniter(self._expression, datetime.fromtimestamp(int(now_s), self._zone)).get_next(float))
+        return int(_cron(self._expression, datetime.fromtimestamp(int(now_s), self._zone)).get_next(float))

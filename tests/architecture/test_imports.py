@@ -66,7 +66,10 @@ READ = "from serving.settings_file import load; load(Path('serving.toml'), {})"
             f"import serving.commands.serve, serving.workers, serving.cache.embedded\n{READ}",
             {"numpy", "redis", "grpc", "google"},
         ),
-        ("import serving.worker, serving.assembly", {"redis", "httpx", "rich", "polars", "onnxruntime", "sqlalchemy"}),
+        (
+            "import serving.worker, serving.assembly",
+            {"redis", "httpx", "rich", "polars", "onnxruntime", "sqlalchemy", "croniter"},
+        ),
     ],
 )
 def test_a_node_starts_without_what_it_may_never_need(started: str, unwanted: set[str], tmp_path: Path) -> None:
