@@ -22,8 +22,9 @@ demo: $(VENV)/.train ## two parties train, publish and serve one model (KEEP=1 l
 # Hundreds of processes start in the tests: each reads what the first has compiled, also where the environment forbids it.
 test soak: export PYTHONDONTWRITEBYTECODE =
 
+# Three at once, on two cores: a sixth of their time tests wait for processes and clocks.
 test: uncompiled $(VENV)/.dev ## everything but the long tests, with coverage
-	$(BIN)/python -m pytest -m "not soak" -n 2 --dist loadfile --no-loadscope-reorder \
+	$(BIN)/python -m pytest -m "not soak" -n 3 --dist loadfile --no-loadscope-reorder \
 	    --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 # In a copy: what is compiled beside its source is what Python takes.
