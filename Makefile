@@ -23,7 +23,7 @@ demo: $(VENV)/.train ## two parties train, publish and serve one model (KEEP=1 l
 test soak: export PYTHONDONTWRITEBYTECODE =
 
 # Three at once, on two cores: a sixth of their time tests wait for processes and clocks.
-test: uncompiled $(VENV)/.dev ## everything but the long tests, with coverage
+test: uncompiled $(VENV)/.dev $(VENV)/kserve/.done ## everything but the long tests, with coverage
 	$(BIN)/python -m pytest -m "not soak" -n 3 --dist loadfile --no-loadscope-reorder \
 	    --cov --cov-report=term:skip-covered --cov-fail-under=90
 
@@ -42,7 +42,7 @@ check: $(VENV)/.dev ## style, types, import rules, budgets
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/architecture
 
-soak: $(VENV)/.dev ## the long tests
+soak: $(VENV)/.dev $(VENV)/kserve/.done ## the long tests
 	$(BIN)/python -m pytest -m soak --timeout 1800
 
 compiled: $(VENV)/.dev ## compile the transport beside its source (needs gcc and Python's headers)
@@ -76,4 +76,10 @@ $(BIN)/python:
 # Each environment is the extra of its name, installed in place.
 $(VENV)/.%: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+# What kserve's client pins does not go with ours: it is tested from an environment of its own.
+$(VENV)/kserve/.done: tests/e2e/kserve.txt | $(BIN)/python
+	$(BIN)/python -m venv --clear --without-pip $(@D)
+	$(BIN)/python -m pip --python $(@D)/bin/python install --quiet --disable-pip-version-check --requirement $<
 	@touch $@

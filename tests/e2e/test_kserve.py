@@ -1,8 +1,4 @@
-"""Open Inference Protocol v2, asked by kserve's client from an environment of its own, which the test makes.
-
-It is among the long tests since that environment comes from a registry: kserve's pins (kubernetes, pandas, cloud
-clients, older gRPC) do not go with ours, and to install them takes half a minute of one core besides the downloads.
-"""
+"""Open Inference Protocol v2, asked by kserve's client from an environment of its own, which `make` installs once."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import json
 import math
 import os
 import subprocess
-import venv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,23 +14,16 @@ import pytest
 
 from tests.artifacts import make_onnx
 from tests.e2e.test_two_parties import Parties, expected
+from tests.nodes import ROOT
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.usefixtures("untraced")
 
-REQUIREMENT = "kserve>=0.15,<1"
-
-
-@pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("kserve")
-    venv.create(folder, with_pip=True)
-    python = folder / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", REQUIREMENT], check=True, timeout=500)
-    return python
+PYTHON = ROOT / ".venv" / "kserve" / "bin" / "python"
 
 
 @pytest.fixture(scope="module")
-def said(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    assert PYTHON.exists(), "make .venv/kserve/.done"
     both = Parties(tmp_path_factory.mktemp("parties"))
     both.pair()
     make_onnx(both.guest.registry, model="local", version="1", party=both.guest.party, further=True)
@@ -45,7 +33,7 @@ def said(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
         both.guest.load("local", "1")
         both.guest.online("s", "m", "1")
         client = Path(__file__).with_name("kserve_client.py")
-        command = [str(python), str(client), both.guest.address("service"), both.guest.address("http")]
+        command = [str(PYTHON), str(client), both.guest.address("service"), both.guest.address("http")]
         clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=clean)
         assert done.returncode == 0, done.stderr
