@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
@@ -74,11 +75,42 @@ def guarded(handler: Any) -> Any:
         behaviour, make = handler.unary_stream, grpc.unary_stream_rpc_method_handler
     else:
         behaviour, make = handler.unary_unary, grpc.unary_unary_rpc_method_handler
-    # Streams of requests are read by grpc itself.
-    mine, theirs = (
-        (None, handler.request_deserializer) if handler.request_streaming else (handler.request_deserializer, None)
-    )
-    return make(_guard(behaviour)(behaviour, reader(mine)), theirs, handler.response_serializer)
+    read = partial(_reads if handler.request_streaming else _reads_one, reader(handler.request_deserializer))
+    return make(_guard(behaviour)(behaviour, read), None, handler.response_serializer)
+
+
+_Read = Callable[[Any, Any], tuple[Any, Any]]
+"""From what grpc gives a method to what it takes: a message or an iterator of messages, and the context."""
+
+
+def _reads_one(read: Callable[[bytes], Any], request: bytes, context: Any) -> tuple[Any, Any]:
+    return read(request), context
+
+
+def _reads(read: Callable[[bytes], Any], requests: Any, context: Any) -> tuple[Any, Any]:
+    if hasattr(requests, "__aiter__"):
+        return _each(read, requests), _Reading(read, context)
+    return map(read, requests), context
+
+
+async def _each(read: Callable[[bytes], Any], requests: AsyncIterable[bytes]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield read(request)
+
+
+class _Reading:
+    """grpc's context of a stream, for methods that read from it. Everything else is grpc's."""
+
+    def __init__(self, read: Callable[[bytes], Any], context: Any) -> None:
+        self._read = read
+        self._context = context
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def read(self) -> Any:
+        request = await self._context.read()
+        return request if request is grpc.aio.EOF else self._read(request)
 
 
 def _guard(behaviour: Any) -> Any:
@@ -91,10 +123,10 @@ def _guard(behaviour: Any) -> Any:
     return _function
 
 
-def _async_generator(behaviour: Any, read: Callable[[bytes], Any]) -> Any:
+def _async_generator(behaviour: Any, read: _Read) -> Any:
     async def call(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
-            async with contextlib.aclosing(behaviour(read(request), context)) as messages:
+            async with contextlib.aclosing(behaviour(*read(request, context))) as messages:
                 async for message in messages:
                     yield message
         except grpc.aio.AbortError:
@@ -105,10 +137,10 @@ def _async_generator(behaviour: Any, read: Callable[[bytes], Any]) -> Any:
     return call
 
 
-def _coroutine(behaviour: Any, read: Callable[[bytes], Any]) -> Any:
+def _coroutine(behaviour: Any, read: _Read) -> Any:
     async def call(request: Any, context: Any) -> Any:
         try:
-            return await behaviour(read(request), context)
+            return await behaviour(*read(request, context))
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - the outermost frame of a call
@@ -117,10 +149,10 @@ def _coroutine(behaviour: Any, read: Callable[[bytes], Any]) -> Any:
     return call
 
 
-def _generator(behaviour: Any, read: Callable[[bytes], Any]) -> Any:
+def _generator(behaviour: Any, read: _Read) -> Any:
     def call(request: Any, context: Any) -> Iterator[Any]:
         try:
-            yield from behaviour(read(request), context)
+            yield from behaviour(*read(request, context))
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - the outermost frame of a call
@@ -129,10 +161,10 @@ def _generator(behaviour: Any, read: Callable[[bytes], Any]) -> Any:
     return call
 
 
-def _function(behaviour: Any, read: Callable[[bytes], Any]) -> Any:
+def _function(behaviour: Any, read: _Read) -> Any:
     def call(request: Any, context: Any) -> Any:
         try:
-            return behaviour(read(request), context)
+            return behaviour(*read(request, context))
         except grpc.aio.AbortError:
             raise
         except NotImplementedError:  # the body that generated servicers have

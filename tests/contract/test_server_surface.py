@@ -398,3 +398,63 @@ async def test_a_request_that_cannot_be_read_is_the_callers_fault(kind, behaviou
         await client.close()
         await made.stop(0)
     assert not caplog.records
+
+
+def answer_each(requests, context):
+    for request in requests:
+        yield ask(request, context)
+
+
+def answer_last(requests, context):
+    return [ask(request, context) for request in requests][-1]
+
+
+async def answer_each_awaited(requests, context):
+    async for request in requests:
+        yield ask(request, context)
+
+
+async def answer_last_awaited(requests, context):
+    return [ask(request, context) async for request in requests][-1]
+
+
+async def read_one(requests, context):
+    return ask(await context.read(), context)
+
+
+async def read_and_write(requests, context):
+    while (request := await context.read()) is not grpc.aio.EOF:
+        await context.write(ask(request, context))
+
+
+@pytest.mark.parametrize("intercepted", [False, True])
+@pytest.mark.parametrize(
+    ("behaviour", "kept"),
+    [
+        (answer_each, "stream_stream"),
+        (answer_last, "stream_unary"),
+        (answer_each_awaited, "stream_stream"),
+        (answer_last_awaited, "stream_unary"),
+        (read_one, "stream_unary"),
+        (read_and_write, "stream_stream"),
+    ],
+)
+async def test_so_is_one_in_a_stream(kind, behaviour, kept, intercepted, caplog):
+    make = MAKERS[kept]
+    handler = make(behaviour, inference_pb2.PredictRequest.FromString, inference_pb2.PredictReply.SerializeToString)
+    made = server(kind, None, (Tracer("tracer", []),) if intercepted else ())
+    made.registry.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Typed", {"Ask": handler}),))
+    client = channel(Transport.NATIVE, f"127.0.0.1:{made.add_port('127.0.0.1:0')}")
+    await made.start()
+    good = inference_pb2.PredictRequest(service="s").SerializeToString()
+    ask_all = client.stub_channel.stream_stream("/test.Typed/Ask")
+    try:
+        replies = [inference_pb2.PredictReply.FromString(one) async for one in ask_all(iter((good,)), timeout=5)]
+        assert [reply.model for reply in replies] == ["s"]
+        error = await failure(aiter(ask_all(iter((b"\xff\xff",)), timeout=5)).__anext__())
+        assert (error.code, "no message of the method's type" in error.details) == (Code.INVALID_ARGUMENT, True)
+    finally:
+        await client.close()
+        await made.stop(0)
+    # asyncio sometimes tells of grpc's own abort from a thread.
+    assert not [record for record in caplog.records if record.name != "asyncio"]
