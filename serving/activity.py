@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -74,7 +75,8 @@ class Activity:
         self._seal = seal
         self._clock = clock
         self._pause = pause
-        self._counts: dict[tuple[str, str | bytes], int] = {}
+        self._counts: dict[str, Counter[str | bytes]] = {}
+        self._held = 0
         self._task: asyncio.Task[None] | None = None
         self._flushing = asyncio.Lock()
         self._down = False
@@ -82,25 +84,27 @@ class Activity:
         """Calls that were not counted because too much waited."""
 
     def count(self, service: str, user_ids: Sequence[str]) -> None:
-        counts = self._counts
-        for user_id in user_ids:
-            key = (service, user_id)
-            if key in counts:
-                counts[key] += 1
-            elif len(counts) >= MAX_HELD:
-                self.shed += 1
-            elif user_id and service:
-                counts[key] = 1
+        if len(user_ids) == 1:
+            self.count_again(service, user_ids[0])
+        elif service and self._held + len(user_ids) <= MAX_HELD:
+            counts = self._counts.setdefault(service, Counter())
+            before = len(counts)
+            counts.update(user_ids)
+            self._held += len(counts) - before
+        else:
+            for user_id in user_ids:
+                self.count_again(service, user_id)
 
-    def count_again(self, service: str, sealed: bytes) -> None:
-        """Of a user that is known by its sealed id alone, which is empty for nobody."""
-        counts, key = self._counts, (service, sealed)
-        if key in counts:
-            counts[key] += 1
-        elif len(counts) >= MAX_HELD:
+    def count_again(self, service: str, user: str | bytes) -> None:
+        """Of a user that may be known by its sealed id alone; empty for nobody."""
+        counts = self._counts.get(service)
+        if counts is not None and user in counts:
+            counts[user] += 1
+        elif self._held >= MAX_HELD:
             self.shed += 1
-        elif sealed and service:
-            counts[key] = 1
+        elif user and service:
+            self._counts.setdefault(service, Counter())[user] = 1
+            self._held += 1
 
     def seal(self, user_id: str) -> bytes:
         """Empty for nobody."""
@@ -145,26 +149,29 @@ class Activity:
 
     async def _flush(self) -> None:
         """In pieces: the event loop gets its turn between two."""
-        taken, self._counts = self._counts, {}
-        left, day = list(taken.items()), int(self._clock()) // DAY_S
+        taken, self._counts, self._held = self._counts, {}, 0
+        left = [(service, user, times) for service, counts in taken.items() for user, times in counts.items() if user]
+        day = int(self._clock()) // DAY_S
         try:
             while left:
                 some = left[-PIECE:]
-                sealed = [(service, self._sealed(user), times) for (service, user), times in some]
+                sealed = [(service, self._sealed(user), times) for service, user, times in some]
                 await self._store.add(day, sealed)
                 del left[-PIECE:]
         finally:
-            for key, times in left:
-                self._give_back(key, times)
+            for service, user, times in left:
+                self._give_back(service, user, times)
 
     def _sealed(self, user: str | bytes) -> bytes:
         return self._seal.seal(user) if isinstance(user, str) else user
 
-    def _give_back(self, key: tuple[str, str | bytes], times: int) -> None:
-        if key in self._counts or len(self._counts) < MAX_HELD:
-            self._counts[key] = self._counts.get(key, 0) + times
-        else:
+    def _give_back(self, service: str, user: str | bytes, times: int) -> None:
+        counts = self._counts.setdefault(service, Counter())
+        if user not in counts and self._held >= MAX_HELD:
             self.shed += times
+            return
+        self._held += user not in counts
+        counts[user] += times
 
     async def _keep(self) -> None:
         while True:

@@ -72,8 +72,10 @@ class Round:
 
     def by_lacking(self) -> list[Round]:
         """Calls that lack the same hosts' partials together, so that none waits for a host that it does not need."""
+        if len(self.calls) == 1:
+            return [self]
         missing = [set(lookup.missing()) for lookup in self.lookups]
-        if len(self.calls) == 1 or not any(missing):
+        if not any(missing):
             return [self]
         groups: dict[tuple[bool, ...], list[int]] = {}
         for place in range(len(self.calls)):
@@ -82,10 +84,12 @@ class Round:
 
     def parted(self) -> tuple[Round | None, Round | None]:
         """The calls for which nothing is missing, and the others."""
-        lacking = {row for lookup in self.lookups for row in lookup.missing()}
-        if not lacking:
+        if all(lookup.is_whole for lookup in self.lookups):
             return self, None
-        if len(self.calls) == 1 or len(lacking) == len(self.calls):
+        if len(self.calls) == 1:
+            return None, self
+        lacking = {row for lookup in self.lookups for row in lookup.missing()}
+        if len(lacking) == len(self.calls):
             return None, self
         whole = [place for place in range(len(self.calls)) if place not in lacking]
         return self.take(whole), self.take(sorted(lacking))

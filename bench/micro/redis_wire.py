@@ -30,55 +30,55 @@ ENTRIES = {key: Entry(PartyStatus.OK, END, END, bytes(8)) for key in KEYS}
 
 def connection_1000_gets() -> Callable[[], None]:
     """1 000 concurrent GETs, each its own future. Budget: 20 000 µs."""
-    connection = RedisConnection(RedisAddress.of(_server()))
+    connection = RedisConnection(RedisAddress.of(redis_url()))
     commands = [packed("GET", key) for key in KEYS]
 
     async def step() -> None:
         await asyncio.gather(*(connection.send(command, 1, 10.0) for command in commands))
 
-    return _stepping(step)
+    return stepping(step)
 
 
 def tier_1000_look_ups() -> Callable[[], None]:
     """1 000 concurrent look-ups of one key through the tier, decoded and counted; a task for each."""
-    tier = RedisTier(_server(), 10.0)
+    tier = RedisTier(redis_url(), 10.0)
 
     async def step() -> None:
         await asyncio.gather(*(tier.get_many([key]) for key in KEYS))
 
-    return _stepping(step)
+    return stepping(step)
 
 
 def tier_batch_of_1000() -> Callable[[], None]:
     """One look-up of 1 000 keys through the tier: one MGET."""
-    tier = RedisTier(_server(), 10.0)
-    return _stepping(lambda: tier.get_many(KEYS))
+    tier = RedisTier(redis_url(), 10.0)
+    return stepping(lambda: tier.get_many(KEYS))
 
 
 def tier_1000_writes() -> Callable[[], None]:
     """1 000 entries put at once and written."""
-    tier = RedisTier(_server(), 10.0)
+    tier = RedisTier(redis_url(), 10.0)
 
     async def step() -> None:
         tier.put_many(ENTRIES)
         await tier.flush()
 
-    return _stepping(step)
+    return stepping(step)
 
 
 def redis_py_1000_gets() -> Callable[[], None]:
     """1 000 concurrent GETs with redis-py over 16 connections."""
-    client = Redis(connection_pool=BlockingConnectionPool.from_url(_server(), max_connections=16, timeout=None))
+    client = Redis(connection_pool=BlockingConnectionPool.from_url(redis_url(), max_connections=16, timeout=None))
 
     async def step() -> None:
         await asyncio.gather(*(client.get(key) for key in KEYS))
 
-    return _stepping(step)
+    return stepping(step)
 
 
 def redis_py_1000_writes() -> Callable[[], None]:
     """1 000 SETs in one pipeline of redis-py, which builds it without giving way."""
-    client = Redis.from_url(_server())
+    client = Redis.from_url(redis_url())
 
     async def step() -> None:
         pipeline = client.pipeline(transaction=False)
@@ -86,10 +86,10 @@ def redis_py_1000_writes() -> Callable[[], None]:
             pipeline.set(key, bytes(26), px=60_000)
         await pipeline.execute()
 
-    return _stepping(step)
+    return stepping(step)
 
 
-def _stepping(step: Callable[[], Awaitable[object]]) -> Callable[[], None]:
+def stepping(step: Callable[[], Awaitable[object]]) -> Callable[[], None]:
     async def once() -> None:
         await step()
 
@@ -103,7 +103,7 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 
 @cache
-def _server() -> str:
+def redis_url() -> str:
     """Ends with this process."""
     stack = ExitStack()
     atexit.register(stack.close)

@@ -14,7 +14,12 @@ _STATUSES = {status.value: status for status in (PartyStatus.OK, PartyStatus.NOT
 
 
 def encode(entry: Entry) -> bytes:
-    return _HEAD.pack(SCHEMA, entry.status, entry.fresh_until, entry.stale_until) + entry.payload
+    return head(entry) + entry.payload
+
+
+def head(entry: Entry) -> bytes:
+    """All but the payload."""
+    return _HEAD.pack(SCHEMA, entry.status, entry.fresh_until, entry.stale_until)
 
 
 def decode(raw: bytes) -> Found:

@@ -76,14 +76,20 @@ class MemoryTier(CacheTier):
         now_s, kept = self._clock(), self._entries
         end_s = now_s + self._ttl_s
         last_s = end_s + self._stale_s
+        fills = 0
         for key, entry in entries.items():
-            if entry.stale_until <= now_s:
+            fresh_until, stale_until = entry.fresh_until, entry.stale_until
+            if stale_until <= now_s:
                 continue
             if key in kept:
                 kept.move_to_end(key)
-            shorter = entry.fresh_until > end_s or entry.stale_until > last_s
-            kept[key] = _until(entry, end_s, last_s) if shorter else entry
-            self.counts.fills += 1
+            if fresh_until <= end_s and stale_until <= last_s:
+                kept[key] = entry
+            else:
+                fresh_s = end_s if fresh_until > end_s else fresh_until
+                kept[key] = Entry(entry.status, fresh_s, last_s if stale_until > last_s else stale_until, entry.payload)
+            fills += 1
+        self.counts.fills += fills
         for _ in range(len(kept) - self._max_entries):
             kept.popitem(last=False)
             self.counts.evictions += 1
@@ -109,7 +115,3 @@ class NoMemory(MemoryTier):
         return [MISS] * len(keys)
 
     def put_many(self, entries: Mapping[bytes, Entry]) -> None: ...
-
-
-def _until(entry: Entry, end_s: float, last_s: float) -> Entry:
-    return Entry(entry.status, min(entry.fresh_until, end_s), min(entry.stale_until, last_s), entry.payload)

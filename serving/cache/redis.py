@@ -16,8 +16,9 @@ from typing import Any
 
 import hiredis
 
+from apps.app import PartyStatus
 from serving.cache.circuit import Circuit
-from serving.cache.codec import decode, encode
+from serving.cache.codec import decode, head
 from serving.cache.counts import Counts
 from serving.cache.evicted import Evicted
 from serving.cache.redis_connection import BusyError, RedisAddress, RedisConnection, packed
@@ -71,7 +72,7 @@ class RedisTier(CacheTier):
     async def get_many(self, keys: Sequence[bytes]) -> list[Found]:
         values = await self._values(keys) if keys else []
         now_s = self._clock()
-        found = [_usable(value, now_s) for value in values]
+        found = [MISS if value is None else _usable(value, now_s) for value in values]
         hits = sum(entry is not MISS and entry.fresh_until > now_s for entry in found)
         self.counts.misses += len(found) - hits
         self.counts.hits += hits
@@ -171,17 +172,17 @@ class RedisTier(CacheTier):
                     _reach(mark)
 
     def _sets(self, entries: Mapping[bytes, Entry]) -> list[bytes]:
-        """One command for each that is still worth storing."""
-        now_s = self._clock()
-        return [
-            _set(
-                key,
-                encode(entry),
-                max(1, int(_SHARES[int.from_bytes(key[-2:], "big") >> 8] * (entry.stale_until - now_s))),
-            )
-            for key, entry in entries.items()
-            if entry.stale_until > now_s
-        ]
+        """One command for each that is still worth storing. Those of one answer mostly begin alike."""
+        now_s, made, first, begin = self._clock(), list[bytes](), _NONE, head(_NONE)
+        for key, entry in entries.items():
+            left_s = entry.stale_until - now_s
+            if left_s <= 0:
+                continue
+            times = (entry.fresh_until, entry.stale_until)
+            if times != (first.fresh_until, first.stale_until) or entry.status is not first.status:
+                first, begin = entry, head(entry)
+            made.append(_set(key, begin, entry.payload, int(_SHARES[key[-1]] * left_s) or 1))
+        return made
 
     async def _values(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         replies = await self._ask(packed("MGET", *keys), 1, self._timeout_s)
@@ -229,11 +230,11 @@ def _usable(value: object, now_s: float) -> Found:
     return MISS if isinstance(entry, Miss) or entry.stale_until <= now_s else entry
 
 
-def _set(key: bytes, value: bytes, ttl_ms: int) -> bytes:
-    """As `packed` would make it, in a third of the time."""
-    before, between = _lengths(len(key), len(value))
-    ends = str(ttl_ms).encode()
-    return b"".join((before, key, between, value, b"\r\n$2\r\nPX\r\n", _BULK[len(ends)], ends, b"\r\n"))
+def _set(key: bytes, begin: bytes, rest: bytes, ttl_ms: int) -> bytes:
+    """As `packed` would make it, in a quarter of the time."""
+    before, between = _lengths(len(key), len(begin) + len(rest))
+    ends = b"%d" % ttl_ms
+    return b"".join((before, key, between, begin, rest, _BULK[len(ends)], ends, b"\r\n"))
 
 
 @lru_cache(256)
@@ -241,4 +242,5 @@ def _lengths(key: int, value: int) -> tuple[bytes, bytes]:
     return b"*5\r\n$3\r\nSET\r\n$%d\r\n" % key, b"\r\n$%d\r\n" % value
 
 
-_BULK = tuple(b"$%d\r\n" % size for size in range(32))
+_BULK = tuple(b"\r\n$2\r\nPX\r\n$%d\r\n" % size for size in range(32))
+_NONE = Entry(PartyStatus.OK, 0.0, 0.0, b"")

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from serving.cache.memory import MemoryTier
-from serving.cache.tier import MISS, CacheTier, Entry, Found, Miss
+from serving.cache.tier import MISS, CacheTier, Entry, Found
 
 A = TypeVar("A")
 
@@ -93,14 +93,17 @@ class TieredCache:
         if self._shared is None:
             return [MISS] * len(keys)
         asked = self._asked
-        own = list(dict.fromkeys(key for key in keys if key not in asked))
-        others = {asked[key] for key in keys if key in asked}
+        if asked.keys().isdisjoint(keys):
+            own, others = list(dict.fromkeys(keys)), set[asyncio.Future[dict[bytes, Entry]]]()
+        else:
+            own = list(dict.fromkeys([key for key in keys if key not in asked]))
+            others = {asked[key] for key in keys if key in asked}
         found = await self._ask(self._shared, own) if own else {}
         if others:
             await asyncio.wait(others)  # which leaves them alone when this caller is cancelled
             for other in others:
                 found = found | other.result()
-        return [found.get(key, MISS) for key in keys]
+        return [found.get(key, MISS) for key in keys] if found else [MISS] * len(keys)
 
     async def load(
         self,
@@ -119,9 +122,12 @@ class TieredCache:
             if found[position] is MISS and key not in flying:
                 missing.setdefault(key, position)
         own = self._begin(flying, missing, load, unpack) if missing else None
+        if own is not None and len(missing) == len(keys):
+            loaded = await self._landed({own}, own, deadline)
+            return [loaded[key] for key in keys]
         flights = {flying[key] for key, entry in zip(keys, found, strict=True) if entry is MISS}
         loaded = await self._landed(flights, own, deadline) if flights else {}
-        return [loaded[key] if isinstance(entry, Miss) else entry for key, entry in zip(keys, found, strict=True)]
+        return [loaded[key] if entry is MISS else entry for key, entry in zip(keys, found, strict=True)]
 
     def is_loading(self, key: bytes) -> bool:
         """For an answer."""
@@ -175,7 +181,7 @@ class TieredCache:
         try:
             now_s = self._clock()
             answers = zip(keys, await shared.get_many(keys), strict=True)
-            found.update((key, one) for key, one in answers if not isinstance(one, Miss) and one.fresh_until > now_s)
+            found |= {key: one for key, one in answers if one is not MISS and one.fresh_until > now_s}
             self._memory.put_many(found)
         finally:
             for key in keys:

@@ -11,7 +11,7 @@ from cachetools import LRUCache
 
 from apps.app import CacheLevel, PartyStatus
 from serving.cache.keys import KeyMaker
-from serving.cache.tier import Entry, Found, Miss
+from serving.cache.tier import MISS, Entry, Found
 from serving.cache.tiered import TieredCache
 from serving.peers.asked import Asked
 from serving.peers.partials import HostPartials, Lookup, Piece
@@ -66,7 +66,7 @@ class RemotePartials:
         """Add what the shared level has. Never raises."""
         rows, size = lookup.missing(), lookup.wanted.row_bytes
         for row, entry in zip(rows, await self._cache.find([lookup.keys[row] for row in rows]), strict=True):
-            if not isinstance(entry, Miss):
+            if entry is not MISS:
                 lookup.pieces[row] = (_of_size(entry, size), CacheLevel.L3)
 
     async def ask(self, lookup: Lookup, deadline: float) -> None:
@@ -91,7 +91,7 @@ class RemotePartials:
         lookup.reason = ""
 
         def load(positions: Sequence[int]) -> Awaitable[PeerAnswer]:
-            own.update(rows[position] for position in positions)
+            own.update([rows[position] for position in positions])
             asked = [lookup.user_ids[rows[position]] for position in positions]
             return peer.infer(handle.id, handle.artifact.binding_digest, asked, lookup.wanted, deadline)
 
@@ -101,9 +101,10 @@ class RemotePartials:
             return self._entries(answer)
 
         entries = await self._cache.load([lookup.keys[row] for row in rows], load, unpack, deadline)
+        pieces, no_level, late = lookup.pieces, CacheLevel.NONE, PartyStatus.TIMEOUT
         for row, entry in zip(rows, entries, strict=True):
-            lookup.pieces[row] = (entry, CacheLevel.NONE)
-            if entry.status is PartyStatus.TIMEOUT:
+            pieces[row] = (entry, no_level)
+            if entry.status is late:
                 lookup.reason = LATE
         if refused:
             lookup.reason, lookup.retry_after_s = refused[0].reason, refused[0].retry_after_s
@@ -151,7 +152,7 @@ class RemotePartials:
         """What fails is missing afterwards: a warm-up may have more time than who answers."""
         found = await self._cache.overhear([lookup.keys[row] for row in rows], deadline)
         for row, entry in zip(rows, found, strict=True):
-            if not isinstance(entry, Miss) and entry.status in KEPT:
+            if entry is not MISS and entry.status in KEPT:
                 lookup.pieces[row] = (entry, CacheLevel.NONE)
 
     async def _ask_to_warm(self, peer: Asked, lookup: Lookup, rows: Sequence[int], deadline: float) -> str:
@@ -184,7 +185,7 @@ class RemotePartials:
         """What any level has, fresh or not; UNREACHABLE where none has anything. Nobody is asked."""
         keys, size = self._keys(party, handle, user_ids), handle.wanted[party].row_bytes
         pieces: list[Piece | None] = [
-            None if isinstance(entry, Miss) else (_of_size(entry, size), CacheLevel.L3 if shared else CacheLevel.L2)
+            None if entry is MISS else (_of_size(entry, size), CacheLevel.L3 if shared else CacheLevel.L2)
             for entry, shared in await self._cache.find_stale(keys)
         ]
         lookup = Lookup(party, handle, user_ids, keys, pieces)
@@ -195,15 +196,14 @@ class RemotePartials:
         """What arrived in time; the other rows are TIMEOUT."""
         rows = [row for row, piece in enumerate(lookup.pieces) if piece is None or _is_late(piece)]
         for row, entry in zip(rows, self._cache.look([lookup.keys[row] for row in rows]), strict=True):
-            if not isinstance(entry, Miss):
+            if entry is not MISS:
                 lookup.pieces[row] = (entry, CacheLevel.L2)
         lookup.fail(PartyStatus.TIMEOUT, LATE)
 
     def _looked(self, party: str, handle: ModelHandle, user_ids: Sequence[str], look: Look) -> Lookup:
         keys = self._keys(party, handle, user_ids)
-        pieces: list[Piece | None] = [
-            None if isinstance(entry, Miss) else (entry, CacheLevel.L2) for entry in look(keys)
-        ]
+        level = CacheLevel.L2
+        pieces: list[Piece | None] = [None if entry is MISS else (entry, level) for entry in look(keys)]
         return Lookup(party, handle, user_ids, keys, pieces)
 
     def _keys(self, party: str, handle: ModelHandle, user_ids: Sequence[str]) -> list[bytes]:
