@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from serving.frontdoor.answer import answering, answering_method
 from serving.frontdoor.oip.control import Repository
 from serving.frontdoor.oip.door import Door, Terms
 from serving.frontdoor.oip.figures import Figures, summed
+from serving.frontdoor.oip.in_order import in_order
 from serving.frontdoor.oip.log_settings import LogSettings, Values
 from serving.frontdoor.oip.messages import asked, config, parse, raw_reply, statistics, typed_reply
 from serving.frontdoor.wire_fields import delimited
@@ -30,6 +31,8 @@ SERVICE = "inference.GRPCInferenceService"
 MODEL_INFER = f"/{SERVICE}/ModelInfer"
 MODEL_STREAM_INFER = f"/{SERVICE}/ModelStreamInfer"
 EXTENSIONS = ("model_repository", "model_configuration", "statistics", "parameters", "binary_tensor_data", "logging")
+_STREAMED_AT_ONCE = 16
+"""Requests of one stream."""
 _ID = 3
 """Of ModelInferResponse. Fields of a message may come in any order."""
 
@@ -158,11 +161,18 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelStreamInfer(
         self, requests: AsyncIterator[wire.ModelInferRequest], context: object
     ) -> AsyncIterator[wire.ModelStreamInferResponse]:
-        """Errors of one request are its answer; the stream goes on. A stream of nobody we know is refused."""
+        """Up to `_STREAMED_AT_ONCE` requests are answered side by side, and told in their order; further ones wait in
+        the transport. Errors of one request are its answer; the stream goes on. A message that is no request ends it,
+        after the answers to those before. A stream of nobody we know is refused."""
         call = call_of(context)
         caller = self._stream_caller(call)
-        async for request in requests:
-            yield await self._streamed_one(request, Terms(call.time_remaining(), caller))
+
+        def answer(request: wire.ModelInferRequest) -> Coroutine[Any, Any, wire.ModelStreamInferResponse]:
+            return self._streamed_one(request, Terms(call.time_remaining(), caller))
+
+        async with aclosing(in_order(requests, answer, _STREAMED_AT_ONCE)) as replies:
+            async for reply in replies:
+                yield reply
 
     def _stream_caller(self, call: Call) -> str:
         try:
