@@ -33,6 +33,7 @@ from serving.figures.store import FigureStore
 from serving.frontdoor import admin, federation, inference
 from serving.frontdoor.admin import AdminNode
 from serving.frontdoor.fate import doors as fate_doors
+from serving.frontdoor.fate.cases import Cases
 from serving.frontdoor.fate.doors import FateNode, Ports
 from serving.frontdoor.fate.jobs import Jobs
 from serving.frontdoor.federation import FederationNode
@@ -139,9 +140,9 @@ async def assemble(settings: Settings, counts: SharedCounts | None = None) -> No
     def readiness() -> Readiness:
         return report(node.state is NodeState.READY, node.state.value, (*checks, schedule.problems), replicas.heard())
 
-    telling = _telling(settings, replicas)
-    described = FateNode(settings, publishing, pool, pipeline, audit, access, readiness, host, keys, shared, telling)
-    protocols, jobs = _foreign_protocols(described, Ports(*servers), figures)
+    telling, cases = _telling(settings, replicas), _cases(secret, replicas)
+    fate = FateNode(settings, publishing, pool, pipeline, audit, access, readiness, host, keys, shared, telling, cases)
+    protocols, jobs = _foreign_protocols(fate, Ports(*servers), figures)
     readings: tuple[Reading, ...] = (
         *(partial(request_metrics, figures), partial(lag_metrics, lag), partial(figure_metrics, effects)),
         *_control_readings(publishing, pool, replicas),
@@ -243,6 +244,10 @@ async def _answers(
         results = ResultCache(cache.result_max_entries, cache.result_ttl_s, mark=mark)
     effects = Effects(await asyncio.to_thread(_figure_store, settings), secret)
     return results, effects, Fallbacks(settings.fallbacks)
+
+
+def _cases(secret: bytes, replicas: Replicas) -> Cases:
+    return Cases(secret, replicas.party, replicas.generation, lambda: (one.generation for one in replicas.heard()))
 
 
 def _foreign_protocols(node: FateNode, ports: Ports, figures: RequestFigures) -> tuple[list[Route], Jobs]:

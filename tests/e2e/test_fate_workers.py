@@ -64,18 +64,19 @@ def test_a_signed_packet_counts_once_at_all_workers(tmp_path: Path) -> None:
         host.stop()
 
 
-def test_a_job_whose_worker_is_killed_is_said_to_have_ended_with_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cache", ["", pytest.param("[cache]\nembedded = false\n", marks=pytest.mark.soak)])
+def test_a_job_whose_worker_is_killed_is_said_to_have_ended_with_it(tmp_path: Path, cache: str) -> None:
     """Its host takes connections and says nothing, so that the job has not ended before."""
     silent = socket.create_server(("127.0.0.1", 0))
     address = f"127.0.0.1:{silent.getsockname()[1]}"
-    settings = f"workers = 2\n[peers.{HOST}]\naddress = '{address}'\n[limits]\npeer_timeout_s = 1.5\n"
+    settings = f"workers = 2\n[peers.{HOST}]\naddress = '{address}'\n[limits]\npeer_timeout_s = 1.5\n{cache}"
     guest = PartyNode(tmp_path, GUEST, settings)
     name = FateName(f"guest#{GUEST}#m", "lr")
     site = Site("guest", GUEST, (HOST,), Mode.STRICT_OFFLINE)
     store_half(guest.registry, LR.parts[f"guest:{GUEST}"], name, site, GUEST)
 
     def asked(method: str, **body: object) -> Any:
-        message = fate_inference_pb2.InferenceMessage(body=json.dumps({"appid": GUEST, "caseid": "c", **body}).encode())
+        message = fate_inference_pb2.InferenceMessage(body=json.dumps({"appid": GUEST, **body}).encode())
 
         async def ask(link: Channel) -> Any:
             stub = fate_inference_pb2_grpc.InferenceServiceStub(link.stub_channel)
@@ -95,12 +96,13 @@ def test_a_job_whose_worker_is_killed_is_said_to_have_ended_with_it(tmp_path: Pa
         assert guest.call("admin", load).statusCode == 0
         case = {"featureData": {f"g{n}": 0.5 for n in range(5)}, "sendToRemoteFeatureData": {"id": "u1"}}
         named = {"modelId": name.namespace, "modelVersion": name.table}
-        assert asked("startInferenceJob", **named, **case)["retcode"] == 0
-        assert "is not finished" in asked("getInferenceResult")["retmsg"]
+        begun = asked("startInferenceJob", **named, **case)
+        assert begun["retcode"] == 0
+        assert asked("getInferenceResult", caseid=begun["caseid"])["retcode"] == 109
         for pid in worker_pids(guest):
             os.kill(pid, signal.SIGKILL)
         end = time.monotonic() + 20
-        while (result := polled(asked))["retcode"] == 109:
+        while (result := polled(asked, begun["caseid"]))["retcode"] == 109:
             assert time.monotonic() < end, result
             time.sleep(0.05)
         assert (result["retcode"], "ended with the worker" in result["retmsg"]) == (1110, True), result
@@ -109,9 +111,9 @@ def test_a_job_whose_worker_is_killed_is_said_to_have_ended_with_it(tmp_path: Pa
         silent.close()
 
 
-def polled(asked: Any) -> Any:
+def polled(asked: Any, case: str) -> Any:
     """109 as well while no worker is there, and so no address."""
     try:
-        return asked("getInferenceResult")
+        return asked("getInferenceResult", caseid=case)
     except (RpcError, KeyError):
         return {"retcode": 109}

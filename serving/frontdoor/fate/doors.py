@@ -11,6 +11,7 @@ from serving.access import Access
 from serving.audit import AuditLog
 from serving.cache.redis import RedisTier
 from serving.frontdoor.fate import http, inference, model_service, operations, served, unary_call
+from serving.frontdoor.fate.cases import Cases
 from serving.frontdoor.fate.inference import FateInference
 from serving.frontdoor.fate.jobs import Jobs
 from serving.frontdoor.fate.model_service import FateAdmin
@@ -49,6 +50,7 @@ class FateNode:
     keys: Mapping[str, AccessKey]
     shared: RedisTier | None
     telling: Telling
+    cases: Cases
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def register(ports: Ports, node: FateNode, figures: RequestFigures) -> tuple[lis
     models = FateModels(publishing, node.pool, settings.fate.user_id, flow, settings.party)
     door = FateInference(node.pipeline, models, settings.limits.max_batch_rows)
     written = None if node.shared is None else node.shared.flush
-    jobs = Jobs(door, settings.party, node.shared, settings.limits.peer_timeout_s, written=written)
+    jobs = Jobs(door, node.cases, node.shared, settings.limits.peer_timeout_s, written=written)
     inference.register(ports.service, door, jobs.methods(), figures, node.access)
     store = FateModelStore(settings, publishing, node.pool)
     admin = FateAdmin(store, publishing, settings, node.audit, node.access)

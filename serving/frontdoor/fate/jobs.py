@@ -2,14 +2,13 @@
 else, and asked for by its case.
 
 Results are kept in this process, and in the shared level of the cache where there is one, so that other workers and
-replicas have them too, and know of a job that ended with its worker.
+replicas have them too, and know of a job that ended with its worker. Without one they know it of cases that were named
+here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -22,6 +21,7 @@ from serving.cache.memory import MemoryTier
 from serving.cache.tier import CacheTier, Entry, Found, Miss
 from serving.errors import InvalidRequestError, LimitError, NotReadyError
 from serving.frontdoor.fate.bodies import NamedBody, Reply, body_in, message_of
+from serving.frontdoor.fate.cases import Cases, Whereabouts
 from serving.frontdoor.fate.codes import FateCode, of_first_line
 from serving.frontdoor.fate.inference import Ask
 from serving.frontdoor.fate.served import JOB_RESULT, START_JOB
@@ -37,6 +37,11 @@ LATE_S = 2.0
 """A job that is not over so long after its time ended with its worker. A worker that stops waits no longer for jobs."""
 WORD = 8
 """The shared level keeps values of so many bytes and their multiples."""
+_MISSING = {
+    Whereabouts.UNKNOWN: "it is not known here: not begun, long over, or lost with its worker",
+    Whereabouts.OVER: "it is long over",
+    Whereabouts.ELSEWHERE: "another worker has it: ask over the connection that began it",
+}
 
 
 class Answering(Protocol):
@@ -54,7 +59,7 @@ class Jobs:
     def __init__(
         self,
         door: Answering,
-        party: str,
+        cases: Cases,
         shared: CacheTier | None,
         time_s: float,
         clock: Callable[[], float] = time.time,
@@ -62,7 +67,7 @@ class Jobs:
     ) -> None:
         self._written = written
         self._door = door
-        self._party = party
+        self._cases = cases
         self._time_s = time_s
         self._here = MemoryTier(MAX_KEPT, KEPT_S, clock)
         self._shared = shared
@@ -78,8 +83,8 @@ class Jobs:
         body = body_in(raw, NamedBody)
         if len(self._running) >= MAX_RUNNING:
             raise LimitError(f"{MAX_RUNNING} jobs are running already")
-        case = body.case or secrets.token_hex(16)
-        key = self._key(caller, body.party, case)
+        case = body.case or self._cases.make(caller, body.party)
+        key = self._cases.key(caller, body.party, case)
         reply = self._door.single(raw, None, caller)
         if isinstance(reply, bytes):
             self._keep(key, case, reply)
@@ -100,15 +105,21 @@ class Jobs:
         body = body_in(raw, NamedBody)
         if not body.case:
             raise InvalidRequestError("caseid is required")
-        key = self._key(caller, body.party, body.case)
+        key = self._cases.key(caller, body.party, body.case)
         found = await self._find(key)
         if isinstance(found, Miss):
-            return _none(NO_RESULT, body.case, "it is not known here: not begun, long over, or lost with its worker")
+            return self._missing(body, caller)
         if found.status is PartyStatus.OK:
             return wire.InferenceMessage(body=found.payload.rstrip()).SerializeToString()
         if found.fresh_until > self._clock() or key in self._running.values():
             return _none(NO_RESULT, body.case, "it is not finished")
         return _lost(body, body.case)
+
+    def _missing(self, body: NamedBody, caller: str) -> bytes:
+        where = self._cases.whereabouts(caller, body.party, body.case, KEPT_S + self._time_s + LATE_S)
+        if where is Whereabouts.GONE:
+            return _lost(body, body.case)
+        return _none(NO_RESULT, body.case, _MISSING[where])
 
     async def stop(self) -> None:
         """What is begun is finished; what takes too long for that is said to be lost."""
@@ -152,9 +163,6 @@ class Jobs:
         self._here.put_many(entries)
         if self._shared is not None:
             self._shared.put_many(entries)
-
-    def _key(self, *named: str) -> bytes:
-        return b"fate-job:" + hashlib.sha256(msgspec.msgpack.encode((self._party, *named))).digest()
 
 
 def _lost(body: NamedBody, case: str) -> bytes:

@@ -12,6 +12,7 @@ import pytest
 from serving.cache.memory import MemoryTier
 from serving.errors import InvalidRequestError, LimitError, UnknownNameError
 from serving.frontdoor.fate import jobs
+from serving.frontdoor.fate.cases import UNHEARD_S, Cases
 from serving.frontdoor.fate.jobs import Jobs
 from serving.transport import Code
 from tessera.compat import fate_inference_pb2 as wire
@@ -46,9 +47,11 @@ class Door:
 
 
 class Node:
-    def __init__(self, clock: Clock, shared: MemoryTier | None = None) -> None:
+    def __init__(self, clock: Clock, shared: MemoryTier | None = None, name: str = "one") -> None:
         self.door = Door()
-        self.jobs = Jobs(self.door, "9999", shared, TIME_S, clock)
+        self.living = {name}
+        self.cases = Cases(b"s" * 32, "9999", name, lambda: self.living, clock)
+        self.jobs = Jobs(self.door, self.cases, shared, TIME_S, clock)
 
     def start(self, caller: str = "", **body: object) -> dict[str, Any]:
         begun = self.jobs.start(message(**body), 1.0, caller)
@@ -148,7 +151,7 @@ async def test_a_job_is_acknowledged_once_other_workers_know_of_it(clock: Clock)
     async def written() -> None:
         await known.wait()
 
-    node.jobs = Jobs(node.door, "9999", MemoryTier(100, 600.0, clock), TIME_S, clock, written)
+    node.jobs = Jobs(node.door, node.cases, MemoryTier(100, 600.0, clock), TIME_S, clock, written)
     for body in ({"caseid": "c"}, {"caseid": "d", "known": True}):
         known.clear()
         begun = node.jobs.start(message(**body), 1.0, "")
@@ -175,13 +178,60 @@ async def test_a_worker_that_stops_finishes_what_it_began(clock: Clock) -> None:
 async def test_what_a_worker_that_stops_does_not_finish_is_lost_at_once(clock: Clock) -> None:
     shared = MemoryTier(100, 600.0, clock)
     one, other = Node(clock, shared), Node(clock, shared)
-    one.jobs = Jobs(one.door, "9999", shared, 0.0, clock)
+    one.jobs = Jobs(one.door, one.cases, shared, 0.0, clock)
     one.start(caseid="c", appid="9999")
     await one.jobs.stop()
     assert one.door.replies[0].cancelled()
     lost = await other.result(caseid="c", appid="9999")
     assert (lost["retcode"], "ended with the worker" in lost["retmsg"]) == (1110, True)
     await one.jobs.stop()
+
+
+async def test_without_a_shared_level_a_case_that_was_named_here_tells_who_had_it(clock: Clock) -> None:
+    one, other = Node(clock, name="one"), Node(clock, name="other")
+    case = one.start(appid="9999")["caseid"]
+
+    async def said() -> tuple[int, str]:
+        found = await other.result(caseid=case, appid="9999")
+        return found["retcode"], found["retmsg"].partition(": ")[2]
+
+    other.living.add("one")
+    clock.tick(UNHEARD_S)
+    assert await said() == (109, "another worker has it: ask over the connection that began it")
+    other.living.remove("one")
+    assert await said() == (1110, "its job ended with the worker that computed it; begin it again")
+    clock.tick(jobs.KEPT_S + TIME_S + jobs.LATE_S)
+    assert await said() == (109, "it is long over")
+
+
+async def test_a_worker_that_was_not_heard_of_yet_is_not_gone(clock: Clock) -> None:
+    one, other = Node(clock, name="one"), Node(clock, name="other")
+    case = one.start()["caseid"]
+    clock.tick(UNHEARD_S - 1)
+    assert (await other.result(caseid=case))["retmsg"].endswith("over the connection that began it")
+    clock.tick(1)
+    assert (await other.result(caseid=case))["retcode"] == 110
+
+
+async def test_what_was_never_begun_is_not_said_to_be_lost(clock: Clock) -> None:
+    """Nor what others began."""
+    one, other = Node(clock, name="one"), Node(clock, name="other")
+    case = one.start("a", appid="9999")["caseid"]
+    clock.tick(UNHEARD_S)
+    changed = f"{case[:-1]}{'0' if case[-1] != '0' else '1'}"
+    for caller, appid, asked in (
+        ("b", "9999", case), ("a", "9998", case), ("a", "9999", changed), ("a", "9999", "0" * 32), ("a", "9999", "c")
+    ):  # fmt: skip
+        found = await other.result(caller, caseid=asked, appid=appid)
+        assert (found["retcode"], found["retmsg"].endswith("lost with its worker")) == (109, True)
+    assert (await other.result("a", caseid=case, appid="9999"))["retcode"] == 1110
+
+
+async def test_what_its_own_worker_forgot_is_long_over(clock: Clock) -> None:
+    node = Node(clock)
+    case = node.start(known=True)["caseid"]
+    clock.tick(jobs.KEPT_S + 1)
+    assert (await node.result(caseid=case))["retmsg"].endswith("it is long over")
 
 
 async def test_what_is_wrong_is_said_at_once(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
