@@ -84,8 +84,9 @@ def from_values(name: str, datatype: str, shape: Sequence[int], values: Sequence
     if dtype is None:
         return Tensor(name, BYTES, _shaped(name, _objects([_as_bytes(value) for value in values]), shape))
     try:
-        array = np.array(values, dtype=dtype)
-    except (ValueError, TypeError, OverflowError):
+        with np.errstate(over="raise"):
+            array = np.array(values, dtype=dtype)
+    except (ValueError, TypeError, OverflowError, FloatingPointError):
         raise InvalidRequestError(f"input {name!r} has elements that are not {datatype}") from None
     return Tensor(name, datatype, _shaped(name, array, shape))
 

@@ -58,6 +58,7 @@ def test_bf16_is_the_upper_half_of_a_float():
         ("FP8", [1], [1.0], "datatype 'FP8'"),
         ("UINT8", [1], [300], "not UINT8"),
         ("INT32", [1], ["x"], "not INT32"),
+        ("FP32", [1], [1e300], "not FP32"),
     ],
 )
 def test_wrong_values_are_named(datatype, shape, values, said):
