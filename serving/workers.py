@@ -38,7 +38,7 @@ STEADY_AFTER_S = 60.0
 _SPARE_SEATS = 2
 """For workers that still drain while they are replaced once more."""
 _TUNABLES, _HUGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
-_BLAS_THREADS = "OPENBLAS_NUM_THREADS"
+_THREADS = {"OPENBLAS_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
 
 
 class Wish(Enum):
@@ -329,10 +329,11 @@ def for_workers(environ: Mapping[str, str]) -> dict[str, str]:
 
     glibc asks for huge pages (madvise): whoever frees a large model holds the interpreter while the kernel lets go of
     its pages, of which there are then 512 times fewer. numpy's OpenBLAS has one thread: others would help with
-    products that take microseconds, and wait for the next one by turning in a loop, on a core that parties need."""
+    products that take microseconds, and wait for the next one by turning in a loop, on a core that parties need;
+    polars reads a file of features on one as well, beside calls, where it would take all cores from them."""
     said = environ.get(_TUNABLES, "")
     tunables = said if _HUGE_PAGES in said else ":".join(filter(None, (said, f"{_HUGE_PAGES}=1")))
-    return {_BLAS_THREADS: "1", **environ, _TUNABLES: tunables}
+    return {**_THREADS, **environ, _TUNABLES: tunables}
 
 
 @contextlib.asynccontextmanager

@@ -57,22 +57,27 @@ class Parties:
 
 @contextlib.contextmanager
 def running(
-    folder: Path, *, transport: Transport, hosts: int, users: int, guest: str = "", host: str = ""
+    folder: Path,
+    *,
+    transport: Transport,
+    hosts: int,
+    users: int,
+    guest: str = "",
+    table: str = "users.parquet",
 ) -> Iterator[Parties]:
-    """A guest and `hosts` hosts that know `users` users each; the linear model of population.py answers service `s`.
-    `guest` and `host` are further settings, as TOML tables."""
+    """A guest and `hosts` hosts that know `users` users each, from the file `table`; the linear model of population.py
+    answers service `s`. `guest` has further settings, as TOML tables."""
     ports = [free_port() for _ in range(hosts)]
     peers = "".join(f"[peers.{host_name(index)}]\naddress = '127.0.0.1:{port}'\n" for index, port in enumerate(ports))
     chosen = f"transport = '{transport.value}'\nlog_level = 'warning'\n"
     asker = PartyNode(folder, GUEST, f"{chosen}{peers}{guest}")
     answering = f"plaintext_caller = '{GUEST}'\n[peers.{GUEST}]\nmay_load = ['*']\n"
-    features = "[features.default]\npath = 'users.parquet'\n"
+    features = f"[features.default]\npath = '{table}'\n"
     others = [
-        PartyNode(folder, host_name(index), f"{chosen}{answering}{features}{host}", port)
-        for index, port in enumerate(ports)
+        PartyNode(folder, host_name(index), f"{chosen}{answering}{features}", port) for index, port in enumerate(ports)
     ]
     for index, node in enumerate(others):
-        write_users(node.folder / "users.parquet", index, users)
+        write_users(node.folder / table, index, users)
     signature = write_model(asker.registry, [node.registry for node in others])
     parties = Parties(asker, tuple(others), signature)
     with contextlib.ExitStack() as stack:

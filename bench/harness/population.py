@@ -47,10 +47,14 @@ def expected_scores(hosts: int) -> tuple[float, ...]:
 
 
 def write_users(path: Path, host: int, users: int) -> None:
-    """A host's feature table, as Parquet."""
+    """A host's feature table, as Parquet or CSV by the path's suffix."""
     rows = np.tile(_patterns(host), (-(-users // PATTERNS), 1))[:users]
     columns = {name: rows[:, position] for position, name in enumerate(_host_columns(host))}
-    pl.DataFrame({"id": [user(number) for number in range(users)], **columns}).write_parquet(path)
+    table = pl.DataFrame({"id": [user(number) for number in range(users)], **columns})
+    if path.suffix == ".csv":
+        table.write_csv(path)
+    else:
+        table.write_parquet(path)
 
 
 @functools.cache

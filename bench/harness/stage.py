@@ -32,11 +32,11 @@ class Stage:
     users: int
 
     @contextlib.contextmanager
-    def parties(self, hosts: int = 1, guest: str = "", host: str = "") -> Iterator[Parties]:
+    def parties(self, hosts: int = 1, guest: str = "", table: str = "users.parquet") -> Iterator[Parties]:
         """See `running`."""
         with tempfile.TemporaryDirectory(prefix="bench-") as name:
             folder = Path(name)
-            made = running(folder, transport=self.transport, hosts=hosts, users=self.users, guest=guest, host=host)
+            made = running(folder, transport=self.transport, hosts=hosts, users=self.users, guest=guest, table=table)
             with made as parties:
                 yield parties
 

@@ -90,6 +90,13 @@ def test_callers_of_one_model_do_not_notice_that_another_is_loaded() -> None:
 
 
 @pytest.mark.soak
+def test_callers_are_answered_while_a_file_of_features_is_read_again() -> None:
+    rows = list(scenarios()["feature_reload"](Stage(Transport.NATIVE, 2.0, 20_000)))
+    assert [row.notes.get("reloads", 1) >= 1 for row in rows] == [True] * 4
+    assert all(set(row.outcomes) == {"OK"} for row in rows)
+
+
+@pytest.mark.soak
 def test_overload_says_what_was_answered_and_what_refused() -> None:
     rows = list(scenarios()["overload"](Stage(Transport.NATIVE, 1.0, 20_000)))
     assert [("goodput_share" in row.notes) for row in rows] == [False, True, False, True]

@@ -4,6 +4,8 @@ import pytest
 
 from serving.workers import Again, Ended, GiveUp, InUseError, Wish, after, exclusive, for_workers
 
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
+
 
 def ended(code, lived_s=1.0, listened=True, wish=Wish.RUN):
     return Ended(code, lived_s, listened, wish)
@@ -47,8 +49,9 @@ def test_one_supervisor_per_state_folder(tmp_path):
 )
 def test_workers_ask_for_huge_pages_unless_the_operator_says_something(said, now):
     given = {"A": "b"} | ({} if said is None else {"GLIBC_TUNABLES": said})
-    assert for_workers(given) == {"A": "b", "OPENBLAS_NUM_THREADS": "1", "GLIBC_TUNABLES": now}
+    assert for_workers(given) == {"A": "b", **ONE_THREAD, "GLIBC_TUNABLES": now}
 
 
-def test_products_run_on_one_thread_unless_the_operator_says_something():
-    assert for_workers({"OPENBLAS_NUM_THREADS": "4"})["OPENBLAS_NUM_THREADS"] == "4"
+def test_products_and_files_of_features_take_one_thread_unless_the_operator_says_something():
+    for name in ONE_THREAD:
+        assert for_workers({name: "4"})[name] == "4"
