@@ -1,7 +1,7 @@
 """Settings of one node: a TOML file, overridden by `TESSERA_` environment variables, validated once, frozen.
 
 Environment names are the key in capitals with two underscores between levels: `TESSERA_CACHE__URL` is `cache.url`.
-`settings_file.load` reads them; the limits of each value stand with its type here.
+`settings_file.load` reads them; the limits of each value stand with its type, here or in `setting_kinds`.
 """
 
 from __future__ import annotations
@@ -13,41 +13,20 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from serving.fate_settings import FateSettings
+from serving.setting_kinds import (
+    Address,
+    Count,
+    CronExpression,
+    FilePath,
+    PartyId,
+    Place,
+    RedisUrl,
+    Seconds,
+    SecondsOrOff,
+    TimeZone,
+)
 from serving.transport import ClientCertificates, Transport
-
-
-class Text(Enum):
-    """What a text means, where it is more than text; `settings_file` checks and completes it."""
-
-    PATH = "path"
-    PLACE = "place"
-    ADDRESS = "address"
-    CRON = "cron"
-    ZONE = "zone"
-
-
-# Relative paths are resolved against the settings file's folder. Empty stays empty.
-FilePath = Annotated[str, Meta(extra={"text": Text.PATH})]
-# A path, or a URL, which is taken as it is.
-Place = Annotated[str, Meta(extra={"text": Text.PLACE})]
-# `host:port`, IPv6 hosts in brackets.
-Address = Annotated[str, Meta(extra={"text": Text.ADDRESS})]
-# Five fields as cron has them, or empty; a name of the IANA time zone database.
-CronExpression = Annotated[str, Meta(extra={"text": Text.CRON})]
-TimeZone = Annotated[str, Meta(extra={"text": Text.ZONE})]
-PartyId = Annotated[
-    str,
-    Meta(
-        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
-        description="up to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or a digit",
-    ),
-]
-Seconds = Annotated[float, Meta(gt=0, le=366 * 86_400)]
-RedisUrl = Annotated[
-    str, Meta(pattern="^$|^(redis|rediss|unix)://", description="a redis://, rediss:// or unix:// address")
-]
-SecondsOrOff = Annotated[float, Meta(ge=0, le=366 * 86_400)]
-Count = Annotated[int, Meta(gt=0, le=1 << 40)]
 
 
 class LogLevel(Enum):
@@ -249,43 +228,6 @@ class ArtifactSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
     protocols: tuple[str, ...] = ("file",)
     max_bytes: Count = 10 << 30
-
-
-class FateMode(Enum):
-    """Whose numbers models exported by FATE give: those of FATE offline, or those of FATE-Serving."""
-
-    STRICT_OFFLINE = "strict_offline"
-    SERVING_COMPAT = "serving_compat"
-
-
-HttpUrl = Annotated[str, Meta(pattern="^https?://", description="a http:// or https:// address")]
-
-
-class FateKeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """With which a party signs its packets; `secret_file` holds the secret."""
-
-    party: PartyId
-    secret_file: FilePath
-
-
-class FateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """FATE-Serving's protocols. `user_id`: the name of the user's id among what callers send to hosts.
-
-    Models come from FATE-Flow at one of `transfer_urls` (the first when it names none), or from files in `models_root`;
-    from elsewhere they are refused. `synchronize`: other nodes may copy models from here, and this one from `sources`.
-    With `keys`, by app key, packets of other parties must be signed, and be at most `request_expire_s` old.
-    """
-
-    mode: FateMode = FateMode.STRICT_OFFLINE
-    user_id: str = ""
-    transfer_urls: tuple[HttpUrl, ...] = ()
-    models_root: FilePath = ""
-    max_model_bytes: Count = 1 << 30
-    fetch_timeout_s: Seconds = 60.0
-    synchronize: bool = False
-    sources: tuple[str, ...] = ()
-    keys: dict[str, FateKeySettings] = {}
-    request_expire_s: Seconds = 10.0
 
 
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

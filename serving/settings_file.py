@@ -14,7 +14,8 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 import msgspec
 
 from serving import security
-from serving.settings import CacheSettings, FallbackPolicy, PeerProtocol, Settings, Text
+from serving.setting_kinds import Text
+from serving.settings import CacheSettings, FallbackPolicy, PeerProtocol, Settings
 
 PREFIX = "TESSERA_"
 # The token of the commands, and what Kubernetes sets in every pod beside a service that is named tessera.

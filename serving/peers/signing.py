@@ -22,7 +22,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from serving.errors import NotAllowedError
-from serving.settings import FateSettings
+from serving.fate_settings import FateSettings
 from tessera.compat import fate_proxy_pb2 as wire
 
 MAX_SEEN = 1_000_000

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from loaders.fate.export import ExportError, Parts, parts_of_json, parts_of_zip
 from loaders.fate.names import FateName
 from serving.errors import ConflictError, InvalidRequestError, NotAllowedError
-from serving.settings import FateSettings
+from serving.fate_settings import FateSettings
 
 if TYPE_CHECKING:
     import httpx

@@ -12,9 +12,9 @@ import pytest
 
 from serving.cache.redis import RedisTier
 from serving.errors import NotAllowedError
+from serving.fate_settings import FateKeySettings, FateSettings
 from serving.peers import signing
 from serving.peers.signing import AccessKey, Signatures, access_keys, sign, signature_of
-from serving.settings import FateKeySettings, FateSettings
 from tessera.compat import fate_proxy_pb2 as wire
 from tests.clock import Clock
 from tests.redis_server import redis_server

@@ -11,8 +11,8 @@ import pytest
 
 from loaders.fate.names import FateName
 from serving.errors import ConflictError, InvalidRequestError, NotAllowedError
+from serving.fate_settings import FateSettings
 from serving.frontdoor.fate.fetching import ModelSources
-from serving.settings import FateSettings
 from tests.fate_models import Recipe, as_json, as_transfer_reply, as_zip, make
 
 PARTS = make(1, Recipe("lr")).parts["guest:9999"]
