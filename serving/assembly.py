@@ -7,6 +7,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from starlette.routing import Route
 
@@ -15,7 +16,7 @@ from loaders.remote import RemoteRegistry
 from serving.access import Access
 from serving.activity import Activity, IdSeal
 from serving.activity_store import MemoryActivityStore, RedisActivityStore
-from serving.admission import Admission, make_admission
+from serving.admission import make_admission
 from serving.app_shelf import AppShelf
 from serving.audit import AuditLog
 from serving.cache.keys import node_secret
@@ -47,9 +48,8 @@ from serving.frontdoor.oip.log_settings import LogSettings
 from serving.frontdoor.oip.models import Models
 from serving.frontdoor.oip.service import OipNode
 from serving.holds import HoldUpkeep
-from serving.host import HostSide
 from serving.http_port import HttpServer
-from serving.limits import Limiter, make_limiter
+from serving.limits import make_limiter
 from serving.node import Listener, Node, NodeState, Part, Port
 from serving.peer_book import PeerBook
 from serving.peers.asked import Asked
@@ -58,12 +58,11 @@ from serving.peers.breaker import Breaking
 from serving.peers.fallback import Fallbacks
 from serving.peers.fate import FatePeer, Sender
 from serving.peers.hedging import Hedging
-from serving.peers.hosts import Hosts
 from serving.peers.metrics import peer_metrics
 from serving.peers.peer import Peer
 from serving.peers.remote import RemotePartials
 from serving.peers.signing import AccessKey, access_keys
-from serving.pipeline import Answers, Pipeline
+from serving.pipeline import Answers
 from serving.pool import ModelPool
 from serving.prefetch import Prefetching
 from serving.publishing import Publishing
@@ -84,8 +83,7 @@ from serving.readings import (
 )
 from serving.reconciler import Reconciler
 from serving.replicas import Replicas
-from serving.request_log import LoggedPipeline, RequestLog
-from serving.routing import RouteTable
+from serving.request_log import RequestLog
 from serving.security import own_credentials, port_credentials
 from serving.settings import LogLevel, PeerProtocol, PeerSettings, Role, Settings
 from serving.shared_counts import SharedCounts
@@ -96,6 +94,7 @@ from serving.telemetry.requests import RequestFigures
 from serving.telemetry.shared import SharedExposition
 from serving.telemetry.worker_files import Teller, Telling
 from serving.threads import ModelThreads
+from serving.traced.tracing import Untraced, make_tracing
 from serving.transport import Channel, ChannelOptions, Server, ServerOptions, channel, server
 from serving.undeclared import UndeclaredLog
 from serving.unmanaged import UnmanagedHosts
@@ -110,26 +109,26 @@ async def assemble(settings: Settings, counts: SharedCounts | None = None) -> No
     """A node that is ready to run. `counts`: with its other workers. Raises what a wrong file raises, naming it."""
     replicas = await _replicas(settings)
     secret = await asyncio.to_thread(node_secret, settings.cache.secret_file, Path(settings.state_dir))
-
     pool = ModelPool(settings.limits.pool_max_bytes, _threads(settings))
     audit, limits = AuditLog(Path(settings.state_dir)), settings.limits
-    keys = await asyncio.to_thread(access_keys, settings.fate)
-    peers = await _peers(settings, pool, keys)
+    keys, tracing = await asyncio.to_thread(access_keys, settings.fate), await asyncio.to_thread(make_tracing, settings)
+    peers = await _peers(settings, pool, keys, tracing)
     publishing, reconciler = await asyncio.to_thread(_publishing, settings, replicas, pool, peers, audit)
     upkeep, limiter = HoldUpkeep(publishing.keep_holds), make_limiter(settings, counts)
     publishing.watch(limiter.follow)
 
     memory, shared, cache = _remote_tiers(settings)
-    breaking, batchers = await _guarded(settings, peers)
+    breaking, batchers = await _guarded(settings, peers, tracing)
     remote = RemotePartials(settings.party, batchers, cache, secret, settings.cache)
     warming = _warming(settings, secret, Prefetching(publishing.routes, pool, remote, limits.max_batch_rows))
     results, effects, fallbacks = await _answers(settings, secret, warming.mark)
     answers = Answers(results, effects, warming.seen, warming.seen_again, fallbacks)
-    pipeline = _pipeline(_request_log(settings, secret), publishing.routes, pool, remote, answers, limiter)
-    sources, admission, host = await _hosting(settings, pool, secret, limiter)
+    pipeline = tracing.pipeline(_request_log(settings, secret), publishing.routes, pool, remote, answers, limiter)
+    sources, admission = _sources(settings), await asyncio.to_thread(make_admission, settings, secret, limiter.parties)
+    host = tracing.host_side(pool, sources, admission)
 
     figures, lag, access = RequestFigures(), LoopLag(), Access(settings)
-    service, party, operator = servers = _servers(settings)
+    service, party, operator = servers = _servers(settings, tracing)
     inference.register(service, pipeline, figures, access)
     federation.register(party, FederationNode(host, publishing, settings, audit, access.party), figures)
     book = PeerBook(settings.peers, peers, admission, publishing)
@@ -146,7 +145,7 @@ async def assemble(settings: Settings, counts: SharedCounts | None = None) -> No
     readings: tuple[Reading, ...] = (
         *(partial(request_metrics, figures), partial(lag_metrics, lag), partial(figure_metrics, effects)),
         *_control_readings(publishing, pool, replicas),
-        *(*_cache_readings(results, memory, shared), *_port_readings(servers)),
+        *(*_cache_readings(results, memory, shared), *_port_readings(servers), *tracing.readings()),
         *(partial(budget_metrics, admission), partial(pipeline_metrics, pipeline)),
         *(partial(peer_metrics, batchers, breaking), partial(warmup_metrics, schedule), partial(row_metrics, effects)),
     )
@@ -154,22 +153,29 @@ async def assemble(settings: Settings, counts: SharedCounts | None = None) -> No
     http = HttpDoor(pipeline, metrics, readiness, figures, limits.max_request_bytes, access, protocols)
     parts = (
         *(Part(file.start, file.stop) for file in telling.files),
+        *tracing.parts(),
         *(Part(one.start, one.stop) for one in (lag, effects, warming.activity)),
         *(Part(stop=stop) for stop in (cache.close, *(batcher.close for batcher in batchers.values()))),
         *(Part(source.open, source.close) for source in sources.values()),
         *(Part(stop=one.stop) for one in (pipeline, reconciler, replicas, upkeep, schedule, jobs)),
     )
 
-    ready = partial(_ready, publishing, settings.log_level, UndeclaredLog(fallbacks, pool), (upkeep, schedule))
-    ports = await asyncio.to_thread(_ports, settings, servers, http)
+    undeclared = UndeclaredLog(fallbacks, pool)
+    ready = partial(_ready, publishing, tracing, settings.log_level, undeclared, (upkeep, schedule))
+    ports = await asyncio.to_thread(_ports, settings, servers, tracing.http(http.application()))
     return (node := Node(settings, ports, parts, ready))
 
 
 async def _ready(
-    publishing: Publishing, level: LogLevel, undeclared: UndeclaredLog, upkeep: tuple[HoldUpkeep, WarmupSchedule]
+    publishing: Publishing,
+    tracing: Untraced,
+    level: LogLevel,
+    undeclared: UndeclaredLog,
+    upkeep: tuple[HoldUpkeep, WarmupSchedule],
 ) -> None:
     publishing.restore()
     publishing.watch(follow_level(level))
+    tracing.follow(publishing)
     await publishing.caught_up()
     publishing.watch(undeclared.look)
     for one in upkeep:
@@ -181,24 +187,8 @@ def _request_log(settings: Settings, secret: bytes) -> RequestLog | None:
     return RequestLog(share, secret, features=settings.request_log_features) if share else None
 
 
-def _pipeline(
-    log: RequestLog | None, routes: RouteTable, pool: ModelPool, hosts: Hosts, answers: Answers, limiter: Limiter
-) -> Pipeline:
-    if log is not None:
-        return LoggedPipeline(log, routes, pool, hosts, answers, limiter)
-    return Pipeline(routes, pool, hosts, answers, limiter)
-
-
 def _threads(settings: Settings) -> ModelThreads:
     return ModelThreads(settings.limits.model_threads, settings.limits.model_queue)
-
-
-async def _hosting(
-    settings: Settings, pool: ModelPool, secret: bytes, limiter: Limiter
-) -> tuple[Mapping[str, FeatureSource], Admission, HostSide]:
-    sources = _sources(settings)
-    admission = await asyncio.to_thread(make_admission, settings, secret, limiter.parties)
-    return sources, admission, HostSide(pool, sources, admission)
 
 
 def _publishing(
@@ -214,19 +204,20 @@ def _publishing(
     return publishing, reconciler
 
 
-async def _guarded(settings: Settings, peers: Mapping[str, Peer]) -> tuple[dict[str, Breaking], dict[str, Batcher]]:
+async def _guarded(
+    settings: Settings, peers: Mapping[str, Peer], tracing: Untraced
+) -> tuple[dict[str, Breaking], dict[str, Batcher]]:
     """What stands in front of each party, the nearest first."""
-    hedging = {party: await _hedging(settings, party, peer) for party, peer in peers.items()}
+    hedging = {party: await _hedging(settings, party, peer, tracing) for party, peer in peers.items()}
     breaking = {party: Breaking(one, settings.breaker) for party, one in hedging.items()}
-    return breaking, {party: Batcher(one, settings.batching) for party, one in breaking.items()}
+    return breaking, {party: tracing.batcher(party, one, settings.batching) for party, one in breaking.items()}
 
 
-async def _hedging(settings: Settings, party: str, peer: Peer) -> Asked:
+async def _hedging(settings: Settings, party: str, peer: Peer, tracing: Untraced) -> Asked:
     where = settings.peers[party]
     if not where.hedge_address:
         return peer
-    options = await asyncio.to_thread(_peer_options, settings, party)
-    second = Peer(party, channel(settings.transport, where.hedge_address, options))
+    second = Peer(party, await _peer_channel(settings, party, where.hedge_address, tracing))
     return Hedging(peer, second, where.hedge_after_s)
 
 
@@ -299,19 +290,20 @@ def _figure_store(settings: Settings) -> FigureStore:
     return RedisFigureStore(settings.control.url, settings.party)
 
 
-def _servers(settings: Settings) -> tuple[Server, Server, Server]:
+def _servers(settings: Settings, tracing: Untraced) -> tuple[Server, Server, Server]:
     """For the service, party and admin ports."""
     limits = settings.limits
     callers = ServerOptions(max_receive_bytes=limits.max_request_bytes, max_concurrent_calls=limits.concurrent_calls)
     others = ServerOptions(max_receive_bytes=limits.max_request_bytes)
-    return server(settings.transport, callers), server(settings.transport, others), server(settings.transport, others)
+    service, party, operator = (tracing.server(server(settings.transport, one)) for one in (callers, others, others))
+    return service, party, operator
 
 
 def _port_readings(servers: tuple[Server, Server, Server]) -> tuple[Reading, ...]:
     return (partial(connection_metrics, dict(zip(("service", "party", "admin"), servers, strict=True))),)
 
 
-def _ports(settings: Settings, servers: tuple[Server, Server, Server], http: HttpDoor) -> tuple[Port, ...]:
+def _ports(settings: Settings, servers: tuple[Server, Server, Server], http: Any) -> tuple[Port, ...]:
     service, party, operator = servers
     listeners: tuple[tuple[str, Listener, str, tuple[str, ...]], ...] = (
         ("service", service, settings.ports.service, ("tessera.v1.Inference", oip.SERVICE, *fate_doors.SERVICE_PORT)),
@@ -322,7 +314,7 @@ def _ports(settings: Settings, servers: tuple[Server, Server, Server], http: Htt
             settings.ports.admin,
             ("tessera.v1.Admin", oip.SERVICE, *fate_doors.ADMIN_PORT),
         ),
-        ("http", HttpServer(http.application()), settings.ports.http, ()),
+        ("http", HttpServer(http), settings.ports.http, ()),
     )
     return tuple(
         Port(name, server, address, services, port_credentials(settings, name))
@@ -330,12 +322,17 @@ def _ports(settings: Settings, servers: tuple[Server, Server, Server], http: Htt
     )
 
 
-def _peer_options(settings: Settings, party: str) -> ChannelOptions:
+async def _peer_channel(settings: Settings, party: str, address: str, tracing: Untraced) -> Channel:
     """A peer's certificate must name the party."""
-    return ChannelOptions(credentials=own_credentials(settings, "party", party), backoff_max_s=RECONNECT_S)
+    credentials = await asyncio.to_thread(own_credentials, settings, "party", party)
+    options = ChannelOptions(credentials=credentials, backoff_max_s=RECONNECT_S)
+    link = channel(settings.transport, address, options)
+    return tracing.channel(link) if settings.peers[party].traces else link
 
 
-async def _peers(settings: Settings, pool: ModelPool, keys: Mapping[str, AccessKey]) -> dict[str, Peer]:
+async def _peers(
+    settings: Settings, pool: ModelPool, keys: Mapping[str, AccessKey], tracing: Untraced
+) -> dict[str, Peer]:
     def peer_of(party: str, peer: PeerSettings, link: Channel) -> Peer:
         if peer.protocol is PeerProtocol.TESSERA:
             return Peer(party, link)
@@ -343,11 +340,7 @@ async def _peers(settings: Settings, pool: ModelPool, keys: Mapping[str, AccessK
         return FatePeer(party, link, pool, Sender(settings.party, settings.fate.user_id or "id", peer.app_key, secret))
 
     return {
-        party: peer_of(
-            party,
-            peer,
-            channel(settings.transport, peer.address, await asyncio.to_thread(_peer_options, settings, party)),
-        )
+        party: peer_of(party, peer, await _peer_channel(settings, party, peer.address, tracing))
         for party, peer in settings.peers.items()
         if peer.address
     }

@@ -16,6 +16,7 @@ import numpy as np
 
 from apps.app import Request, Response
 from serving.routing import Target
+from serving.telemetry.spans import Span
 from serving.transport.promise import Promise
 
 T = TypeVar("T")
@@ -28,9 +29,10 @@ Key = tuple[object, ...]
 
 class Waiting(Generic[T]):
     """A call that is executed. `finish` makes the reply of a response and the place of the call's row in it, None when
-    all rows are the call's. `times`: when it came and its deadline, in monotonic seconds."""
+    all rows are the call's. `times`: when it came and its deadline, in monotonic seconds. `span`: of one that is
+    traced."""
 
-    __slots__ = ("came", "deadline", "finish", "reply", "request")
+    __slots__ = ("came", "deadline", "finish", "reply", "request", "span")
 
     def __init__(
         self, request: Request, times: tuple[float, float], finish: Callable[[Response, int | None], T]
@@ -39,6 +41,7 @@ class Waiting(Generic[T]):
         self.came, self.deadline = times
         self.finish = finish
         self.reply: Promise[T] = Promise()
+        self.span: Span | None = None
 
     def succeed(self, response: Response, row: int | None) -> None:
         if self.reply.done():

@@ -97,6 +97,16 @@ class WantedLimit(RateLimit, frozen=True, kw_only=True, forbid_unknown_fields=Fa
     """In place of what the settings say for the name."""
 
 
+class TraceChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """Which calls operators want traced; None: as the settings have it. `count`: of those without a context, so many
+    more and then none; `serial` rises with every choice, for the count to begin anew."""
+
+    is_on: bool | None = None
+    share: float | None = None
+    count: int | None = None
+    serial: int = 0
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that must survive a restart. `revision` rises by one with every change."""
 
@@ -111,6 +121,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = ""
     """In place of the settings'."""
     apps: tuple[WantedApp, ...] = ()
+    traces: TraceChoice = TraceChoice()
 
 
 class SnapshotError(OSError):

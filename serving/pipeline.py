@@ -17,12 +17,11 @@ from typing import Any, Protocol, TypeVar
 
 from apps.app import CacheLevel, Request, Response
 from loaders.loader import Scores
-from serving import scoring
 from serving.cache.result import Case, ResultCache
 from serving.cache.tier import MISS
 from serving.calls import Gathering, Waiting
 from serving.codec import Codec
-from serving.errors import InvalidRequestError, TesseraError, code_of
+from serving.errors import TesseraError, code_of
 from serving.limits import Gate, Limiter, deadline_of, leave
 from serving.peers.fallback import FAIL, Fallbacks, filled, own_scores
 from serving.peers.hosts import Hosts, all_of
@@ -63,6 +62,8 @@ class Answers:
 
 class Pipeline:
     """Answers inference requests of every protocol. `clock` is monotonic seconds, as deadlines are."""
+
+    rounds: type[Round] = Round
 
     def __init__(
         self,
@@ -225,18 +226,16 @@ class Pipeline:
 
     def _prepared(self, target: Target, handle: ModelHandle, calls: Sequence[Waiting[Any]]) -> Round | None:
         """With what is at hand of the hosts. A call that is wrong fails alone; None when all are."""
-        round_ = Round(target, handle, calls)
+        round_ = self.rounds(target, handle, calls)
         try:
-            if handle.hosts and "" in round_.users:
-                raise InvalidRequestError(f"user_id is required: model {handle.id} has hosts")
-            round_.batch = scoring.prepared(target.app, round_.request, handle)
+            round_.prepare()
         except Exception as error:  # noqa: BLE001 - the caller is told, whatever went wrong
             if len(calls) == 1:
                 self._fail(target.service, variant_of(target), calls, error)
                 return None
             middle = len(calls) // 2  # few are wrong: the others should stay together
             each = [self._prepared(target, handle, part) for part in (calls[:middle], calls[middle:])]
-            return Round.joined([one for one in each if one is not None])
+            return self.rounds.joined([one for one in each if one is not None])
         round_.lookups = [self._hosts.look(party, handle, round_.users) for party in handle.hosts]
         return round_
 
@@ -292,7 +291,7 @@ class Pipeline:
     async def _take_long(self, round_: Round) -> None:
         """The local half runs on a thread while the hosts answer."""
         began = self._clock()
-        local = self._pool.threads.run(round_.handle.servable, round_.batch)
+        local = round_.run_on(self._pool.threads)
         try:
             await self._find(round_)
             await self._ask_all(round_)

@@ -16,7 +16,7 @@ import msgspec
 
 from serving import bindings
 from serving.app_publishing import AppPublishing
-from serving.control import Binding, Hold, Service, State
+from serving.control import Binding, Hold, Service, State, TraceChoice
 from serving.errors import ConflictError, NotKeptError, UnknownNameError
 from serving.holds import Holder, HoldingPeer, Holds, HostHolds, hold_model
 from serving.lifecycle import Lifecycle, ReplicaOutcome
@@ -254,6 +254,14 @@ class Publishing:
         """At all replicas, in place of the settings'; None for theirs."""
         name = "" if level is None else level.value
         await self._wanted.change(lambda state: msgspec.structs.replace(state, log_level=name))
+
+    async def set_traces(self, choice: TraceChoice) -> None:
+        """At all replicas, in place of the settings'."""
+        await self._wanted.change(
+            lambda state: msgspec.structs.replace(
+                state, traces=msgspec.structs.replace(choice, serial=state.traces.serial + 1)
+            )
+        )
 
     def watch(self, watcher: Callable[[State], None]) -> None:
         """Have it called with the wanted state now and after every change, whoever made it."""

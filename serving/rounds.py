@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,10 +13,12 @@ from loaders.loader import Outputs
 from loaders.signature import Batch
 from serving import scoring
 from serving.calls import Waiting, together
+from serving.errors import InvalidRequestError
 from serving.peers.partials import HostPartials, Lookup
 from serving.pool import ModelHandle
 from serving.routing import Target
 from serving.settings import FallbackSettings
+from serving.threads import ModelThreads
 
 
 class Round:
@@ -63,7 +66,7 @@ class Round:
     def take(self, places: Sequence[int]) -> Round:
         """Some of the calls, which have one row each."""
         rows = np.asarray(places, dtype=np.intp)
-        taken = Round(self.target, self.handle, [self.calls[place] for place in places])
+        taken = type(self)(self.target, self.handle, [self.calls[place] for place in places])
         taken.batch = self.batch.take(rows)
         taken.lookups = [lookup.take(places) for lookup in self.lookups]
         if self.outputs is not None:
@@ -98,14 +101,25 @@ class Round:
         """What is answered, once the hosts' parts are there."""
         if not all(part.complete for part in remote):
             scoring.refuse_failed(remote)  # before anything is computed for nothing
-        local = (self.batch, self.run())
-        return scoring.result(self.target.app, self.request, self.handle, local, remote, fallback)
+        outputs = self.run()
+        merged = scoring.merged(self.handle, (self.batch, outputs), remote, fallback)
+        return scoring.finished(self.target.app, self.request, merged, outputs, remote)
+
+    def prepare(self) -> None:
+        """Raises what is wrong with one of the calls."""
+        if self.handle.hosts and "" in self.users:
+            raise InvalidRequestError(f"user_id is required: model {self.handle.id} has hosts")
+        self.batch = scoring.prepared(self.target.app, self.request, self.handle)
 
     def run(self) -> Outputs:
         """The local half, if it did not run."""
         if self.outputs is None:
             self.outputs = self.handle.servable.predict(self.batch)
         return self.outputs
+
+    def run_on(self, threads: ModelThreads) -> asyncio.Future[Outputs]:
+        """The local half, of which nothing is kept here."""
+        return threads.run(self.handle.servable, self.batch)
 
 
 _NOTHING = Batch(np.empty((0, 0)), np.empty((0, 0), dtype=np.object_))

@@ -27,30 +27,29 @@ def prepared(app: App, request: Request, handle: ModelHandle) -> Batch:
         raise AppError(f"app {app.name!r} failed in preprocess") from error
 
 
-def result(
-    app: App,
-    request: Request,
-    handle: ModelHandle,
-    local: tuple[Batch, Outputs],
-    remote: Sequence[HostPartials],
-    fallback: FallbackSettings,
+def merged(
+    handle: ModelHandle, local: tuple[Batch, Outputs], remote: Sequence[HostPartials], fallback: FallbackSettings
 ) -> Result:
-    """`local`: what the local half was given and what it gave. A row that lacks a party has score NaN and no label."""
+    """What the model says. `local`: what the local half was given and what it gave."""
     batch, outputs = local
-    complete = all(part.complete for part in remote)
     signature = handle.servable.signature
-    score, *further = (spec.name for spec in signature.outputs)
-    merged = scored(fallback, _merge(handle, outputs[score], remote), remote)
-    answer = Result(merged, _labels(handle, merged), batch, signature)
+    scores = scored(fallback, _merge(handle, outputs[signature.outputs[0].name], remote), remote)
+    return Result(scores, _labels(handle, scores), batch, signature)
+
+
+def finished(app: App, request: Request, answer: Result, outputs: Outputs, remote: Sequence[HostPartials]) -> Result:
+    """What the app makes of it, with the local half's further outputs. A row that lacks a party has score NaN and no
+    label."""
+    further = () if answer.signature is None else answer.signature.outputs[1:]
     try:
         answer = app.postprocess(request, answer)
     except Exception as error:
         raise AppError(f"app {app.name!r} failed in postprocess") from error
-    if not complete:
+    if not all(part.complete for part in remote):
         answer = _without_incomplete(answer, remote)
     if not further:
         return answer
-    return msgspec.structs.replace(answer, outputs={name: outputs[name] for name in further})
+    return msgspec.structs.replace(answer, outputs={one.name: outputs[one.name] for one in further})
 
 
 def refuse_failed(remote: Sequence[HostPartials]) -> None:

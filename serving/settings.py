@@ -111,6 +111,7 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     `purposes`: what it may ask partials for. `budget`: about how many users and versions it may ask in
     `budget_window_s`; None for any number. `users`: a file of the ids it may ask about, one a line; empty for any.
     `limit`: how much it may ask. `hedge_address`: a second one, asked when the first took `hedge_after_s`; or none.
+    `traces`: whether calls to it say which trace they belong to.
     With protocol fate: `app_key` names the key of `fate.keys` that signs packets to it; `probe_user` is a user that it
     knows, and with one it is accepted unmanaged where FATE-Flow binds.
     """
@@ -127,6 +128,7 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     protocol: PeerProtocol = PeerProtocol.TESSERA
     app_key: str = ""
     probe_user: str = ""
+    traces: bool = True
 
 
 class FeatureKind(Enum):
@@ -213,6 +215,25 @@ class ControlSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", description="a SHA-256 in small hexadecimal digits")]
+
+
+class TraceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Spans go to `endpoint`, where a collector takes OTLP over HTTP; empty: there are no traces.
+
+    `share` of the calls that come without a `traceparent` are traced, each by chance; `follow`: one that comes decides.
+    `token_env`: the variable that holds a bearer token for the collector; `authority` signs its certificate, as PEM;
+    empty: those that requests knows. Up to `max_spans` wait to be sent, more are dropped; `timeout_s` bounds a sending.
+    """
+
+    endpoint: Annotated[
+        str, Meta(pattern="^$|^https?://[^/]+/.", description="a http:// or https:// address with its path")
+    ] = ""
+    share: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    follow: bool = True
+    token_env: str = ""
+    authority: FilePath = ""
+    max_spans: Annotated[int, Meta(ge=1, le=1 << 20)] = 8_192
+    timeout_s: Seconds = 5.0
 
 
 class AppSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -328,6 +349,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     control: ControlSettings = ControlSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
     apps: AppSettings = AppSettings()
+    traces: TraceSettings = TraceSettings()
     replica: str = ""
     limits: Limits = Limits()
 

@@ -37,20 +37,20 @@ class Lane:
 
 
 @dataclass(slots=True, eq=False)
-class _Waiter:
+class Waiter:
     lane: Lane
     user_ids: Sequence[str]
     deadline: float
     came: float
     future: asyncio.Future[PeerAnswer]
-    batch: _Batch | None = None
+    batch: Batch | None = None
 
 
 @dataclass(slots=True, eq=False)
-class _Batch:
+class Batch:
     """A call on the wire. `awaited`: waiters that have not left."""
 
-    waiters: list[_Waiter]
+    waiters: list[Waiter]
     deadline: float
     sent: float
     task: asyncio.Future[PeerAnswer]
@@ -79,9 +79,9 @@ class Batcher:
         self._peer = peer
         self._settings = settings
         self._clock = clock
-        self._lanes: dict[Lane, deque[_Waiter]] = {}
-        self._waiting: set[_Waiter] = set()
-        self._batches: set[_Batch] = set()
+        self._lanes: dict[Lane, deque[Waiter]] = {}
+        self._waiting: set[Waiter] = set()
+        self._batches: set[Batch] = set()
         self._queued_rows = 0
         self._flush_due = False
         self._closed = False
@@ -109,7 +109,7 @@ class Batcher:
         if refusal is not None:
             answer.set_result(refusal)
             return answer
-        waiter = _Waiter(Lane(model, binding_digest, purpose, wanted), user_ids, deadline, now, answer)
+        waiter = Waiter(Lane(model, binding_digest, purpose, wanted), user_ids, deadline, now, answer)
         answer.add_done_callback(partial(self._ended, waiter))
         self._enqueue(waiter, now)
         return answer
@@ -150,7 +150,7 @@ class Batcher:
             return replace(answer, retry_after_s=max(_MIN_RETRY_S, self._last_call_s))
         return None
 
-    def _enqueue(self, waiter: _Waiter, now: float) -> None:
+    def _enqueue(self, waiter: Waiter, now: float) -> None:
         self._lanes.setdefault(waiter.lane, deque()).append(waiter)
         self._waiting.add(waiter)
         self._queued_rows += len(waiter.user_ids)
@@ -191,10 +191,10 @@ class Batcher:
         free = others < max(1, self._settings.in_flight - 1)
         return next(iter(self._lanes), None) if free else None
 
-    def _taken(self, lane: Lane) -> list[_Waiter]:
+    def _taken(self, lane: Lane) -> list[Waiter]:
         """The next batch of a lane; lanes take turns. A call with more rows than a batch goes by itself."""
         queue, rows = self._lanes.pop(lane), 0
-        taken: list[_Waiter] = []
+        taken: list[Waiter] = []
         while queue and (not taken or rows + len(queue[0].user_ids) <= self._settings.max_rows):
             waiter = queue.popleft()
             if waiter in self._waiting:
@@ -205,12 +205,12 @@ class Batcher:
         self._queued_rows -= rows
         return taken
 
-    def _send(self, lane: Lane, waiters: list[_Waiter]) -> None:
+    def _send(self, lane: Lane, waiters: list[Waiter]) -> None:
         now = self._clock()
         deadline = max(one.deadline for one in waiters)
         user_ids = [user_id for one in waiters for user_id in one.user_ids]
         call = self._peer.infer(lane.model, lane.binding_digest, user_ids, lane.wanted, deadline, lane.purpose)
-        batch = _Batch(waiters, deadline, now, asyncio.ensure_future(call), len(waiters), lane.purpose)
+        batch = Batch(waiters, deadline, now, asyncio.ensure_future(call), len(waiters), lane.purpose)
         self._batches.add(batch)
         figures = self.figures
         figures.batches += 1
@@ -220,7 +220,7 @@ class Batcher:
             figures.wait_s.observe(now - waiter.came)
         batch.task.add_done_callback(partial(self._answered, batch))
 
-    def _answered(self, batch: _Batch, task: asyncio.Future[PeerAnswer]) -> None:
+    def _answered(self, batch: Batch, task: asyncio.Future[PeerAnswer]) -> None:
         self._batches.remove(batch)
         self._last_call_s = self._clock() - batch.sent
         self.figures.call_s.observe(self._last_call_s)
@@ -237,7 +237,7 @@ class Batcher:
             self._share(batch.waiters, task.result())
         self._flush_soon()
 
-    def _share(self, waiters: Sequence[_Waiter], answer: PeerAnswer) -> None:
+    def _share(self, waiters: Sequence[Waiter], answer: PeerAnswer) -> None:
         start = 0
         for waiter in waiters:
             end = start + len(waiter.user_ids)
@@ -247,16 +247,16 @@ class Batcher:
                     waiter.future.set_result(answer if len(waiters) == 1 else answer.part(start, end))
             start = end
 
-    def _end(self, waiter: _Waiter, status: PartyStatus, reason: str) -> None:
+    def _end(self, waiter: Waiter, status: PartyStatus, reason: str) -> None:
         self._leave(waiter)
         if not waiter.future.done():
             waiter.future.set_result(failed(status, len(waiter.user_ids), waiter.lane.wanted, reason))
 
-    def _ended(self, waiter: _Waiter, answer: asyncio.Future[PeerAnswer]) -> None:
+    def _ended(self, waiter: Waiter, answer: asyncio.Future[PeerAnswer]) -> None:
         if answer.cancelled():
             self._leave(waiter)
 
-    def _leave(self, waiter: _Waiter) -> None:
+    def _leave(self, waiter: Waiter) -> None:
         """Nobody awaits it any more; what was only for it ends."""
         if waiter not in self._waiting:
             return
@@ -270,7 +270,7 @@ class Batcher:
         if not batch.awaited and self._clock() < batch.deadline:
             batch.task.cancel()
 
-    def _drop(self, waiter: _Waiter) -> None:
+    def _drop(self, waiter: Waiter) -> None:
         queue = self._lanes[waiter.lane]
         queue.remove(waiter)
         self._queued_rows -= len(waiter.user_ids)

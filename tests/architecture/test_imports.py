@@ -68,7 +68,7 @@ READ = "from serving.settings_file import load; load(Path('serving.toml'), {})"
         ),
         (
             "import serving.worker, serving.assembly",
-            {"redis", "httpx", "rich", "polars", "onnxruntime", "sqlalchemy", "croniter"},
+            {"redis", "httpx", "rich", "polars", "onnxruntime", "sqlalchemy", "croniter", "opentelemetry"},
         ),
     ],
 )

@@ -1,0 +1,137 @@
+"""Spans: what one step of a call did and how long it took, under the step that it is a part of.
+
+Contexts travel between processes as https://www.w3.org/TR/trace-context/ has them. A span holds no user ids, features,
+scores or texts of errors: who sees traces sees how calls went, not whom they were about.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+TRACEPARENT = "traceparent"
+_FORM = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_SAMPLED = 1
+
+Attribute = str | int | float | bool
+
+
+class Kind(Enum):
+    """SERVER and CLIENT: the two ends of a call between processes."""
+
+    INTERNAL = "internal"
+    SERVER = "server"
+    CLIENT = "client"
+
+
+class Context(NamedTuple):
+    """What other spans need of one: 16 and 8 bytes as numbers, neither of them 0."""
+
+    trace_id: int
+    span_id: int
+
+    def traceparent(self) -> str:
+        return f"00-{self.trace_id:032x}-{self.span_id:016x}-{_SAMPLED:02x}"
+
+
+class Incoming(NamedTuple):
+    """A caller's context, and whether the caller keeps spans of this trace."""
+
+    context: Context
+    sampled: bool
+
+
+def incoming(traceparent: str) -> Incoming | None:
+    """None when it is not as the standard says: then it is as if there were none."""
+    found = _FORM.fullmatch(traceparent)
+    if found is None:
+        return None
+    version, trace_id, span_id, flags, more = found.groups()
+    context = Context(int(trace_id, 16), int(span_id, 16))
+    if version == "ff" or (version == "00" and more) or not all(context):
+        return None
+    return Incoming(context, bool(int(flags, 16) & _SAMPLED))
+
+
+class Keeping(Protocol):
+    """Takes spans that have ended. `now_ns`: Unix time."""
+
+    def now_ns(self) -> int: ...
+
+    def keep(self, span: Span) -> None: ...
+
+
+class Span:
+    """Ends once; what is said of it later is lost. `failure`: the name of a code, "" while all is well. `links`: spans
+    of other traces that this one worked for, too. Used from the event loop alone until it has ended."""
+
+    __slots__ = (
+        "_keeping",
+        "attributes",
+        "began_ns",
+        "context",
+        "ended_ns",
+        "failure",
+        "kind",
+        "links",
+        "name",
+        "parent",
+    )
+
+    def __init__(
+        self, keeping: Keeping, name: str, kind: Kind, parent: Context | None, links: Sequence[Context] = ()
+    ) -> None:
+        """Without a parent a trace begins."""
+        self._keeping = keeping
+        self.name = name
+        self.kind = kind
+        self.parent = parent
+        trace_id = (secrets.randbits(128) or 1) if parent is None else parent.trace_id
+        self.context = Context(trace_id, secrets.randbits(64) or 1)
+        self.links = list(links)
+        self.attributes: dict[str, Attribute] = {}
+        self.failure = ""
+        self.began_ns = keeping.now_ns()
+        self.ended_ns = 0
+
+    @property
+    def ended(self) -> bool:
+        return self.ended_ns > 0
+
+    def child(self, name: str, kind: Kind = Kind.INTERNAL, links: Sequence[Context] = ()) -> Span:
+        """A step of this one that begins now."""
+        return Span(self._keeping, name, kind, self.context, links)
+
+    def end(self, failure: str = "") -> None:
+        if not self.ended:
+            self.failure, self.ended_ns = failure or self.failure, self._keeping.now_ns()
+            self._keeping.keep(self)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Span]:
+        """A child for as long as this takes. One that raises failed by the name of the error's class."""
+        one = self.child(name)
+        try:
+            yield one
+        except BaseException as error:
+            one.end(type(error).__name__)
+            raise
+        one.end()
+
+
+HERE: ContextVar[Span | None] = ContextVar("HERE", default=None)
+"""Under which span what runs now belongs; None: of no call that is traced."""
+
+
+@contextmanager
+def within(span: Span | None) -> Iterator[None]:
+    token = HERE.set(span)
+    try:
+        yield
+    finally:
+        HERE.reset(token)

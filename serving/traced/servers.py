@@ -1,0 +1,149 @@
+"""Servers whose calls leave spans."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Mapping
+from functools import partial, wraps
+from typing import Any
+
+from serving.telemetry.spans import TRACEPARENT, Span, within
+from serving.telemetry.tracer import Tracer
+from serving.transport import BytesHandler, Call, Code, Promise, RpcError, Server, ServerCredentials
+
+_INFERENCE = ("/v1/", "/v2/models/", "/federation/")
+"""What the paths of inference over HTTP begin with."""
+
+
+class TracedServer(Server):
+    """Calls of bytes handlers, which are those of inference."""
+
+    def __init__(self, server: Server, tracer: Tracer) -> None:
+        self._server = server
+        self._tracer = tracer
+
+    @property
+    def registry(self) -> Any:
+        return self._server.registry
+
+    def add_bytes_handler(self, path: str, handler: BytesHandler) -> None:
+        self._server.add_bytes_handler(path, traced(path, handler, self._tracer))
+
+    def add_port(self, address: str, credentials: ServerCredentials | None = None) -> int:
+        return self._server.add_port(address, credentials)
+
+    def add_socket(self, listening: socket.socket, credentials: ServerCredentials | None = None) -> None:
+        self._server.add_socket(listening, credentials)
+
+    def closings(self) -> Mapping[str, int]:
+        return self._server.closings()
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        await self._server.stop(grace_s)
+
+    async def wait_for_termination(self, timeout_s: float | None = None) -> bool:
+        return await self._server.wait_for_termination(timeout_s)
+
+
+def traced(path: str, handler: BytesHandler, tracer: Tracer) -> BytesHandler:
+    name = path.removeprefix("/")
+    service, _, method = name.rpartition("/")
+
+    @wraps(handler)
+    def handle(raw: bytes, call: Call) -> bytes | Awaitable[bytes]:
+        span = tracer.serve(name, call.value_of(TRACEPARENT))
+        if span is None:
+            return handler(raw, call)
+        span.attributes |= {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+        try:
+            with within(span):
+                reply = handler(raw, call)
+        except BaseException as error:
+            _end(span, error)
+            raise
+        if isinstance(reply, bytes):
+            _end(span, None)
+            return reply
+        if isinstance(reply, (Promise, asyncio.Future)):
+            reply.add_done_callback(partial(_replied, span))
+            return reply
+        return _awaited(span, reply)
+
+    return handle
+
+
+async def _awaited(span: Span, reply: Awaitable[bytes]) -> bytes:
+    try:
+        with within(span):
+            answer = await reply
+    except BaseException as error:
+        _end(span, error)
+        raise
+    _end(span, None)
+    return answer
+
+
+def _replied(span: Span, reply: Promise[bytes] | asyncio.Future[bytes]) -> None:
+    _end(span, asyncio.CancelledError() if reply.cancelled() else reply.exception())
+
+
+def _end(span: Span, error: BaseException | None) -> None:
+    code = _code(error)
+    span.attributes["rpc.grpc.status_code"] = code.value
+    span.end("" if code is Code.OK else code.name)
+
+
+def _code(error: BaseException | None) -> Code:
+    if error is None:
+        return Code.OK
+    if isinstance(error, RpcError):
+        return error.code
+    return Code.CANCELLED if isinstance(error, asyncio.CancelledError) else Code.UNKNOWN
+
+
+class TracedHttp:
+    """An ASGI application whose inference calls leave spans."""
+
+    def __init__(self, application: Any, tracer: Tracer) -> None:
+        self._application = application
+        self._tracer = tracer
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        span = self._span(scope)
+        if span is None:
+            await self._application(scope, receive, send)
+            return
+
+        async def watched(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                span.attributes["http.response.status_code"] = message["status"]
+            await send(message)
+
+        failure = "cancelled"
+        try:
+            with within(span):
+                await self._application(scope, receive, watched)
+            status = int(span.attributes.get("http.response.status_code", 0))
+            failure = "" if 200 <= status < 300 else str(status)
+        finally:
+            _name(span, scope)
+            span.end(failure)
+
+    def _span(self, scope: Any) -> Span | None:
+        if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].startswith(_INFERENCE):
+            return None
+        came = next((value for key, value in scope["headers"] if key == TRACEPARENT.encode()), b"")
+        return self._tracer.serve("POST", came.decode("latin-1"))
+
+
+def _name(span: Span, scope: Any) -> None:
+    """By the route, once it is known: what callers write in a path is theirs."""
+    span.attributes["http.request.method"] = "POST"
+    route = getattr(scope.get("route"), "path", "")
+    if route:
+        span.name = f"POST {route}"
+        span.attributes["http.route"] = route
