@@ -47,6 +47,7 @@ from serving.frontdoor.oip.http import OipHttp
 from serving.frontdoor.oip.log_settings import LogSettings
 from serving.frontdoor.oip.models import Models
 from serving.frontdoor.oip.service import OipNode
+from serving.frontdoor.oip.trace_settings import TraceChoices
 from serving.holds import HoldUpkeep
 from serving.http_port import HttpServer
 from serving.limits import make_limiter
@@ -249,7 +250,8 @@ def _foreign_protocols(node: FateNode, ports: Ports, figures: RequestFigures) ->
     door = Door(node.pipeline, models)
     log = LogSettings(node.publishing, node.settings.log_level)
     others = node.telling.tell("oip", partial(encoded, door.figures))
-    foreign = OipNode(door, repository, node.readiness, limits.max_batch_rows, node.audit, access, log, others)
+    traces = TraceChoices(node.publishing, node.settings.traces)
+    foreign = OipNode(door, repository, node.readiness, limits.max_batch_rows, node.audit, access, log, traces, others)
     oip.register(ports.service, foreign, figures, access.operator)
     oip.register(ports.operator, foreign, figures, partial(access.admin, role=Role.OPERATOR))
     fate, jobs = fate_doors.register(ports, node, figures)

@@ -179,7 +179,7 @@ def test_model_control_over_oip_is_for_operators_on_every_port(
         parties.guest.token = given
         assert over_oip(parties.guest, port, method, request_) is code
     parties.guest.token = token("ann")
-    passed = {"RepositoryModelUnload": Code.FAILED_PRECONDITION, "TraceSetting": Code.UNIMPLEMENTED}
+    passed = {"RepositoryModelUnload": Code.FAILED_PRECONDITION}
     assert over_oip(parties.guest, port, method, request_) is passed.get(method, Code.OK)
     if method.startswith("Repository"):
         lines = (parties.guest.folder / "state" / "audit.log").read_text().splitlines()
@@ -275,7 +275,10 @@ def test_the_http_port(parties: SecureParties) -> None:
             assert {client.get(path, headers=viewer).status_code, client.post(path, headers=viewer).status_code} == {
                 403
             }
-            assert client.post(path, headers=authorised).status_code == (200 if path == "/v2/logging" else 501)
+            assert client.post(path, headers=authorised).status_code == 200
+        assert client.get("/v2/trace/setting", headers=authorised).json()["trace_level"] == ["OFF"]
+        for body, status in (({"trace_rate": "1"}, 400), ({"trace_mode": "opentelemetry"}, 200), ({"x": ["1"]}, 400)):
+            assert client.post("/v2/trace/setting", json=body, headers=authorised).status_code == status
         for body, status in (({"log_verbose_level": 1}, 200), ({"log_verbose_level": -1}, 400), ([], 400)):
             assert client.post("/v2/logging", json=body, headers=authorised).status_code == status
         assert client.get("/v2/logging", headers=authorised).json()["log_verbose_level"] == 1

@@ -29,7 +29,9 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def guest(transport: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PartyNode]:
-    both = Parties(tmp_path_factory.mktemp("parties"), "[limits.services.narrow]\nper_s = 0.001\nburst = 1\n")
+    narrow = "[limits.services.narrow]\nper_s = 0.001\nburst = 1\n"
+    traces = "[traces]\nendpoint = 'http://127.0.0.1:1/v1/traces'\n"
+    both = Parties(tmp_path_factory.mktemp("parties"), narrow + traces)
     both.pair()
     both.pair(model="n")
     for version in "12":
@@ -249,7 +251,28 @@ def test_the_log_level_is_what_the_log_settings_say(said: dict[str, Any]) -> Non
     ]
     code, text = said["log_file"]
     assert (code, "'log_file' is that of the settings file" in text) == ("StatusCode.INVALID_ARGUMENT", True)
-    assert said["trace"][0] == "StatusCode.UNIMPLEMENTED"
+
+
+def test_the_trace_settings_choose_what_is_traced(said: dict[str, Any]) -> None:
+    assert "trace" in said["server"]["extensions"]
+    steps = ("trace", "trace_more", "trace_none", "trace_as_before")
+    names = ("trace_level", "trace_rate", "trace_count")
+    shown = [{name: value["value"] for name, value in said[step]["settings"].items()} for step in steps]
+    assert [[one[name] for name in names] for one in shown] == [
+        [["TIMESTAMPS"], ["0"], ["-1"]],
+        [["TIMESTAMPS"], ["1000"], ["5"]],
+        [["OFF"], ["1000"], ["5"]],
+        [["TIMESTAMPS"], ["0"], ["-1"]],
+    ]
+    assert shown[0]["trace_mode"] == ["opentelemetry"]
+    refused = [said[step] for step in ("trace_here", "trace_of_model", "trace_of_none", "trace_tensors")]
+    assert [code.removeprefix("StatusCode.") for code, _ in refused] == [
+        "UNAUTHENTICATED",
+        "INVALID_ARGUMENT",
+        "NOT_FOUND",
+        "INVALID_ARGUMENT",
+    ]
+    assert "spans hold no tensors" in refused[3][1]
 
 
 def test_a_model_is_loaded_and_unloaded(said: dict[str, Any]) -> None:

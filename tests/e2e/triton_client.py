@@ -150,7 +150,18 @@ def main() -> None:
         "log_less": lambda: admin.update_log_settings({"log_info": False}, as_json=True),
         "log_file": lambda: refused(lambda: admin.update_log_settings({"log_file": "/tmp/x"})),
         "log_as_before": lambda: admin.update_log_settings({"log_info": True, "log_verbose_level": 0}, as_json=True),
-        "trace": lambda: refused(lambda: admin.get_trace_settings("s")),
+        "trace_here": lambda: refused(service.get_trace_settings),
+        "trace": lambda: admin.get_trace_settings("s", as_json=True),
+        "trace_more": lambda: admin.update_trace_settings(
+            settings={"trace_level": ["TIMESTAMPS"], "trace_rate": "1000", "trace_count": "5"}, as_json=True
+        ),
+        "trace_none": lambda: admin.update_trace_settings(settings={"trace_level": "OFF"}, as_json=True),
+        "trace_as_before": lambda: admin.update_trace_settings(
+            settings={"trace_level": None, "trace_rate": None, "trace_count": None}, as_json=True
+        ),
+        "trace_of_model": lambda: refused(lambda: admin.update_trace_settings("s", {"trace_rate": "1"})),
+        "trace_of_none": lambda: refused(lambda: admin.get_trace_settings("none")),
+        "trace_tensors": lambda: refused(lambda: admin.update_trace_settings(settings={"trace_level": ["TENSORS"]})),
     }
     sys.stdout.write(json.dumps({name: step() for name, step in steps.items()}))
 

@@ -19,12 +19,14 @@ from serving.frontdoor.oip.json_messages import asked_of, body_parts, encoded, w
 from serving.frontdoor.oip.messages import config
 from serving.frontdoor.oip.rows import NotOfferedError
 from serving.frontdoor.oip.service import OipNode, server_metadata
+from serving.frontdoor.oip.trace_settings import LEVEL
 from serving.telemetry.requests import RequestFigures
 from serving.transport import Code
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 MODEL = "/v2/models/{name}"
 VERSION = MODEL + "/versions/{version}"
+TRACES = ("/v2/trace/setting", MODEL + "/trace/setting")
 SHARED_MEMORY = ("/v2/systemsharedmemory", "/v2/cudasharedmemory")
 
 S = TypeVar("S")
@@ -35,6 +37,7 @@ class _IndexBody(msgspec.Struct):
 
 
 _LogBody = dict[str, bool | int | str]
+_TraceBody = dict[str, str | list[str] | None]
 
 
 class _LoadBody(msgspec.Struct):
@@ -71,22 +74,18 @@ class OipHttp:
             self._route("POST", "/v2/repository/models/{name}/unload", self._unload),
             self._route("GET", "/v2/logging", self._log),
             self._route("POST", "/v2/logging", self._log),
+            *(self._route(verb, path, self._traces) for path in TRACES for verb in ("GET", "POST")),
             *self._not_offered(),
         ]
 
     def _not_offered(self) -> list[Route]:
-        """Settings are for operators, as over gRPC."""
-        settings = ("/v2/trace/setting", MODEL + "/trace/setting")
         regions = [
             (verb, kind + region + action)
             for kind in SHARED_MEMORY
             for region in ("", "/region/{region}")
             for verb, action in (("GET", "/status"), ("POST", "/register"), ("POST", "/unregister"))
         ]
-        return [
-            *(self._route(verb, path, self._settings) for path in settings for verb in ("GET", "POST")),
-            *(self._route(verb, path, self._shared_memory) for verb, path in regions),
-        ]
+        return [self._route(verb, path, self._shared_memory) for verb, path in regions]
 
     def _route(self, verb: str, path: str, answer: Answer) -> Route:
         return Route(path, answering(answer, self.figures.of("oip-http", f"{verb} {path}"), _error), methods=[verb])
@@ -176,9 +175,12 @@ class OipHttp:
         given = _parsed(_LogBody, await body_of(request, self.max_request_bytes))
         return _json(await self.node.set_log(who, given))
 
-    async def _settings(self, request: Request) -> Response:
-        self._operator(request)
-        raise NotOfferedError("traces are those of the settings file")
+    async def _traces(self, request: Request) -> Response:
+        who = self._operator(request)
+        body = _parsed(_TraceBody, await body_of(request, self.max_request_bytes))
+        given = {name: (value,) if isinstance(value, str) else tuple(value or ()) for name, value in body.items()}
+        shown = await self.node.set_traces(who, request.path_params.get("name", ""), given)
+        return _json({name: values if name == LEVEL else values[0] for name, values in shown.items()})
 
     async def _shared_memory(self, request: Request) -> Response:
         caller_of(request, self.node.access)

@@ -10,8 +10,9 @@ from typing import Any
 
 from serving.access import Access
 from serving.audit import AuditLog
-from serving.errors import UnauthenticatedError, UnknownNameError, public
+from serving.errors import InvalidRequestError, UnauthenticatedError, UnknownNameError, public
 from serving.frontdoor.answer import answering, answering_method
+from serving.frontdoor.oip import trace_settings
 from serving.frontdoor.oip.control import Repository
 from serving.frontdoor.oip.door import Door, Terms
 from serving.frontdoor.oip.figures import Figures, summed
@@ -30,7 +31,15 @@ from tessera.compat import open_inference_pb2_grpc
 SERVICE = "inference.GRPCInferenceService"
 MODEL_INFER = f"/{SERVICE}/ModelInfer"
 MODEL_STREAM_INFER = f"/{SERVICE}/ModelStreamInfer"
-EXTENSIONS = ("model_repository", "model_configuration", "statistics", "parameters", "binary_tensor_data", "logging")
+EXTENSIONS = (
+    "model_repository",
+    "model_configuration",
+    "statistics",
+    "parameters",
+    "binary_tensor_data",
+    "logging",
+    "trace",
+)
 _STREAMED_AT_ONCE = 16
 """Requests of one stream."""
 _ID = 3
@@ -54,6 +63,7 @@ class OipNode:
     audit: AuditLog
     access: Access
     log: LogSettings
+    traces: trace_settings.TraceChoices
     others: Others = nobody
 
     async def set_log(self, who: str, given: Values) -> Values:
@@ -62,6 +72,18 @@ class OipNode:
             async with self.audit.change(who, "LogSettings", "log_level", lambda: self.log.level.value):
                 await self.log.change(given)
         return self.log.shown
+
+    async def set_traces(self, who: str, model: str, given: trace_settings.Values) -> trace_settings.Values:
+        """As `set_log`. A `model`, "" for none, may only look. Raises InvalidRequestError, ConflictError and
+        UnknownNameError."""
+        if model:
+            self.door.models.find(model, "")
+        if model and given:
+            raise InvalidRequestError("trace settings are those of the whole node: give no model")
+        if given:
+            async with self.audit.change(who, "TraceSetting", "traces", lambda: dict(self.traces.shown)):
+                await self.traces.change(given)
+        return self.traces.shown
 
     async def statistics(self, name: str, version: str) -> wire.ModelStatisticsResponse:
         """Of one version, of all versions of a name, or of all names when it is "": of all workers together. Raises
@@ -241,8 +263,12 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
     @answering_method
     async def TraceSetting(self, request: wire.TraceSettingRequest, context: object) -> wire.TraceSettingResponse:
-        self._authorise(call_of(context))
-        raise RpcError(Code.UNIMPLEMENTED, "traces are those of the settings file")
+        call = call_of(context)
+        self._authorise(call)
+        given = {name: tuple(one.value) for name, one in request.settings.items()}
+        shown = await self._node.set_traces(self._node.access.who(call), request.model_name, given)
+        value = wire.TraceSettingRequest.SettingValue
+        return wire.TraceSettingResponse(settings={name: value(value=values) for name, values in shown.items()})
 
 
 def _parameter(given: wire.ModelRepositoryParameter | wire.LogSettingsRequest.SettingValue) -> Any:
