@@ -7,7 +7,6 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from starlette.routing import Route
 
@@ -35,7 +34,7 @@ from serving.frontdoor import admin, federation, inference
 from serving.frontdoor.admin import AdminNode
 from serving.frontdoor.fate import doors as fate_doors
 from serving.frontdoor.fate.cases import Cases
-from serving.frontdoor.fate.doors import FateNode, Ports
+from serving.frontdoor.fate.doors import FateNode
 from serving.frontdoor.fate.jobs import Jobs
 from serving.frontdoor.federation import FederationNode
 from serving.frontdoor.http import HttpDoor
@@ -49,9 +48,8 @@ from serving.frontdoor.oip.models import Models
 from serving.frontdoor.oip.service import OipNode
 from serving.frontdoor.oip.trace_settings import TraceChoices
 from serving.holds import HoldUpkeep
-from serving.http_port import HttpServer
 from serving.limits import make_limiter
-from serving.node import Listener, Node, NodeState, Part, Port
+from serving.node import Node, NodeState, Part
 from serving.peer_book import PeerBook
 from serving.peers.asked import Asked
 from serving.peers.batching import Batcher
@@ -71,7 +69,6 @@ from serving.readiness import Readiness, cache_problems, publishing_problems, re
 from serving.readings import (
     budget_metrics,
     cache_metrics,
-    connection_metrics,
     figure_metrics,
     hold_metrics,
     lag_metrics,
@@ -85,7 +82,8 @@ from serving.readings import (
 from serving.reconciler import Reconciler
 from serving.replicas import Replicas
 from serving.request_log import RequestLog
-from serving.security import own_credentials, port_credentials
+from serving.security import own_credentials
+from serving.servers import Servers, make_servers, ports_of
 from serving.settings import LogLevel, PeerProtocol, PeerSettings, Role, Settings
 from serving.shared_counts import SharedCounts
 from serving.telemetry.exposition import Exposition, Reading, request_metrics
@@ -96,7 +94,7 @@ from serving.telemetry.shared import SharedExposition
 from serving.telemetry.worker_files import Teller, Telling
 from serving.threads import ModelThreads
 from serving.traced.tracing import Untraced, make_tracing
-from serving.transport import Channel, ChannelOptions, Server, ServerOptions, channel, server
+from serving.transport import Channel, ChannelOptions, channel
 from serving.undeclared import UndeclaredLog
 from serving.unmanaged import UnmanagedHosts
 from serving.warming import Warming
@@ -129,11 +127,11 @@ async def assemble(settings: Settings, counts: SharedCounts | None = None) -> No
     host = tracing.host_side(pool, sources, admission)
 
     figures, lag, access = RequestFigures(), LoopLag(), Access(settings)
-    service, party, operator = servers = _servers(settings, tracing)
-    inference.register(service, pipeline, figures, access)
-    federation.register(party, FederationNode(host, publishing, settings, audit, access.party), figures)
+    servers = make_servers(settings, tracing)
+    inference.register(servers.service, pipeline, figures, access)
+    federation.register(servers.party, FederationNode(host, publishing, settings, audit, access.party), figures)
     book = PeerBook(settings.peers, peers, admission, publishing)
-    admin.register(operator, AdminNode(publishing, effects, book, audit, access, warming, limiter))
+    admin.register(servers.operator, AdminNode(publishing, effects, book, audit, access, warming, limiter))
     schedule = WarmupSchedule(settings.warmup, replicas, warming, lambda: publishing.state().services)
     checks = (partial(publishing_problems, publishing), partial(cache_problems, shared), replicas.problems)
 
@@ -142,11 +140,11 @@ async def assemble(settings: Settings, counts: SharedCounts | None = None) -> No
 
     telling, cases = _telling(settings, replicas), _cases(secret, replicas)
     fate = FateNode(settings, publishing, pool, pipeline, audit, access, readiness, host, keys, shared, telling, cases)
-    protocols, jobs = _foreign_protocols(fate, Ports(*servers), figures)
+    protocols, jobs = _foreign_protocols(fate, servers, figures)
     readings: tuple[Reading, ...] = (
         *(partial(request_metrics, figures), partial(lag_metrics, lag), partial(figure_metrics, effects)),
         *_control_readings(publishing, pool, replicas),
-        *(*_cache_readings(results, memory, shared), *_port_readings(servers), *tracing.readings()),
+        *(*_cache_readings(results, memory, shared), *servers.readings(), *tracing.readings()),
         *(partial(budget_metrics, admission), partial(pipeline_metrics, pipeline)),
         *(partial(peer_metrics, batchers, breaking), partial(warmup_metrics, schedule), partial(row_metrics, effects)),
     )
@@ -163,7 +161,7 @@ async def assemble(settings: Settings, counts: SharedCounts | None = None) -> No
 
     undeclared = UndeclaredLog(fallbacks, pool)
     ready = partial(_ready, publishing, tracing, settings.log_level, undeclared, (upkeep, schedule))
-    ports = await asyncio.to_thread(_ports, settings, servers, tracing.http(http.application()))
+    ports = await asyncio.to_thread(ports_of, settings, servers, _SERVICES, tracing.http(http.application()))
     return (node := Node(settings, ports, parts, ready))
 
 
@@ -242,7 +240,7 @@ def _cases(secret: bytes, replicas: Replicas) -> Cases:
     return Cases(secret, replicas.party, replicas.generation, lambda: (one.generation for one in replicas.heard()))
 
 
-def _foreign_protocols(node: FateNode, ports: Ports, figures: RequestFigures) -> tuple[list[Route], Jobs]:
+def _foreign_protocols(node: FateNode, servers: Servers, figures: RequestFigures) -> tuple[list[Route], Jobs]:
     """Registers them; returns what belongs on the HTTP port, and what callers have begun."""
     limits, access = node.settings.limits, node.access
     models = Models(node.publishing.routes, node.pool)
@@ -252,9 +250,10 @@ def _foreign_protocols(node: FateNode, ports: Ports, figures: RequestFigures) ->
     others = node.telling.tell("oip", partial(encoded, door.figures))
     traces = TraceChoices(node.publishing, node.settings.traces)
     foreign = OipNode(door, repository, node.readiness, limits.max_batch_rows, node.audit, access, log, traces, others)
-    oip.register(ports.service, foreign, figures, access.operator)
-    oip.register(ports.operator, foreign, figures, partial(access.admin, role=Role.OPERATOR))
-    fate, jobs = fate_doors.register(ports, node, figures)
+    oip.register(servers.service, foreign, figures, access.operator)
+    if not servers.are_one:
+        oip.register(servers.operator, foreign, figures, partial(access.admin, role=Role.OPERATOR))
+    fate, jobs = fate_doors.register(servers, node, figures)
     return [*OipHttp(foreign, figures, limits.max_request_bytes).routes(), *fate], jobs
 
 
@@ -292,36 +291,11 @@ def _figure_store(settings: Settings) -> FigureStore:
     return RedisFigureStore(settings.control.url, settings.party)
 
 
-def _servers(settings: Settings, tracing: Untraced) -> tuple[Server, Server, Server]:
-    """For the service, party and admin ports."""
-    limits = settings.limits
-    callers = ServerOptions(max_receive_bytes=limits.max_request_bytes, max_concurrent_calls=limits.concurrent_calls)
-    others = ServerOptions(max_receive_bytes=limits.max_request_bytes)
-    service, party, operator = (tracing.server(server(settings.transport, one)) for one in (callers, others, others))
-    return service, party, operator
-
-
-def _port_readings(servers: tuple[Server, Server, Server]) -> tuple[Reading, ...]:
-    return (partial(connection_metrics, dict(zip(("service", "party", "admin"), servers, strict=True))),)
-
-
-def _ports(settings: Settings, servers: tuple[Server, Server, Server], http: Any) -> tuple[Port, ...]:
-    service, party, operator = servers
-    listeners: tuple[tuple[str, Listener, str, tuple[str, ...]], ...] = (
-        ("service", service, settings.ports.service, ("tessera.v1.Inference", oip.SERVICE, *fate_doors.SERVICE_PORT)),
-        ("party", party, settings.ports.party, ("tessera.v1.Federation", *fate_doors.PARTY_PORT)),
-        (
-            "admin",
-            operator,
-            settings.ports.admin,
-            ("tessera.v1.Admin", oip.SERVICE, *fate_doors.ADMIN_PORT),
-        ),
-        ("http", HttpServer(http), settings.ports.http, ()),
-    )
-    return tuple(
-        Port(name, server, address, services, port_credentials(settings, name))
-        for name, server, address, services in listeners
-    )
+_SERVICES = {
+    "service": ("tessera.v1.Inference", oip.SERVICE, *fate_doors.SERVICE_PORT),
+    "party": ("tessera.v1.Federation", *fate_doors.PARTY_PORT),
+    "admin": ("tessera.v1.Admin", oip.SERVICE, *fate_doors.ADMIN_PORT),
+}
 
 
 async def _peer_channel(settings: Settings, party: str, address: str, tracing: Untraced) -> Channel:

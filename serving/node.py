@@ -80,7 +80,7 @@ class Part:
     stop: Callable[[], Awaitable[None]] = _nothing
 
 
-_FOR_THE_READY = {"service", "party", "admin"}
+_FOR_THE_READY = {"service", "party", "admin", "single"}
 
 
 class Node:

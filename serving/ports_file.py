@@ -23,11 +23,12 @@ def write(state_dir: Path, addresses: Mapping[str, str]) -> None:
 
 
 def read(state_dir: Path) -> dict[str, str]:
-    """Empty when no node runs there."""
+    """Empty when no node runs there. A single port is those of callers, other parties and operators, too."""
     try:
-        return msgspec.json.decode((state_dir / NAME).read_bytes(), type=dict[str, str])
+        found = msgspec.json.decode((state_dir / NAME).read_bytes(), type=dict[str, str])
     except FileNotFoundError:
         return {}
+    return {**dict.fromkeys(("service", "party", "admin"), found["single"]), **found} if "single" in found else found
 
 
 def remove(state_dir: Path) -> None:

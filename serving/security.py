@@ -6,9 +6,7 @@ import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-
-from serving.settings import Settings
+from serving.settings import Role, Settings
 from serving.transport import ChannelCredentials, ClientCertificates, ServerCredentials, Transport
 
 
@@ -40,7 +38,7 @@ def check_binds(settings: Settings) -> Iterator[tuple[str, str]]:
     """(key, reason) of every port that would let anyone on the network in, and every peer that could be anyone."""
     if settings.insecure:
         return
-    for name, address in msgspec.structs.asdict(settings.ports).items():
+    for name, address in settings.ports.bound().items():
         if is_loopback(address):
             continue
         if settings.tls_of(name) is None:
@@ -67,13 +65,31 @@ def check_tls(settings: Settings) -> Iterator[tuple[str, str]]:
             yield f"tls.{name}.authority", "is missing; it signs the certificates that clients show"
         if tls.clients is ClientCertificates.OPTIONAL and settings.transport is not Transport.NATIVE:
             yield f"tls.{name}.clients", "'optional' needs transport = 'native'"
-    party = settings.tls_of("party")
+    party, name = settings.tls_of("party"), settings.ports.of("party")
     if settings.workers > 1 and settings.transport is not Transport.NATIVE:
         yield "workers", "several workers need transport = 'native', which lets them share ports"
     if party is not None and not party.authority:
-        yield "tls.party.authority", "is missing; it signs the other parties' certificates"
+        yield f"tls.{name}.authority", "is missing; it signs the other parties' certificates"
     if party is not None and settings.plaintext_caller:
-        yield "plaintext_caller", "has no use: the party port has TLS"
+        yield "plaintext_caller", f"has no use: the {name} port has TLS"
+
+
+def check_single(settings: Settings) -> Iterator[tuple[str, str]]:
+    """(key, reason) of what would make those who come to a single port look alike."""
+    if not settings.ports.single:
+        return
+    if not any(one.role is Role.OPERATOR for one in settings.principals.values()):
+        remedy = "name an operator in principals, `tessera token NAME --role operator` makes one"
+        yield "ports.single", f"tells operators from everybody else by their tokens: {remedy}"
+    if settings.plaintext_caller:
+        yield "plaintext_caller", "cannot be with ports.single: every caller would be that party; use certificates"
+    tls = settings.tls_of("single")
+    if settings.peers and tls is not None and tls.clients is ClientCertificates.NONE:
+        reason = "must be 'optional' or 'required' with ports.single: other parties are known by their certificates"
+        yield "tls.single.clients", reason
+    for name in ("service", "party", "admin"):
+        if name in settings.tls:
+            yield f"tls.{name}", "has no use: ports.single serves all; set tls.single or tls.default"
 
 
 def port_credentials(settings: Settings, port: str) -> ServerCredentials | None:

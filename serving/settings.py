@@ -44,16 +44,32 @@ class LogFormat(Enum):
 
 
 class Ports(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`host:port` of each port; port 0 takes a free one."""
+    """`host:port` of each port; port 0 takes a free one. With `single`, callers, other parties and operators all come
+    there: then `service`, `party` and `admin` are not bound."""
 
     service: Address = "127.0.0.1:8700"
     party: Address = "127.0.0.1:8701"
     admin: Address = "127.0.0.1:8702"
     http: Address = "127.0.0.1:8703"
+    single: Address = ""
+
+    def bound(self) -> dict[str, str]:
+        """The address of each port that there is, by its name."""
+        if self.single:
+            return {"single": self.single, "http": self.http}
+        return {"service": self.service, "party": self.party, "admin": self.admin, "http": self.http}
+
+    def of(self, port: str) -> str:
+        """The name of the port that serves those whom the port of this name is for."""
+        return "single" if self.single and port != "http" else port
 
 
 PortName = Annotated[
-    str, Meta(pattern="^(default|service|party|admin|http)$", description="default, service, party, admin or http")
+    str,
+    Meta(
+        pattern="^(default|service|party|admin|http|single)$",
+        description="default, service, party, admin, http or single",
+    ),
 ]
 
 
@@ -61,7 +77,7 @@ class TlsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """PEM files of a port, read again when they change; without a certificate the port has no TLS.
 
     `authority` signs the certificates of those who call. `clients` says whether they must show one; the party port
-    always asks for it. Calls to other parties go out with the party port's certificate.
+    always asks for it. Calls to other parties go out with the certificate of the party port, or of the single one.
     """
 
     certificate: FilePath = ""
@@ -360,5 +376,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def tls_of(self, port: str) -> TlsSettings | None:
         """None for a port without TLS."""
-        found = self.tls.get(port) or self.tls.get("default")
+        found = self.tls.get(self.ports.of(port)) or self.tls.get("default")
         return found if found is not None and found.certificate else None

@@ -75,6 +75,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Settings:
 def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
     yield from security.check_binds(settings)
     yield from security.check_tls(settings)
+    yield from security.check_single(settings)
     for name, principal in settings.principals.items():
         if bool(principal.certificate) == bool(principal.token_sha256):
             yield f"principals.{name}", "needs either a certificate or a token_sha256"

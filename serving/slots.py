@@ -16,8 +16,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from socket import socket
 
-import msgspec
-
 from serving.handover import Handover, Progress
 from serving.settings import Settings
 from serving.shared_counts import Seat
@@ -41,7 +39,7 @@ class Listening:
     def follow(self, settings: Settings) -> None:
         """Bind ports that are new or have moved; let go of the others. grpcio binds by itself: nothing is bound for it.
         Raises OSError naming the address; then nothing has changed."""
-        wanted = msgspec.structs.asdict(settings.ports) if settings.transport is Transport.NATIVE else {}
+        wanted = settings.ports.bound() if settings.transport is Transport.NATIVE else {}
         moved = {name: address for name, address in wanted.items() if self._addresses.get(name) != address}
         bound: dict[str, list[socket]] = {}
         try:

@@ -41,9 +41,10 @@ def free_port() -> int:
 
 
 class PartyNode:
-    """One party's node: its folder, its settings, its supervisor process. `settings` is TOML beyond the usual."""
+    """One party's node: its folder, its settings, its supervisor process. `settings` is TOML beyond the usual.
+    `single`: callers, other parties and operators all come to the party port."""
 
-    def __init__(self, folder: Path, party: str, settings: str = "", party_port: int = 0) -> None:
+    def __init__(self, folder: Path, party: str, settings: str = "", party_port: int = 0, single: bool = False) -> None:
         self.credentials: ChannelCredentials | None = None
         """With which the test calls."""
         self.token = ""
@@ -53,14 +54,16 @@ class PartyNode:
         self.registry.mkdir(parents=True)
         self.party_port = party_port or free_port()
         self.config = self.folder / "serving.toml"
+        self.single = single
         self.write(settings)
         self.process: subprocess.Popen[bytes] | None = None
 
     def write(self, settings: str) -> None:
+        single = f"single = '127.0.0.1:{self.party_port}'\n" if self.single else ""
         self.config.write_text(
             f"party = '{self.party}'\nstate_dir = 'state'\nregistry = 'registry'\n{settings}\n"
             f"[ports]\nservice = '127.0.0.1:0'\nparty = '127.0.0.1:{self.party_port}'\nadmin = '127.0.0.1:0'\n"
-            "http = '127.0.0.1:0'\n"
+            f"http = '127.0.0.1:0'\n{single}"
         )
 
     @property

@@ -15,12 +15,11 @@ from serving.settings import Settings
 from serving.transport import CredentialsError
 
 _SOON = timedelta(days=30)
-_PORTS = ("service", "party", "admin", "http")
 
 
 def certificates(settings: Settings, now: datetime | None = None) -> Iterator[Finding]:
     """One finding a port with TLS; the worst of it."""
-    for port in _PORTS:
+    for port in settings.ports.bound():
         tls = settings.tls_of(port)
         if tls is None:
             continue
@@ -33,7 +32,7 @@ def certificates(settings: Settings, now: datetime | None = None) -> Iterator[Fi
             yield Finding(Level.ERROR, subject, str(error))
             continue
         yield _about(subject, chain[0], now or datetime.now(UTC))
-        if port == "party" and settings.party not in _names(chain[0]):
+        if port == settings.ports.of("party") and settings.party not in _names(chain[0]):
             reason = f"the certificate does not name party {settings.party!r}: other parties will refuse it"
             yield Finding(Level.ERROR, subject, reason)
         if authorities and not any(_issued(one, authority) for one in chain for authority in authorities):

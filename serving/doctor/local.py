@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import msgspec
-
 from apps.storage import AppSourceError, read_app
 from loaders.artifact import Artifact, ArtifactError, Manifest
 from loaders.catalog import loader_for
@@ -96,7 +94,7 @@ def _app_problem(settings: AppSettings, wanted: WantedApp) -> str:
 
 async def ports(settings: Settings) -> Findings:
     running = await asyncio.to_thread(ports_file.read, Path(settings.state_dir))
-    for name, address in msgspec.structs.asdict(settings.ports).items():
+    for name, address in settings.ports.bound().items():
         subject = f"ports.{name}"
         if name in running:
             yield await _listening(subject, running[name])

@@ -25,10 +25,10 @@ from serving.pipeline import Pipeline
 from serving.pool import ModelPool
 from serving.publishing import Publishing
 from serving.readiness import Readiness
+from serving.servers import Servers
 from serving.settings import Settings
 from serving.telemetry.requests import RequestFigures
 from serving.telemetry.worker_files import Telling
-from serving.transport import Server
 
 SERVICE_PORT = (served.SERVICE,)
 PARTY_PORT = (unary_call.SERVICE,)
@@ -53,16 +53,7 @@ class FateNode:
     cases: Cases
 
 
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """The servers of a node."""
-
-    service: Server
-    party: Server
-    operator: Server
-
-
-def register(ports: Ports, node: FateNode, figures: RequestFigures) -> tuple[list[Route], Jobs]:
+def register(servers: Servers, node: FateNode, figures: RequestFigures) -> tuple[list[Route], Jobs]:
     """Serve callers on the service port, other parties on the party port, FATE-Flow and operators on the admin port;
     returns what belongs on the HTTP port, and what is to be stopped after the last call."""
     settings, publishing = node.settings, node.publishing
@@ -72,15 +63,15 @@ def register(ports: Ports, node: FateNode, figures: RequestFigures) -> tuple[lis
     door = FateInference(node.pipeline, models, settings.limits.max_batch_rows)
     written = None if node.shared is None else node.shared.flush
     jobs = Jobs(door, node.cases, node.shared, settings.limits.peer_timeout_s, written=written)
-    inference.register(ports.service, door, jobs.methods(), figures, node.access)
+    inference.register(servers.service, door, jobs.methods(), figures, node.access)
     store = FateModelStore(settings, publishing, node.pool)
     admin = FateAdmin(store, publishing, settings, node.audit, node.access)
-    model_service.register(ports.operator, admin)
-    operations.register(ports.operator, admin, flow, node.readiness)
+    model_service.register(servers.operator, admin)
+    operations.register(servers.operator, admin, flow, node.readiness)
     others = {name: key for name, key in node.keys.items() if key.party != settings.party}
     signatures = Signatures(others, settings.fate.request_expire_s, claim=_claim(settings, node.shared))
     side = PartnerSide(node.host, node.pool, settings, signatures, node.access.party)
-    unary_call.register(ports.party, side, figures)
+    unary_call.register(servers.party, side, figures)
     return http.routes(door, node.access, figures, settings.limits.max_request_bytes), jobs
 
 

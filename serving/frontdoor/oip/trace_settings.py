@@ -44,7 +44,7 @@ class TraceChoices:
 
     def wanted(self, given: Values) -> TraceChoice:
         """Raises InvalidRequestError; ConflictError where there is no collector."""
-        changes = {}
+        changes: dict[str, bool | float | None] = {}
         for name, values in given.items():
             if name not in FIXED:
                 changes |= _change(name, values)

@@ -8,6 +8,12 @@ def test_what_is_written_is_read(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["ports.json"]
 
 
+def test_a_single_port_is_found_by_whom_it_is_for(tmp_path):
+    ports_file.write(tmp_path, {"single": "127.0.0.1:1", "http": "127.0.0.1:2"})
+    everybody = dict.fromkeys(("single", "service", "party", "admin"), "127.0.0.1:1")
+    assert ports_file.read(tmp_path) == {**everybody, "http": "127.0.0.1:2"}
+
+
 def test_no_node_has_no_ports(tmp_path):
     assert ports_file.read(tmp_path) == {}
     ports_file.remove(tmp_path)

@@ -4,6 +4,8 @@ from serving.settings import LogLevel
 from serving.settings_file import SettingsError, load
 
 CERTIFIED = 'certificate = "c"\nkey = "k"\n'
+OPERATOR = f"[principals.ann]\nrole = 'operator'\ntoken_sha256 = '{'a' * 64}'\n"
+INLINE = f"principals.ann = {{role = 'operator', token_sha256 = '{'a' * 64}'}}"
 MINIMAL = """
 party = "bank"
 state_dir = "state"
@@ -135,7 +137,7 @@ def test_what_kubernetes_sets_for_a_service_named_tessera_is_no_setting(tmp_path
             '[peers.shop]\naddress = "127.0.0.1:1"\nhedge_address = "shop.example:1"',
             "peers.shop.hedge_address: shop.example:1 is called without TLS",
         ),
-        ('[tls.ssh]\nkey = "k"', "tls.ssh: must be default, service, party, admin or http"),
+        ('[tls.ssh]\nkey = "k"', "tls.ssh: must be default, service, party, admin, http or single"),
         ('[tls.service]\nkey = "k"', "tls.service: certificate and key come together"),
         (f'[tls.service]\n{CERTIFIED}clients = "required"', "tls.service.authority: is missing"),
         (f"[tls.party]\n{CERTIFIED}", "tls.party.authority: is missing"),
@@ -144,6 +146,34 @@ def test_what_kubernetes_sets_for_a_service_named_tessera_is_no_setting(tmp_path
             "ports.admin: 0.0.0.0:1 is reachable from other machines by everybody; name principals",
         ),
         ("[principals.ann]\nrole = 'viewer'", "principals.ann: needs either a certificate or a token_sha256"),
+        (
+            "[ports]\nsingle = '127.0.0.1:0'",
+            "ports.single: tells operators from everybody else by their tokens: name an operator in principals",
+        ),
+        (
+            f"[ports]\nsingle = '127.0.0.1:0'\n[principals.vic]\nrole = 'viewer'\ntoken_sha256 = '{'a' * 64}'",
+            "ports.single: tells operators from everybody else by their tokens: name an operator in principals",
+        ),
+        (
+            f"plaintext_caller = 'shop'\nports.single = '127.0.0.1:0'\npeers.shop = {{}}\n{INLINE}\n",
+            "plaintext_caller: cannot be with ports.single: every caller would be that party",
+        ),
+        (
+            f"[ports]\nsingle = '0.0.0.0:1'\n{OPERATOR}",
+            "ports.single: 0.0.0.0:1 is reachable from other machines without TLS",
+        ),
+        (
+            f"[tls.single]\n{CERTIFIED}authority = 'a'\n[ports]\nsingle = '127.0.0.1:0'\n[peers.shop]\n{OPERATOR}",
+            "tls.single.clients: must be 'optional' or 'required' with ports.single: other parties are known by",
+        ),
+        (
+            f"[tls.admin]\n{CERTIFIED}[ports]\nsingle = '127.0.0.1:0'\n{OPERATOR}",
+            "tls.admin: has no use: ports.single serves all",
+        ),
+        (
+            f"[tls.single]\n{CERTIFIED}\n[ports]\nsingle = '127.0.0.1:0'\n{OPERATOR}",
+            "tls.single.authority: is missing; it signs the other parties' certificates",
+        ),
         ("[principals.ann]\nrole = 'root'", "principals.ann.role: must be one of caller, viewer, operator"),
         ("[principals.ann]\ntoken_sha256 = 'abc'", "principals.ann.token_sha256: must be a SHA-256 in hexadecimal"),
     ],
@@ -204,6 +234,16 @@ def test_a_schedule_is_taken_from_the_environment(tmp_path):
     environ = {"TESSERA_WARMUP__SCHEDULE": "30 2 * * mon-fri", "TESSERA_WARMUP__TIME_ZONE": "Europe/Berlin"}
     warmup = load(write(tmp_path, MINIMAL), environ).warmup
     assert (warmup.schedule, warmup.time_zone) == ("30 2 * * mon-fri", "Europe/Berlin")
+
+
+def test_a_single_port_stands_for_those_of_callers_parties_and_operators(tmp_path):
+    text = (
+        f"{MINIMAL}[ports]\nsingle = '127.0.0.1:1'\nservice = '0.0.0.0:2'\n[tls.single]\n{CERTIFIED}authority = 'a'\n"
+    )
+    settings = load(write(tmp_path, text + OPERATOR), {})
+    assert settings.ports.bound() == {"single": "127.0.0.1:1", "http": "127.0.0.1:8703"}
+    assert {settings.tls_of(port) for port in ("service", "party", "admin")} == {settings.tls["single"]}
+    assert settings.tls_of("http") is None
 
 
 def test_insecure_permits_any_bind(tmp_path):
