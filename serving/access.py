@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from serving.errors import NotAllowedError, UnauthenticatedError
+from serving.security import is_loopback
 from serving.settings import Role, Settings
 from serving.transport import Call
 
@@ -33,6 +34,7 @@ class Access:
         self._plaintext_caller = settings.plaintext_caller
         self._anonymous_callers = settings.anonymous_callers
         self._open = not settings.principals
+        self._open_http = self._open and is_loopback(settings.ports.http)
         known = {name: (Principal(name, given.role), given) for name, given in settings.principals.items()}
         self._by_token = {
             given.token_sha256.lower(): principal for principal, given in known.values() if given.token_sha256
@@ -65,6 +67,12 @@ class Access:
     def operator_named(self, names: Sequence[str], authorization: str) -> str:
         """The operator's name."""
         return self._require(self._identify(names, authorization), Role.OPERATOR)
+
+    def viewer_named(self, names: Sequence[str], authorization: str) -> None:
+        """Whoever reads what operators see must be a viewer at least; everybody may on this machine where the settings
+        name no principals, if the HTTP port is bound to loopback. Raises NotAllowedError or UnauthenticatedError."""
+        if not self._open_http:
+            self._require(self._identify(names, authorization), Role.VIEWER)
 
     # --- party port ---
 

@@ -32,6 +32,7 @@ from serving.figures.sqlite import SqliteFigureStore
 from serving.figures.store import FigureStore
 from serving.frontdoor import admin, federation, inference
 from serving.frontdoor.admin import AdminNode
+from serving.frontdoor.console.door import ConsoleDoor
 from serving.frontdoor.fate import doors as fate_doors
 from serving.frontdoor.fate.cases import Cases
 from serving.frontdoor.fate.doors import FateNode
@@ -115,7 +116,6 @@ async def assemble(settings: Settings, counts: SharedCounts | None = None) -> No
     publishing, reconciler = await asyncio.to_thread(_publishing, settings, replicas, pool, peers, audit)
     upkeep, limiter = HoldUpkeep(publishing.keep_holds), make_limiter(settings, counts)
     publishing.watch(limiter.follow)
-
     memory, shared, cache = _remote_tiers(settings)
     breaking, batchers = await _guarded(settings, peers, tracing)
     remote = RemotePartials(settings.party, batchers, cache, secret, settings.cache)
@@ -149,6 +149,7 @@ async def assemble(settings: Settings, counts: SharedCounts | None = None) -> No
         *(partial(peer_metrics, batchers, breaking), partial(warmup_metrics, schedule), partial(row_metrics, effects)),
     )
     metrics = _exposition(telling, Exposition(readings))
+    protocols += ConsoleDoor(settings.party, publishing, pool, effects, access, figures).routes()
     http = HttpDoor(pipeline, metrics, readiness, figures, limits.max_request_bytes, access, protocols)
     parts = (
         *(Part(file.start, file.stop) for file in telling.files),

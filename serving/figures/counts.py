@@ -114,7 +114,8 @@ def outcome_cell(score: float, positive: bool) -> int:
 @dataclass(frozen=True, slots=True)
 class VariantFigures:
     """What the counts of one subject say; None where there is nothing to say it from. `score_quantiles` at QUANTILES;
-    `moved`: of a shadow, the mean difference to the answers that were given."""
+    `moved`: of a shadow, the mean difference to the answers that were given; `times`: answers by how long they took,
+    for each of BOUNDS_S and above."""
 
     subject: Subject
     answers: int
@@ -128,6 +129,7 @@ class VariantFigures:
     seconds_p50: float | None
     seconds_p99: float | None
     moved: float | None
+    times: tuple[int, ...] = ()
 
 
 def read(subject: Subject, cells: Cells) -> VariantFigures:
@@ -151,6 +153,7 @@ def read(subject: Subject, cells: Cells) -> VariantFigures:
         seconds_p50=_time_quantile(times, 0.5),
         seconds_p99=_time_quantile(times, 0.99),
         moved=float(counts[MOVED]) / 1e6 / paired if paired else None,
+        times=tuple(times.tolist()),
     )
 
 

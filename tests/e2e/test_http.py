@@ -23,8 +23,8 @@ PARTS = ("bucket", "count", "sum")
 
 @pytest.fixture(scope="module")
 def parties(transport: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parties]:
-    """Nodes that tests share and leave as they were."""
-    both = Parties(tmp_path_factory.mktemp("parties"))
+    """Nodes that tests share and leave as they were. The guest could send traces, so that it has metrics of them."""
+    both = Parties(tmp_path_factory.mktemp("parties"), "[traces]\nendpoint = 'http://127.0.0.1:1/v1/traces'\n")
     both.pair()
     both.start()
     try:
@@ -51,12 +51,15 @@ def named_metrics(text: str) -> set[str]:
     return set(re.findall(r"\btessera_[a-z0-9_]+(?![a-z0-9_/.-])", text))
 
 
-@pytest.mark.parametrize("page", ["grafana/tessera.json", "operations.md", "performance.md"])
+CONSOLE = "serving/frontdoor/console/console.js"
+
+
+@pytest.mark.parametrize("page", ["docs/grafana/tessera.json", "docs/operations.md", "docs/performance.md", CONSOLE])
 def test_metrics_that_a_page_names_are_there(parties: Parties, page: str) -> None:
     shown = "".join(node.http("GET", "/metrics").text for node in (parties.guest, parties.host))
     families = dict(re.findall(r"^# TYPE (\S+) (\S+)$", shown, re.MULTILINE))
     histograms = {f"{name}_{part}" for name, kind in families.items() if kind == "histogram" for part in PARTS}
-    asked = named_metrics((ROOT / "docs" / page).read_text())
+    asked = named_metrics((ROOT / page).read_text())
     assert len(asked) > 1
     assert asked <= families.keys() | histograms
 
@@ -153,6 +156,47 @@ def test_figures_follow_what_happens(parties: Parties) -> None:
 def test_raw_ids_stay_out_of_the_figures(parties: Parties) -> None:
     parties.guest.predict(service="s", user_id="0002", numbers=CASE)
     assert '"0002"' not in parties.guest.http("GET", "/metrics").text  # as a label; numbers may hold any digits
+
+
+def test_the_console_is_a_page_that_may_run_nothing_but_its_own_files(parties: Parties) -> None:
+    page = parties.guest.http("GET", "/console")
+    policy = dict(one.split(" ", 1) for one in page.headers["content-security-policy"].split("; "))
+    assert policy == {
+        "default-src": "'none'",
+        **dict.fromkeys(("script-src", "style-src", "connect-src", "img-src"), "'self'"),
+        **dict.fromkeys(("base-uri", "form-action", "frame-ancestors"), "'none'"),
+    }
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert page.headers["x-content-type-options"] == "nosniff"
+    files = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert files == ["/console/console.css", "/console/console.js"]
+    for path, kind in zip(files, ("text/css", "text/javascript"), strict=True):
+        file = parties.guest.http("GET", path)
+        assert (file.status_code, file.headers["content-type"].split(";")[0]) == (200, kind)
+        assert file.headers["content-security-policy"] == page.headers["content-security-policy"]
+    assert parties.guest.http("POST", "/console").status_code == 405
+    assert parties.guest.http("GET", "/console/../access.py").status_code == 404
+
+
+def test_the_console_shows_models_and_services_as_they_are(parties: Parties) -> None:
+    guest = parties.guest
+    before = guest.http("GET", "/console/data").json()
+    guest.predict(service="s", user_id="0002", numbers=CASE)
+    answer = guest.http("GET", "/console/data")
+    shown = answer.json()
+    [model], [service] = shown["models"], shown["services"]
+    assert (shown["party"], model["model"], model["state"], model["role"]) == ("bank", "m", "READY", "guest")
+    assert model["bytes"] > 0
+    assert (model["replicas"], model["replicas_ready"], model["held_by"]) == (1, 1, ["service 's'"])
+    assert shown["pool"]["bytes"] == model["bytes"]
+    assert (service["service"], service["revision"], service["is_default"]) == ("s", 1, False)
+    assert service["variants"] == [{"variant": "m:1", "weight": 10_000, "shadow": False}]
+    [figures] = service["figures"]
+    earlier = before["services"][0]["figures"]
+    assert figures["answers"] == (earlier[0]["answers"] if earlier else 0) + 1
+    assert (sum(figures["times"]), len(figures["times"])) == (figures["answers"], len(shown["bounds_s"]) + 1)
+    assert '"0002"' not in answer.text
+    assert not any(f'"{feature}"' in answer.text for feature in CASE)
 
 
 def test_the_probes_say_what_is_so(tmp_path: Path) -> None:

@@ -284,6 +284,12 @@ def test_the_http_port(parties: SecureParties) -> None:
         assert client.get("/v2/logging", headers=authorised).json()["log_verbose_level"] == 1
         assert client.post("/v2/logging", json={"log_verbose_level": 0}, headers=authorised).json()["log_info"] is True
         assert client.get("/v2/systemsharedmemory/status").status_code == 401
+        assert client.get("/console").status_code == 200
+        for name, status in (("", 401), ("app", 403), ("vic", 200), ("ann", 200)):
+            given = {"authorization": f"Bearer {token(name)}"} if name else {}
+            assert client.get("/console/data", headers=given).status_code == status
+        data = client.get("/console/data", headers=authorised).text
+        assert not any(hashlib.sha256(token(name).encode()).hexdigest() in data for name in TOKENS)
         load = "/v2/repository/models/m/load"
         assert client.post(load).status_code == 401
         assert client.post(load, headers={"authorization": f"Bearer {token('vic')}"}).status_code == 403

@@ -5,7 +5,7 @@ import pytest
 
 from serving.access import Access
 from serving.errors import NotAllowedError, UnauthenticatedError
-from serving.settings import PeerSettings, PrincipalSettings, Role, Settings
+from serving.settings import PeerSettings, Ports, PrincipalSettings, Role, Settings
 
 TOKEN = "a token of thirty-two characters"
 
@@ -66,6 +66,19 @@ def test_while_nobody_is_named_everybody_administers():
     access().admin(From(), Role.OPERATOR)
     with pytest.raises(UnauthenticatedError):
         access().operator(From())  # on other ports nobody does
+
+
+def test_who_looks_on_the_http_port_is_a_viewer_or_on_this_machine():
+    some = with_principals()
+    some.viewer_named((), ANN.authorization)
+    some.viewer_named(VIC.names, "")
+    with pytest.raises(NotAllowedError, match="'app' has the role caller, this needs viewer"):
+        some.viewer_named(APP.names, "")
+    with pytest.raises(UnauthenticatedError):
+        some.viewer_named((), "")
+    access().viewer_named((), "")
+    with pytest.raises(UnauthenticatedError):
+        access(ports=Ports(http="10.0.0.1:8703")).viewer_named((), "")
 
 
 @pytest.mark.parametrize("call", [ANN, NODE])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from serving.figures import scores
 from serving.figures.counts import PUT_ASIDE, Subject, Tally, outcome_cell, read
+from serving.telemetry.histogram import BOUNDS_S
 
 SUBJECT = Subject("s", "m:1")
 
@@ -35,6 +36,14 @@ def test_one_by_one_and_in_batches_come_to_the_same(answers: list[tuple[float, f
         second.seconds_p50,
         second.seconds_p99,
     )
+
+
+def test_times_are_told_by_bucket() -> None:
+    tally = Tally()
+    tally.answers([0.1] * 4, [0.000_1, 0.000_2, 0.004, 60.0])
+    times = read(SUBJECT, tally.take()).times
+    assert len(times) == len(BOUNDS_S) + 1
+    assert {place: count for place, count in enumerate(times) if count} == {0: 1, 1: 1, 5: 1, len(BOUNDS_S): 1}
 
 
 def test_what_is_put_aside_is_bounded_and_counted() -> None:
