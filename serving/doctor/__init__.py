@@ -13,6 +13,7 @@ from loaders.artifact import Artifact
 from serving.control import FileControlStore, SnapshotError, State
 from serving.doctor import local, parties, servers
 from serving.doctor.certificates import certificates
+from serving.doctor.collector import collector
 from serving.doctor.finding import Finding, Findings, Level
 from serving.pool import ModelId
 from serving.security import own_credentials
@@ -44,6 +45,7 @@ async def examine(settings: Settings) -> Findings:
         local.ports(settings),
         servers.cache(settings),
         servers.control(settings),
+        collector(settings),
         local.features(settings, artifacts),
     ):
         async for finding in check:

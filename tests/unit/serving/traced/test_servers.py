@@ -96,7 +96,12 @@ async def test_a_later_reply_ends_the_span(tracer: Tracer, kind: Any, error: Exc
 
 
 async def test_a_reply_at_hand_stays_at_hand(tracer: Tracer) -> None:
-    assert traced(PATH, lambda raw, call: b"now", tracer)(b"", Asking()) == b"now"
+    places = []
+    assert traced(PATH, lambda raw, call: places.append(HERE.get()) or b"now", tracer)(b"", Asking()) == b"now"
+    [span] = places
+    assert span is not None
+    assert span.ended
+    assert HERE.get() is None
     assert kept(tracer).attributes["rpc.grpc.status_code"] == 0
 
 

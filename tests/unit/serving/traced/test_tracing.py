@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 
 import pytest
+from msgspec import structs
 
-from serving.settings import Settings, TraceSettings
+from serving.assembly import _peer_channel
+from serving.settings import PeerSettings, Settings, TraceSettings
 from serving.settings_file import SettingsError
+from serving.traced.peers import TracedChannel
 from serving.traced.tracing import Tracing, Untraced, make_tracing
 from serving.transport import Transport, server
 
@@ -31,6 +35,14 @@ def test_with_one_it_is_told_what_is_traced() -> None:
     made = make_tracing(settings(endpoint=ENDPOINT, share=0.25))
     assert isinstance(made, Tracing)
     assert made.sampling.share == 0.25
+
+
+async def test_a_party_may_be_left_in_the_dark() -> None:
+    known = {"a": PeerSettings(), "b": PeerSettings(traces=False)}
+    some = structs.replace(settings(endpoint=ENDPOINT), peers=known)
+    tracing = await asyncio.to_thread(make_tracing, some)
+    links = [await _peer_channel(some, party, "127.0.0.1:1", tracing) for party in known]
+    assert [isinstance(link, TracedChannel) for link in links] == [True, False]
 
 
 def test_an_extra_that_is_missing_says_how_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
