@@ -92,8 +92,12 @@ class Activity:
             counts.update(user_ids)
             self._held += len(counts) - before
         else:
+            known = self._counts.get(service, Counter())
             for user_id in user_ids:
-                self.count_again(service, user_id)
+                if user_id in known or self._held < MAX_HELD:
+                    self.count_again(service, user_id)
+                else:
+                    self.shed += 1
 
     def count_again(self, service: str, user: str | bytes) -> None:
         """Of a user that may be known by its sealed id alone; empty for nobody."""

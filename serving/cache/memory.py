@@ -31,6 +31,9 @@ class MemoryTier(CacheTier):
     def fresh(self, keys: Sequence[bytes], counted: bool = True) -> list[Found]:
         """Of those that are an answer now. Not `counted`: for who looks a second time."""
         now_s, entries = self._clock(), self._entries
+        if len(keys) > 1 and entries.keys().isdisjoint(keys):
+            self.counts.misses += len(keys) if counted else 0
+            return [MISS] * len(keys)
         found: list[Found] = []
         hits = 0
         for key in keys:

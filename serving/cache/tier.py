@@ -23,7 +23,7 @@ class Miss(Enum):
 MISS = Miss.MISS
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One host's partial of one user. `payload` is float64 little-endian, empty unless `status` is OK.
 
     Until `fresh_until` it is an answer; until `stale_until` only a service with policy `stale` may use it.
