@@ -206,9 +206,9 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - the caller is told, whatever went wrong
             self._fail(target.service, target.variant, calls, error)
             return
-        began = self._clock()
-        self.stages.gather.observe(began - calls[0].came)
+        self.stages.gather.observe(self._clock() - calls[0].came)
         for first in range(0, len(calls), handle.together):
+            began = self._clock()
             round_ = self._prepared(target, handle, calls[first : first + handle.together])
             self.stages.prepare.observe(self._clock() - began)
             if round_ is not None:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 import msgspec
 
 from bench.harness.meter import Usage
+from bench.harness.profile import Profile, profile
 from bench.load import LoadResult
 
 NO_NOTES: Mapping[str, float] = MappingProxyType({})
@@ -34,6 +35,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     processes: int
     notes: dict[str, float] = {}
     """What else this scenario is about, with units in the names; of open loops how late the generator itself was."""
+    profile: Profile | None = None
+    """Loads at the same time share one."""
 
 
 def row(
@@ -63,4 +66,5 @@ def row(
         rss_mb={name: round(used / 1e6, 1) for name, used in usage.rss_bytes.items()},
         processes=len(usage.rss_bytes),
         notes={**notes, **({"late_p99_ms": result.lateness_ms.p99} if result.lateness_ms else {})},
+        profile=profile(usage, answered),
     )

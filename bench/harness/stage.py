@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from bench.harness.figures import NO_NOTES, Row, row
-from bench.harness.meter import Meter
+from bench.harness.meter import Meter, Usage
 from bench.harness.parties import Parties, running
 from bench.load import LoadResult, Plan, load_now
 from serving.transport import Transport
@@ -57,18 +57,17 @@ class Case:
 
     def measure(self, plan: Plan, rows: int = 1, processes: int = 1) -> Row:
         """Run the plan and meter all parties meanwhile. `rows` that each call brings."""
-        result, meter = self.run(plan, processes)
-        return self.row(plan, result, meter, rows)
+        return self.row(plan, *self.run(plan, processes), rows)
 
-    def run(self, plan: Plan, processes: int = 1) -> tuple[LoadResult, Meter]:
-        meter = Meter(self.parties.processes())
-        return load_now(plan, processes), meter
+    def run(self, plan: Plan, processes: int = 1) -> tuple[LoadResult, Usage]:
+        meter = Meter(self.parties)
+        return load_now(plan, processes), meter.read()
 
     def row(
-        self, plan: Plan, result: LoadResult, meter: Meter, rows: int = 1, notes: Mapping[str, float] = NO_NOTES
+        self, plan: Plan, result: LoadResult, usage: Usage, rows: int = 1, notes: Mapping[str, float] = NO_NOTES
     ) -> Row:
         where = {"scenario": self.scenario, "case": self.name, "transport": self.stage.transport.value}
-        return row(where, named(plan), result, meter.read(), rows, notes)
+        return row(where, named(plan), result, usage, rows, notes)
 
     def usual(self, plan_from: Callable[[int], Plan]) -> Iterator[Row]:
         """Saturated, one at a time, and in an open loop at a quarter of what it can do: calls that come one by one cost
@@ -78,8 +77,8 @@ class Case:
         for shape in ((4, 32), (1, 1), None):
             plan = plan_from(made)
             plan = opened(plan, saturated / 4) if shape is None else closed(plan, *shape)
-            result, meter = self.run(plan)
-            yield self.row(plan, result, meter)
+            result, usage = self.run(plan)
+            yield self.row(plan, result, usage)
             made += sum(part.ok + part.failed for part in result.slices)
             saturated = saturated or result.ok_per_s
             if not saturated:

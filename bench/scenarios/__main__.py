@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from bench.harness.figures import Row
-from bench.harness.report import keep, table, write_table
+from bench.harness.report import keep, table, write_tables
 from bench.harness.stage import Stage
 from bench.load.processes import ROOT
 from serving.transport import Transport
@@ -39,7 +39,7 @@ def scenarios() -> dict[str, Play]:
 @click.option("--quick", is_flag=True, help="as short as can be, to see that everything runs; keeps nothing")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), default=RESULTS, show_default=True)
 @click.option("--page", type=click.Path(exists=True, dir_okay=False, path_type=Path), default=PAGE, show_default=True,
-    help="where the table of all kept figures is written")  # fmt: skip
+    help="where the tables of all kept figures are written")  # fmt: skip
 def main(names: Sequence[str], kinds: Sequence[str], seconds: float, quick: bool, output: Path, page: Path) -> None:
     """Real parties on this machine, as processes, under load. NAMES: some of the scenarios; all without any.
 
@@ -55,7 +55,7 @@ def main(names: Sequence[str], kinds: Sequence[str], seconds: float, quick: bool
     console = Console()
     (console if console.is_terminal else Console(width=_WIDTH)).print(table(rows))
     if not quick:
-        write_table(page, keep(output, rows))
+        write_tables(page, keep(output, rows))
 
 
 def _played(chosen: dict[str, Play], stages: Sequence[Stage]) -> Iterator[Row]:

@@ -30,6 +30,6 @@ def play(stage: Stage) -> Iterator[Row]:
                     make_check=Factory("bench.harness.bodies:batch_check", {"hosts": 1, "rows": rows}),
                 )
                 plan = closed(plan, *shape)
-                result, meter = case.run(plan)
+                result, usage = case.run(plan)
                 made += rows * sum(part.ok + part.failed for part in result.slices)
-                yield case.row(plan, result, meter, rows)
+                yield case.row(plan, result, usage, rows)

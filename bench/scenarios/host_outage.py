@@ -34,14 +34,14 @@ def play(stage: Stage) -> Iterator[Row]:
         plan = new_users(stage, parties, anywhere=True)(0)
         length = dies + down_s + 2 * _WATCHED_S
         plan = opened(msgspec.structs.replace(plan, duration_s=length, warmup_s=0.0), _RATE_PER_S)
-        meter = Meter(parties.processes())
+        meter = Meter(parties)
         result, over = beside(plan, events)
         notes = {
             "recovery_from_stall_s": recovery_s(result, over[1], over[2] - down_s / 10),
             "recovery_from_death_s": recovery_s(result, over[3], over[3] + _WATCHED_S),
         }
         case = Case(stage, "host outage", "stalls, then dies and returns", parties)
-        yield case.row(plan, result, meter, notes=notes)
+        yield case.row(plan, result, meter.read(), notes=notes)
 
 
 def _signal_worker(parties: Parties, number: signal.Signals) -> None:

@@ -11,8 +11,9 @@ import msgspec
 from bench.harness import bodies, local
 from bench.harness.faults import together
 from bench.harness.figures import Row
-from bench.harness.meter import Meter
+from bench.harness.meter import Meter, Usage
 from bench.harness.parties import Parties
+from bench.harness.profile import profile
 from bench.harness.stage import BATCH, PREDICT, Case, Stage, opened
 from bench.harness.warm import call_all, first
 from bench.load import Factory, Plan
@@ -26,17 +27,18 @@ _LENGTH = 3
 def play(stage: Stage) -> Iterator[Row]:
     with stage.parties() as parties:
         streams = _streams(stage, parties)
-        meter = Meter(parties.processes())
+        meter = Meter(parties)
         results = asyncio.run(together([plan for _, plan, _ in streams]))
+        usage = meter.read()
         total = sum(part.ok + part.failed for result in results for part in result.slices)
         for (name, plan, rows), result in zip(streams, results, strict=True):
-            row = Case(stage, "mixed day", name, parties).row(plan, result, meter, rows)
-            yield msgspec.structs.replace(row, cpu_us=_per_call(meter, total))
+            row = Case(stage, "mixed day", name, parties).row(plan, result, usage, rows)
+            yield msgspec.structs.replace(row, cpu_us=_per_call(usage, total), profile=profile(usage, max(1, total)))
 
 
-def _per_call(meter: Meter, total: int) -> dict[str, float]:
+def _per_call(usage: Usage, total: int) -> dict[str, float]:
     """Over all streams: nobody can say which one a process worked for."""
-    return {name: round(used / max(1, total) * 1e6, 2) for name, used in meter.read().cpu_s.items()}
+    return {name: round(used / max(1, total) * 1e6, 2) for name, used in usage.cpu_s.items()}
 
 
 def _streams(stage: Stage, parties: Parties) -> list[tuple[str, Plan, int]]:

@@ -36,9 +36,9 @@ def play(stage: Stage) -> Iterator[Row]:
         yield quiet
         swapped: list[float] = []
         end = time.monotonic() + plan.warmup_s + plan.duration_s
-        meter = Meter(parties.processes())
+        meter = Meter(parties)
         result, _ = beside(plan, [(0.0, lambda: swapped.extend(_swap(parties, end)))])
-        row = Case(stage, "model load", f"beside loads of {megabytes} MB", parties).row(plan, result, meter)
+        row = Case(stage, "model load", f"beside loads of {megabytes} MB", parties).row(plan, result, meter.read())
         row.notes["swaps"] = len(swapped)
         row.notes["swap_s"] = round(sum(swapped) / len(swapped), 2)
         row.notes["p99_by_quiet"] = round(row.p99_ms / quiet.p99_ms, 2) if quiet.p99_ms else 0.0

@@ -29,15 +29,15 @@ def play(stage: Stage) -> Iterator[Row]:
 
 def _overload(case: Case, plan_from: Callable[[int], Plan], streams: int) -> Iterator[Row]:
     peak_plan = closed(plan_from(0), 4, streams)
-    peak, meter = case.run(peak_plan)
-    yield case.row(peak_plan, peak, meter)
+    peak, usage = case.run(peak_plan)
+    yield case.row(peak_plan, peak, usage)
     if not peak.ok_per_s:
         return
     asked = sum(part.ok + part.failed for part in peak.slices)
     plan = opened(msgspec.structs.replace(plan_from(asked), deadline_s=_DEADLINE_S), _TIMES * peak.ok_per_s)
-    result, meter = case.run(plan)
+    result, usage = case.run(plan)
     refused = result.failed_latency_ms
     notes = {"goodput_share": round(result.ok_per_s / peak.ok_per_s, 3)}
     if refused is not None:
         notes |= {"refused_p50_ms": refused.p50, "refused_p99_ms": refused.p99}
-    yield case.row(plan, result, meter, notes=notes)
+    yield case.row(plan, result, usage, notes=notes)

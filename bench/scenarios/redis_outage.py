@@ -37,6 +37,6 @@ def play(stage: Stage) -> Iterator[Row]:
         for name, numbers in (("stalls", (signal.SIGSTOP, signal.SIGCONT)), ("dies", (signal.SIGKILL,))):
             send = parties.guest.cache_server().send_signal
             events = [(down_s * (place + 1), partial(send, number)) for place, number in enumerate(numbers)]
-            meter = Meter(parties.processes())
+            meter = Meter(parties)
             result, _ = beside(during, events)
-            yield Case(stage, "Redis outage", name, parties).row(during, result, meter)
+            yield Case(stage, "Redis outage", name, parties).row(during, result, meter.read())

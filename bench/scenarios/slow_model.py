@@ -21,7 +21,7 @@ def play(stage: Stage) -> Iterator[Row]:
         plan = opened(quick.plan(stage, parties), _RATE_PER_S)
         yield Case(stage, "slow model", "the quick one alone", parties).measure(plan)
         beside = Case(stage, "slow model", "the quick one beside it", parties)
-        meter = Meter(parties.processes())
+        meter = Meter(parties)
         of_quick, of_slow = asyncio.run(together((plan, closed(slow.plan(stage, parties), 1, 1))))
         p50 = of_slow.latency_ms.p50 if of_slow.latency_ms else 0.0
-        yield beside.row(plan, of_quick, meter, notes={"slow_per_s": of_slow.ok_per_s, "slow_p50_ms": p50})
+        yield beside.row(plan, of_quick, meter.read(), notes={"slow_per_s": of_slow.ok_per_s, "slow_p50_ms": p50})

@@ -17,6 +17,8 @@ from serving.transport import Transport
 pytestmark = pytest.mark.usefixtures("untraced")
 
 STAGE = Stage(Transport.NATIVE, 0.3, 20_000)
+AT_HAND = {"gather", "prepare", "finish"}
+STAGES = {"l1_hit": set[str](), "local_onnx": AT_HAND, "two_party_miss": {*AT_HAND, "shared", "peers"}}
 
 
 def played(name: str) -> Iterator[Row]:
@@ -31,6 +33,10 @@ def test_answers_are_right_and_come_from_where_the_scenario_says(name: str) -> N
     assert row.per_s > 0
     assert row.cpu_us["bank worker"] > 0
     assert row.rss_mb["bank worker"] > 1
+    assert row.profile is not None
+    assert set(row.profile.round_us) == STAGES[name]
+    assert set(row.profile.hosts) == ({"host0"} if name == "two_party_miss" else set())
+    assert row.profile.work_us["else"] > 0
 
 
 def test_the_command_keeps_figures_and_writes_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +49,9 @@ def test_the_command_keeps_figures_and_writes_the_page(tmp_path: Path, monkeypat
     rows = json.loads(output.read_text())
     assert {row["case"] for row in rows} == {"50 new users a call", "1 000 new users a call"}
     assert all(set(row["outcomes"]) == {"OK"} for row in rows)
-    assert "1 000 new users a call" in page.read_text()
+    assert all(row["profile"]["hosts"]["host0"]["host_us"] > 0 for row in rows)
+    assert {row["profile"]["rows_per_round"] for row in rows} == {50, 1_000}
+    assert page.read_text().count("1 000 new users a call") == 4  # two loads, in two tables
 
 
 def test_a_large_model_is_swapped_meanwhile() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -91,6 +92,20 @@ class Broken(App):
         raise ZeroDivisionError
 
 
+class Slow(App):
+    """Takes a second."""
+
+    name = "slow"
+    clock = Clock(0.0)
+
+    def preprocess(self, request: Request, signature: Signature) -> Batch:
+        self.clock.tick(1.0)
+        return features_of(request, signature)
+
+    def postprocess(self, request: Request, result: Result) -> Result:
+        return result
+
+
 class Listening(MemoryFeatureSource):
     """Remembers what it was asked."""
 
@@ -150,7 +165,11 @@ def loaded(root: Path, version: str, party: str) -> ModelHandle:
 
 
 def make_world(
-    folder: Path, source: MemoryFeatureSource, limits: Limits, fallback: FallbackSettings | None = None
+    folder: Path,
+    source: MemoryFeatureSource,
+    limits: Limits,
+    fallback: FallbackSettings | None = None,
+    now: Callable[[], float] = time.monotonic,
 ) -> World:
     pools = {"bank": ModelPool(1 << 20), "shop": ModelPool(1 << 20)}
     for version, weight in GUEST_WEIGHT.items():
@@ -181,7 +200,7 @@ def make_world(
         lambda service, mark: seen.append((service, mark)),
         fallbacks,
     )
-    pipeline = Pipeline(table, pools["bank"], hosts, answers, Limiter(limits))
+    pipeline = Pipeline(table, pools["bank"], hosts, answers, Limiter(limits), now)
     world = World(pipeline, pools["bank"], table, clock, effects, seen)
     world.bind(("1", BUCKETS))
     return world
@@ -645,3 +664,18 @@ async def test_nothing_is_made_for_a_result_cache_that_is_switched_off(world: Wo
     for _ in range(2):
         assert (await answered(world, codec, b"1")).startswith("NONE ")
     assert codec.levels == [CacheLevel.NONE] * 2
+
+
+async def test_each_round_counts_its_own_preparation(tmp_path: Path) -> None:
+    source, limits, slow = MemoryFeatureSource(USERS), Limits(peer_timeout_s=60), Slow("")
+
+    def now() -> float:
+        return time.monotonic() + slow.clock.now
+
+    world = await asyncio.to_thread(make_world, tmp_path, source, limits, None, now)
+    world.bind(("1", BUCKETS), app=slow)
+    world.pool.acquire(ModelId("m", "1")).together = 1
+    await asyncio.gather(*(asyncio.ensure_future(world.pipeline.predict(request(user), None)) for user in USERS))
+    prepare = world.pipeline.stages.prepare
+    assert dict(prepare.cumulative())["+Inf"] == len(USERS)
+    assert prepare.sum == pytest.approx(len(USERS), abs=0.9)
