@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from bench.harness.counters import Counters
@@ -10,6 +12,7 @@ from bench.harness.meter import Usage
 STAGES = ("gather", "prepare", "shared", "peers", "long", "finish")
 ELSE = "else"
 _INFER = "/tessera.v1.Federation/Infer"
+_LAG = "tessera_event_loop_lag_seconds"
 
 
 class HostCalls(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +67,17 @@ def profile(usage: Usage, answers: int) -> Profile | None:
         },
         hosts={party: one for party, one in zip(usage.hosts, calls, strict=True) if one is not None},
     )
+
+
+def loop_lag(usage: Usage) -> dict[str, float]:
+    """How late the guest's event loop was, as notes. It looks ten times a second, so there is no p99 of a short load:
+    the mean, and the bound of the bucket with the largest, unless that is the last one. uvloop's clock tells whole
+    milliseconds."""
+    guest = usage.counted.get(usage.guest)
+    if guest is None or not guest.total(f"{_LAG}_count"):
+        return {}
+    notes = {"loop_lag_mean_ms": guest.mean(_LAG) * 1e3, "loop_lag_max_at_most_ms": guest.at_most(_LAG, 1.0) * 1e3}
+    return {name: round(value, 2) for name, value in notes.items() if math.isfinite(value)}
 
 
 def _work_s(guest: Counters, cpu_s: float) -> dict[str, float]:

@@ -76,6 +76,12 @@ def test_every_answer_is_right(name: str) -> None:
 
 
 @pytest.mark.soak
+def test_a_slow_model_runs_beside_the_event_loop() -> None:
+    for row in scenarios()["slow_model"](Stage(Transport.NATIVE, 2.0, 20_000)):
+        assert 0 <= row.notes["loop_lag_mean_ms"] <= row.notes["loop_lag_max_at_most_ms"] < 1_000
+
+
+@pytest.mark.soak
 def test_a_host_that_stalls_dies_and_returns_leaves_no_call_without_an_answer() -> None:
     [row] = scenarios()["host_outage"](Stage(Transport.NATIVE, 2.0, 20_000))
     assert set(row.outcomes) <= {"OK", "UNAVAILABLE"}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from bench.harness.counters import Counters
 from bench.harness.meter import Usage
-from bench.harness.profile import Profile, profile
+from bench.harness.profile import Profile, loop_lag, profile
 
 ANSWERS = 1_000
 
@@ -83,3 +83,15 @@ def test_repeats_meet_no_round() -> None:
     made = found({"bank": Counters(histogram("tessera_request_seconds", 4, 0.001))})
     assert made is not None
     assert (made.rows_per_round, made.calls_per_round, made.round_us) == (0, 0, {})
+
+
+def test_the_event_loops_lag_is_a_mean_and_a_bound_of_the_largest() -> None:
+    name = "tessera_event_loop_lag_seconds"
+    buckets = {(f"{name}_bucket", frozenset({("le", le)})): n for le, n in (("0.001", 3), ("0.05", 4), ("+Inf", 4))}
+    usage = Usage({}, {}, {"bank": Counters({**histogram(name, 4, 0.048), **buckets})}, "bank", ())
+    assert loop_lag(usage) == {"loop_lag_mean_ms": 12.0, "loop_lag_max_at_most_ms": 50.0}
+
+
+def test_a_loop_that_nobody_looked_at_has_no_lag() -> None:
+    assert loop_lag(Usage({}, {}, {}, "bank", ())) == {}
+    assert loop_lag(Usage({}, {}, {"bank": guest()}, "bank", ())) == {}
