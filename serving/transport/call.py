@@ -30,6 +30,7 @@ _LONGEST_LENGTH = 18
 _LINE_FEED, _RETURN = b"\n\r"  # numbers: they are looked for faster than bytes
 
 _UNKNOWN_ENCODING = RpcError(Code.UNIMPLEMENTED, "unknown grpc-encoding", (("grpc-accept-encoding", "identity,gzip"),))
+_LAST_CODE = max(Code)
 _BAD_TIMEOUT = RpcError(Code.INTERNAL, "malformed grpc-timeout")
 
 
@@ -74,10 +75,11 @@ def _shape(key: tuple[Field | bytes, ...]) -> Shape:
 class Head:
     """One received header block. Shared by all blocks that are equal."""
 
-    __slots__ = ("content_length", "fields", "malformed", "problem", "shape", "timeout_s")
+    __slots__ = ("_status", "content_length", "fields", "malformed", "problem", "shape", "timeout_s")
 
     def __init__(self, fields: tuple[Field, ...]) -> None:
         self.fields = fields
+        self._status: tuple[Code, str, Metadata] | None = None
         shape = _shape(tuple([field if field[0] in _DECISIVE else field[0] for field in fields]))
         self.shape = shape
         self.problem = shape.problem
@@ -113,13 +115,19 @@ class Head:
         """The status in these trailers; None for OK. A missing or unknown one is UNKNOWN."""
         if self.shape.ends_well:
             return None
+        if self._status is None:
+            self._status = self._read_status()
+        return RpcError(*self._status)
+
+    def _read_status(self) -> tuple[Code, str, Metadata]:
+        """What is shared: a server that refuses much says the same often."""
         values = dict(self.fields)
         number = values.get(b"grpc-status", b"")
-        known = number.isdigit() and len(number) <= 2 and 0 < int(number) <= max(Code)
+        known = number.isdigit() and len(number) <= 2 and 0 < int(number) <= _LAST_CODE
         code = Code(int(number)) if known else Code.UNKNOWN
         without = b"" if known else b"the response has no known grpc-status"
         details = unquote_to_bytes(values.get(b"grpc-message", without)).decode(errors="replace")
-        return RpcError(code, details, self.metadata())
+        return code, details, self.metadata()
 
 
 def is_grpc_content(content_type: bytes) -> bool:

@@ -155,3 +155,14 @@ def test_requests_that_cannot_be_served_have_a_problem(field, code):
 @pytest.mark.parametrize("status", [b"", b"17", b"x", b"999"])
 def test_a_status_that_is_none_is_unknown(status):
     assert Head(((b"grpc-status", status),)).status().code is Code.UNKNOWN
+
+
+def test_each_call_that_ends_with_the_same_head_has_an_error_of_its_own():
+    head = Head(Decoder(tuple).decode(trailers(Code.RESOURCE_EXHAUSTED, "full", (("retry", "50"),))))
+    first, second = head.status(), head.status()
+    assert first is not second
+    assert (first.code, first.details, tuple(first.trailing_metadata)) == (
+        second.code,
+        second.details,
+        tuple(second.trailing_metadata),
+    )
