@@ -16,7 +16,8 @@ def new_users(stage: Stage, parties: Parties, anywhere: bool = False) -> Callabl
     from `anywhere`: there are too few users for so long a run."""
 
     def plan_from(made: int) -> Plan:
-        options = {"signature": parties.signature.digest.hex(), "first": made, "users": stage.users - made}
+        first = made % stage.users if anywhere else made
+        options = {"signature": parties.signature.digest.hex(), "first": first, "users": stage.users - first}
         checked = {"hosts": len(parties.hosts), "levels": [] if anywhere else [_NOT_CACHED]}
         return stage.plan(
             parties,

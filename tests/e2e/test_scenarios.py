@@ -114,3 +114,7 @@ def test_callers_are_answered_while_a_file_of_features_is_read_again() -> None:
 def test_overload_says_what_was_answered_and_what_refused() -> None:
     rows = list(scenarios()["overload"](Stage(Transport.NATIVE, 1.0, 20_000)))
     assert [("goodput_share" in row.notes) for row in rows] == [False, True, False, True]
+    for peak, over in zip(rows[::2], rows[1::2], strict=True):
+        assert set(peak.outcomes) == {"OK"}
+        assert float(over.load.removesuffix("/s").replace(",", "")) == pytest.approx(2 * peak.per_s, abs=1)
+        assert over.notes["refused_p50_ms"] < over.notes["refused_p99_ms"]
