@@ -34,6 +34,9 @@ from serving.transport.status import Code, Metadata, RpcError
 _END_S = 1.0
 """How long a stopped server waits for functions that were told to end, and may be stuck."""
 
+_MIN_WAITING = 32
+"""Calls that may come at the same moment, however few are answered at a time."""
+
 _CODES = {status.value[0]: Code(status.value[0]) for status in grpc.StatusCode}
 
 
@@ -53,6 +56,20 @@ def _server_options(options: ServerOptions) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", keepalive_ms),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_ping_strikes", 0),  # clients choose how often they ping
+        *_waiting_options(options.max_concurrent_calls),
+    ]
+
+
+def _waiting_options(most_calls: int | None) -> list[tuple[str, int]]:
+    """Bounds what waits within grpc until the event loop begins it, one call in a turn, and counts for no limit of ours
+    yet. When more calls come than are answered, all that are begun would have waited until nobody waits for them. grpc
+    drops some of those between the bounds and all beyond, as CANCELLED."""
+    if most_calls is None:
+        return []
+    some = max(_MIN_WAITING, most_calls // 4)
+    return [
+        ("grpc.server.max_pending_requests", some),
+        ("grpc.server.max_pending_requests_hard_limit", some + some // 4),
     ]
 
 
@@ -214,8 +231,8 @@ def rpc_errors() -> Iterator[None]:
 def _rpc_error(error: grpc.aio.AioRpcError) -> RpcError:
     code, details = _CODES[error.code().value[0]], error.details() or ""
     if code is Code.CANCELLED and details in {"", "CANCELLED"}:
-        # Nobody here cancelled and no handler chose the status: a stopping server dropped the call.
-        return RpcError(Code.UNAVAILABLE, "the server is stopping")
+        # Nobody here cancelled and no handler chose the status: the server dropped the call.
+        return RpcError(Code.UNAVAILABLE, "the server is stopping, or too many calls wait there")
     return RpcError(code, details, tuple((key, value) for key, value in error.trailing_metadata() or ()))
 
 
