@@ -49,10 +49,10 @@ def _beside_reloads(stage: Stage, parties: Parties, table: str) -> Iterator[Row]
     plan = opened(_longer(plans(asked), stage), _RATE_PER_S)
     took: list[float] = []
     end = time.monotonic() + plan.warmup_s + plan.duration_s
-    meter = Meter(parties.processes())
+    meter = Meter(parties)
     result, _ = beside(plan, [(0.0, lambda: took.extend(_reload(parties, table, end)))])
     case = Case(stage, "feature reload", f"{kind}, beside reloads", parties)
-    row = case.row(plan, result, meter)
+    row = case.row(plan, result, meter.read())
     row.notes["reloads"] = len(took)
     row.notes["reload_s"] = round(sum(took) / len(took), 2) if took else 0.0
     row.notes["p99_by_quiet"] = round(row.p99_ms / quiet.p99_ms, 2) if quiet.p99_ms else 0.0
