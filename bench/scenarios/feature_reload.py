@@ -48,8 +48,8 @@ def _beside_reloads(stage: Stage, parties: Parties, table: str) -> Iterator[Row]
     asked = 2 * int(_RATE_PER_S * (quiet_plan.warmup_s + quiet_plan.duration_s))
     plan = opened(_longer(plans(asked), stage), _RATE_PER_S)
     took: list[float] = []
-    end = time.monotonic() + plan.warmup_s + plan.duration_s
     meter = Meter(parties)
+    end = time.monotonic() + plan.warmup_s + plan.duration_s
     result, _ = beside(plan, [(0.0, lambda: took.extend(_reload(parties, table, end)))])
     case = Case(stage, "feature reload", f"{kind}, beside reloads", parties)
     row = case.row(plan, result, meter.read())

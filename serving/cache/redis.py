@@ -181,7 +181,7 @@ class RedisTier(CacheTier):
             times = (entry.fresh_until, entry.stale_until)
             if times != (first.fresh_until, first.stale_until) or entry.status is not first.status:
                 first, begin = entry, head(entry)
-            made.append(_set(key, begin, entry.payload, int(_SHARES[key[-1]] * left_s) or 1))
+            made.append(_set(key, begin, entry.payload, int(_SHARES[key[-2:][0]] * left_s) or 1))
         return made
 
     async def _values(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:

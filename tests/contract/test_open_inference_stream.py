@@ -67,7 +67,7 @@ async def streaming(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
     settings = Settings(party="bank", state_dir=str(tmp_path), registry=str(tmp_path))
     door = Door(world.pipeline, Models(world.table, world.pool))
     nobody: Any = None  # asks for the rest of the node here
-    node = OipNode(door, nobody, nobody, 50, nobody, Access(settings), nobody)
+    node = OipNode(door, nobody, nobody, 50, nobody, Access(settings), nobody, nobody)
     made = server(request.param, ServerOptions())
     servicer = OipServicer(node, nobody, RequestFigures().of("oip", MODEL_STREAM_INFER))
     open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, made.registry)
