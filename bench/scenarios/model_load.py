@@ -35,8 +35,8 @@ def play(stage: Stage) -> Iterator[Row]:
         quiet = Case(stage, "model load", "the quick one alone", parties).measure(plan)
         yield quiet
         swapped: list[float] = []
-        end = time.monotonic() + plan.warmup_s + plan.duration_s
         meter = Meter(parties)
+        end = time.monotonic() + plan.warmup_s + plan.duration_s
         result, _ = beside(plan, [(0.0, lambda: swapped.extend(_swap(parties, end)))])
         row = Case(stage, "model load", f"beside loads of {megabytes} MB", parties).row(plan, result, meter.read())
         row.notes["swaps"] = len(swapped)
