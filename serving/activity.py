@@ -91,13 +91,14 @@ class Activity:
             before = len(counts)
             counts.update(user_ids)
             self._held += len(counts) - before
+        elif self._held >= MAX_HELD:
+            held = self._counts.get(service, Counter())
+            known = [user_id for user_id in user_ids if user_id in held]
+            held.update(known)
+            self.shed += len(user_ids) - len(known)
         else:
-            known = self._counts.get(service, Counter())
             for user_id in user_ids:
-                if user_id in known or self._held < MAX_HELD:
-                    self.count_again(service, user_id)
-                else:
-                    self.shed += 1
+                self.count_again(service, user_id)
 
     def count_again(self, service: str, user: str | bytes) -> None:
         """Of a user that may be known by its sealed id alone; empty for nobody."""
