@@ -32,6 +32,10 @@ def until(what, timeout_s=20):
     raise AssertionError(f"nothing came of {what}")
 
 
+OTHER_PORTS = "".join(f"{name} = '127.0.0.1:0'\n" for name in ("party", "admin", "http"))
+"""The default ones may be another test's."""
+
+
 class Serving:
     """A supervisor started on a folder."""
 
@@ -40,7 +44,7 @@ class Serving:
         self.config = folder / "node.toml"
         self.config.write_text(
             f"{top}party = 'bank'\nstate_dir = 'state'\nregistry = 'registry'\n[cache]\nembedded = false\n"
-            f"[ports]\n{ports}\n[limits]\ndrain_s = {drain_s}\n{limits}"
+            f"[ports]\n{ports}\n{OTHER_PORTS}[limits]\ndrain_s = {drain_s}\n{limits}"
         )
         self.process = subprocess.Popen(
             [*command, "--config", str(self.config)], cwd=ROOT, stderr=subprocess.PIPE, text=True
