@@ -19,6 +19,8 @@ import msgspec
 from loaders.signature import Signature
 from serving.features.source import FeatureRows, FeatureSource, FeatureSourceError, gathered
 
+_GRACE_S = 0.02
+"""Of several turns of the event loop."""
 MAX_CONNECTIONS = 64
 
 
@@ -41,6 +43,8 @@ class HttpFeatureSource(FeatureSource):
             limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
             trust_env=False,
         )
+        self._room = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._asking: set[asyncio.Future[httpx.Response]] = set()
 
     async def open(self) -> None:
         """Connections open with the first look-up: the service may start after this node."""
@@ -56,12 +60,15 @@ class HttpFeatureSource(FeatureSource):
         return gathered(self._name, users, signature, min(ages, default=None))
 
     async def close(self) -> None:
+        for asking in self._asking:
+            asking.cancel()
+        if self._asking:
+            await asyncio.wait(self._asking)
         await self._client.aclose()
 
     async def _ask(self, body: bytes) -> _Reply:
         try:
-            async with asyncio.timeout(self._timeout_s):
-                answer = await self._client.post(self._url, content=body, headers={"content-type": "application/json"})
+            answer = await self._answer(body)
             if answer.status_code != httpx.codes.OK:
                 raise FeatureSourceError(f"{self._name} answers with HTTP status {answer.status_code}")
             return msgspec.json.decode(answer.content, type=_Reply)
@@ -69,3 +76,31 @@ class HttpFeatureSource(FeatureSource):
             raise FeatureSourceError(f"{self._name} does not answer: {type(error).__name__}") from None
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise FeatureSourceError(f"{self._name}: its reply cannot be used: {error}") from None
+
+    async def _answer(self, body: bytes) -> httpx.Response:
+        """In a task of its own. httpcore loses a connection for good when a request is cancelled while it waits for one
+        or has just been given one: so none waits there, and none is cancelled that has just begun."""
+        begun = asyncio.Event()
+        asking = asyncio.ensure_future(self._post(body, begun))
+        self._asking.add(asking)
+        asking.add_done_callback(self._ended)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await asyncio.shield(asking)
+        except (TimeoutError, asyncio.CancelledError):
+            if begun.is_set():
+                asyncio.get_running_loop().call_later(_GRACE_S, asking.cancel)
+            else:
+                asking.cancel()
+                await asyncio.wait({asking})
+            raise
+
+    async def _post(self, body: bytes, begun: asyncio.Event) -> httpx.Response:
+        async with self._room:
+            begun.set()
+            return await self._client.post(self._url, content=body, headers={"content-type": "application/json"})
+
+    def _ended(self, asking: asyncio.Future[httpx.Response]) -> None:
+        self._asking.discard(asking)
+        if not asking.cancelled():
+            asking.exception()  # nobody may wait for it any more
