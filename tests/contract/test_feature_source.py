@@ -279,6 +279,13 @@ class Held:
         return cls(len([*Path("/proc/self/fd").iterdir()]), threading.active_count(), len(tasks))
 
 
+async def _again(source):
+    """What the first look-up finds that ends in time: all those of the stall go on at once."""
+    while True:
+        with contextlib.suppress(FeatureSourceError):
+            return await source.lookup(["7"], BOTH)
+
+
 async def test_look_ups_of_a_stall_do_not_pile_up(rig):
     assert (await rig.source.lookup(["7"], BOTH)).found.all()
     ends = 2 if isinstance(rig.source, HttpFeatureSource) else 1  # the service is here, too
@@ -296,7 +303,7 @@ async def test_look_ups_of_a_stall_do_not_pile_up(rig):
         assert after.tasks <= before.tasks + MAX_CONNECTIONS + 30  # some are just ending
     assert most_files <= before.files + ends * MAX_CONNECTIONS + 10
     rig.go_on()
-    assert (await rig.source.lookup(["7"], BOTH)).found.all()
     async with asyncio.timeout(5):
+        assert (await _again(rig.source)).found.all()
         while Held.now().tasks > before.tasks:
             await asyncio.sleep(0.01)
