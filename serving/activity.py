@@ -26,8 +26,9 @@ logger = logging.getLogger(__name__)
 FLUSH_S = 5.0
 MAX_HELD = 100_000
 """Users waiting in memory, of all services; further ones are not counted until the next flush."""
-PIECE = 200
-"""Users sealed and sent in one turn of the event loop."""
+PIECE, APART_S = 200, 0.005
+"""Users sealed and sent in one turn of the event loop, and the pause after them while calls are served: all that may be
+held goes within the time to the next flush."""
 MAX_PAGE, MAX_DAYS = 10_000, 31
 DAY_S = 86_400
 
@@ -140,11 +141,11 @@ class Activity:
         known = [(user_id, times) for user_id, times in opened if user_id is not None]
         return Active([user_id for user_id, _ in known], [times for _, times in known], users, count)
 
-    async def flush(self) -> None:
-        """What cannot be stored waits for the next time."""
+    async def flush(self, apart_s: float = 0.0) -> None:
+        """In pieces, so long apart. What cannot be stored waits for the next time."""
         try:
             async with self._flushing:
-                await self._flush()
+                await self._flush(apart_s)
         except OSError as error:
             if not self._down:
                 logger.warning("activity of users waits in memory: %s", error)
@@ -152,8 +153,7 @@ class Activity:
         else:
             self._down = False
 
-    async def _flush(self) -> None:
-        """In pieces: the event loop gets its turn between two."""
+    async def _flush(self, apart_s: float) -> None:
         taken, self._counts, self._held = self._counts, {}, 0
         left = [(service, user, times) for service, counts in taken.items() for user, times in counts.items() if user]
         day = int(self._clock()) // DAY_S
@@ -163,6 +163,7 @@ class Activity:
                 sealed = [(service, self._sealed(user), times) for service, user, times in some]
                 await self._store.add(day, sealed)
                 del left[-PIECE:]
+                await self._pause(apart_s)  # a store in memory lets nobody else run
         finally:
             for service, user, times in left:
                 self._give_back(service, user, times)
@@ -182,6 +183,6 @@ class Activity:
         while True:
             await self._pause(FLUSH_S)
             try:
-                await self.flush()
+                await self.flush(APART_S)
             except Exception:
                 logger.exception("counting activity failed; it is tried again")

@@ -235,6 +235,7 @@ class Batcher:
                     waiter.future.set_exception(error)
         else:
             self._share(batch.waiters, task.result())
+        batch.waiters.clear()  # they know the batch: what it holds is to go at once, not when cycles are looked for
         self._flush_soon()
 
     def _share(self, waiters: Sequence[Waiter], answer: PeerAnswer) -> None:

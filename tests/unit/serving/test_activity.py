@@ -1,3 +1,4 @@
+import asyncio
 import secrets
 
 import pytest
@@ -18,12 +19,14 @@ class Store(MemoryActivityStore):
     def __init__(self):
         super().__init__(100)
         self.given = []
+        self.given_in, self.turns = [], 0
         self.fails_after = 1_000
 
     async def add(self, day, counted):
         if len(self.given) >= self.fails_after:
             raise OSError("down")
         self.given.append(counted)
+        self.given_in.append(self.turns)
         await super().add(day, counted)
 
 
@@ -86,6 +89,21 @@ async def test_what_cannot_be_stored_waits_and_is_counted_once(counting, store, 
     found = await counting.top("s", (DAY, DAY), 0, 1_000)
     assert sorted(found.user_ids) == sorted(users)
     assert set(found.counts) == {1}
+
+
+async def test_others_run_between_two_pieces(counting, store):
+    turns = 0
+
+    def turn():
+        nonlocal turns
+        turns += 1
+        store.turns = turns
+        asyncio.get_running_loop().call_soon(turn)
+
+    turn()
+    counting.count("s", [f"u{number}" for number in range(3 * activity.PIECE)])
+    await counting.flush()
+    assert len(set(store.given_in)) == 3
 
 
 async def test_memory_is_bounded(counting, monkeypatch):

@@ -1,6 +1,8 @@
 """Calls merged in front of a scripted party, with a clock that tests set."""
 
 import asyncio
+import gc
+import weakref
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -68,6 +70,23 @@ class Asking:
 async def settle():
     for _ in range(6):
         await asyncio.sleep(0)
+
+
+async def test_what_was_answered_is_gone_at_once():
+    """Not when the interpreter looks for cycles, once a hundred thousand objects have piled up."""
+    asking = Asking()
+    asked = [asking.ask("u1"), asking.ask("u2")]
+    await settle()
+    first = weakref.ref(asked[0])
+    gc.disable()
+    try:
+        asking.party.calls.pop().answer()
+        await asyncio.gather(*asked)
+        asked.clear()
+        await settle()
+        assert first() is None
+    finally:
+        gc.enable()
 
 
 async def test_what_comes_in_one_turn_goes_in_one_call_and_each_gets_its_own_rows():
