@@ -156,8 +156,11 @@ class Signature:
 
     def usable(self, batch: Batch) -> npt.NDArray[np.bool_]:
         """Which rows `check` would accept: bool (rows,)."""
-        wrong = np.isinf(batch.numbers) | (np.isnan(batch.numbers) & self._required)
-        usable: npt.NDArray[np.bool_] = np.logical_not(wrong.any(axis=1))
+        if all_finite(batch.numbers):
+            usable = np.ones(batch.rows, dtype=np.bool_)
+        else:
+            wrong = np.isinf(batch.numbers) | (np.isnan(batch.numbers) & self._required)
+            usable = np.logical_not(wrong.any(axis=1))
         for position in self._required_texts:
             usable &= np.array([word is not None for word in batch.texts[:, position]])
         return usable

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from apps.app import PartyStatus
-from loaders.loader import Partial, PartialSpec
+from loaders.loader import Outputs, Partial, PartialSpec
+from loaders.signature import Batch
 from serving.admission import Admission, Asker
 from serving.errors import ConflictError, InternalError, NotAllowedError
 from serving.features.source import FeatureRows, FeatureSource, FeatureSourceError
@@ -75,9 +76,7 @@ class HostSide:
         gate = self._admission.enter(asker, len(user_ids))
         try:
             with self._pool.half(model) as handle:
-                handle.check_binding(binding_digest)
-                admitted = self._admission.admit(asker, model, user_ids)
-                asked = user_ids if admitted is None else list(compress(user_ids, admitted))
+                asked, admitted = self._admitted(handle, binding_digest, user_ids, asker)
                 rows = await self.source(model).lookup(asked, handle.servable.signature)
                 partials = await self._partials(handle, rows)
         finally:
@@ -85,20 +84,39 @@ class HostSide:
                 gate.leave()
         return partials if admitted is None else _among_rejected(partials, admitted)
 
+    def infer_now(
+        self, model: ModelId, binding_digest: str, user_ids: Sequence[str], asker: Asker = OURSELVES
+    ) -> Partials | None:
+        """The same, when nothing has to be waited for: no task, no turn of the event loop. None, with nothing counted,
+        when something has."""
+        handle = self._pool.half(model)
+        look_up = None if handle.is_long(len(user_ids)) else self.source(model).at_hand(handle.servable.signature)
+        if look_up is None:
+            return None
+        gate = self._admission.enter(asker, len(user_ids))
+        try:
+            asked, admitted = self._admitted(handle, binding_digest, user_ids, asker)
+            rows = look_up(asked)
+            usable = _usable(handle, rows)
+            outputs = handle.servable.predict(_chosen(rows, usable)) if _any(usable) else {}
+            partials = _made(handle, rows, usable, outputs)
+        finally:
+            if gate is not None:
+                gate.leave()
+        return partials if admitted is None else _among_rejected(partials, admitted)
+
+    def _admitted(
+        self, handle: ModelHandle, binding_digest: str, user_ids: Sequence[str], asker: Asker
+    ) -> tuple[Sequence[str], Sequence[bool] | None]:
+        """The users that may be asked about, and which these are; None: all."""
+        handle.check_binding(binding_digest)
+        admitted = self._admission.admit(asker, handle.id, user_ids)
+        return (user_ids, None) if admitted is None else (list(compress(user_ids, admitted)), admitted)
+
     async def _partials(self, handle: ModelHandle, rows: FeatureRows) -> Partials:
-        signature = handle.servable.signature
-        usable = rows.found & signature.usable(rows.batch)
-        spec = handle.servable.partial
-        values = np.zeros((rows.batch.rows, spec.columns), dtype=spec.form.value)
-        if usable.any():
-            batch = rows.batch if usable.all() else rows.batch.take(np.flatnonzero(usable))
-            values[usable] = (await self._pool.predict(handle, batch))[signature.outputs[0].name]
-        unusable = int((rows.found & ~usable).sum())
-        if unusable:
-            logger.warning("model %s: %d users lack a feature that must not be missing", handle.id, unusable)
-        codes = np.full(rows.batch.rows, PartyStatus.OK, dtype=np.uint8)
-        codes[~usable] = np.where(rows.found[~usable], PartyStatus.INTERNAL, PartyStatus.NOT_FOUND)
-        return Partials(spec, values, codes, _max_age_ms(handle, rows))
+        usable = _usable(handle, rows)
+        outputs = await self._pool.predict(handle, _chosen(rows, usable)) if _any(usable) else {}
+        return _made(handle, rows, usable, outputs)
 
     async def check_features(self, model: ModelId) -> None:
         """Raises ConflictError when no user of a loaded half could be answered for want of features. Which ones is for
@@ -117,7 +135,7 @@ class HostSide:
         handle = self._pool.find(model)
         if handle is None:
             return HalfState.NOT_LOADED
-        if not _is_guest(handle, caller):
+        if handle.guest != caller:
             return HalfState.NOT_YOURS
         if handle.artifact.binding_digest != binding_digest:
             return HalfState.OTHER_BINDING
@@ -129,7 +147,7 @@ class HostSide:
 
     def check_guest(self, model: ModelId, caller: str) -> None:
         """Only the guest of a model may ask for its partials. Raises NotAllowedError, UnknownNameError."""
-        if not _is_guest(self._pool.half(model), caller):
+        if self._pool.half(model).guest != caller:
             raise NotAllowedError(f"party {caller!r} is not the guest of model {model}")
 
     def source(self, model: ModelId) -> FeatureSource:
@@ -139,9 +157,38 @@ class HostSide:
         return source
 
 
-def _is_guest(handle: ModelHandle, caller: str) -> bool:
-    halves = handle.artifact.manifest.binding or ()
-    return any(half.role == "guest" and half.party == caller for half in halves)
+Usable = npt.NDArray[np.bool_] | None
+"""Which rows the half can take; None: all."""
+
+
+def _usable(handle: ModelHandle, rows: FeatureRows) -> Usable:
+    usable = rows.found & handle.servable.signature.usable(rows.batch)
+    return None if np.count_nonzero(usable) == len(usable) > 0 else usable
+
+
+def _any(usable: Usable) -> bool:
+    return usable is None or bool(usable.any())
+
+
+def _chosen(rows: FeatureRows, usable: Usable) -> Batch:
+    return rows.batch if usable is None else rows.batch.take(np.flatnonzero(usable))
+
+
+def _made(handle: ModelHandle, rows: FeatureRows, usable: Usable, outputs: Outputs) -> Partials:
+    """`outputs` of the usable rows."""
+    spec, name, count = handle.partial, handle.servable.signature.outputs[0].name, rows.batch.rows
+    codes = np.zeros(count, dtype=np.uint8)  # OK
+    if usable is None:
+        values = np.asarray(outputs[name], dtype=spec.form.value)
+        return Partials(spec, values, codes, _max_age_ms(handle, rows))
+    values = np.zeros((count, spec.columns), dtype=spec.form.value)
+    if outputs:
+        values[usable] = outputs[name]
+    unusable = int((rows.found & ~usable).sum())
+    if unusable:
+        logger.warning("model %s: %d users lack a feature that must not be missing", handle.id, unusable)
+    codes[~usable] = np.where(rows.found[~usable], PartyStatus.INTERNAL, PartyStatus.NOT_FOUND)
+    return Partials(spec, values, codes, _max_age_ms(handle, rows))
 
 
 def _among_rejected(partials: Partials, admitted: Sequence[bool]) -> Partials:

@@ -42,8 +42,8 @@ _next_use = itertools.count(1).__next__
 class ModelHandle:
     """One loaded half. Pinned from `with` to its end; unload waits for that. `hosts` are the parties to ask, in the
     order of the binding, `wanted` what each is to send, `stand_ins` what the artifact declares for those that do not; a
-    host's own half asks nobody. `together`: calls of one row that run as one batch without any taking much longer than
-    alone. `used`: larger the later it was last acquired."""
+    host's own half asks nobody, `guest` may ask it for what `partial` describes. `together`: calls of one row that run
+    as one batch without any taking much longer than alone. `used`: larger the later it was last acquired."""
 
     __slots__ = (
         "_idle",
@@ -51,9 +51,11 @@ class ModelHandle:
         "_short_rows",
         "artifact",
         "bytes",
+        "guest",
         "hosts",
         "id",
         "merge",
+        "partial",
         "servable",
         "stand_ins",
         "together",
@@ -69,9 +71,12 @@ class ModelHandle:
         self.id = ModelId(manifest.model, manifest.version)
         self.artifact = artifact
         self.servable = servable
+        self.partial = servable.partial
         self.merge = merge
         self.bytes = bytes_
-        others = manifest.binding or [] if manifest.role == "guest" else []
+        binding = manifest.binding or []
+        others = binding if manifest.role == "guest" else []
+        self.guest = next((half.party for half in binding if half.role == "guest"), None)
         self.hosts = tuple(half.party for half in others if half.role == "host")
         self.wanted: Mapping[str, PartialSpec] = {
             party: servable.wanted(place) for place, party in enumerate(self.hosts)

@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from loaders.signature import Signature
-from serving.features.source import FeatureRows, FeatureSource, FeatureSourceError
+from serving.features.source import FeatureRows, FeatureSource, FeatureSourceError, LookUp
 from serving.features.user_table import Columns, UserTable
 
 logger = logging.getLogger(__name__)
@@ -58,12 +59,21 @@ class FileFeatureSource(FeatureSource):
             self._pick(users, signature)
 
     async def lookup(self, user_ids: Sequence[str], signature: Signature) -> FeatureRows:
-        self._refresh()
-        if self._opened().users.picked(signature) is None:  # all rows of a large file: not on the event loop
+        look_up = self.at_hand(signature)
+        while look_up is None:  # all rows of a large file: not on the event loop
             await asyncio.to_thread(self.check, signature)
+            look_up = self.at_hand(signature)
+        return look_up(user_ids)
+
+    def at_hand(self, signature: Signature) -> LookUp | None:
+        self._refresh()
         users = self._opened().users
+        columns = users.picked(signature)
+        return None if columns is None else partial(self._taken, users, columns)
+
+    def _taken(self, users: UserTable, columns: Columns, user_ids: Sequence[str]) -> FeatureRows:
         rows, found = users.positions(user_ids)
-        return FeatureRows(self._pick(users, signature).take(rows), found, self._max_age_s)
+        return FeatureRows(columns.take(rows), found, self._max_age_s)
 
     async def reread(self) -> None:
         """Look at the file now, and read it again if it has changed."""

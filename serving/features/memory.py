@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from loaders.signature import Signature
-from serving.features.source import FeatureRows, FeatureSource, FeatureSourceError, gathered
+from serving.features.source import FeatureRows, FeatureSource, FeatureSourceError, LookUp, gathered
 
 
 class MemoryFeatureSource(FeatureSource):
@@ -27,6 +28,13 @@ class MemoryFeatureSource(FeatureSource):
 
     async def lookup(self, user_ids: Sequence[str], signature: Signature) -> FeatureRows:
         self.check(signature)
+        return self._taken(signature, user_ids)
+
+    def at_hand(self, signature: Signature) -> LookUp | None:
+        self.check(signature)
+        return partial(self._taken, signature)
+
+    def _taken(self, signature: Signature, user_ids: Sequence[str]) -> FeatureRows:
         users = [self._rows.get(user_id) for user_id in user_ids]
         return gathered("the features in memory", users, signature, self._max_age_s)
 

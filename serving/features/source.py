@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,10 @@ class FeatureRows:
     batch: Batch
     found: npt.NDArray[np.bool_]
     max_age_s: float | None
+
+
+LookUp = Callable[[Sequence[str]], FeatureRows]
+"""One row per id, as of `FeatureSource.lookup`."""
 
 
 def gathered(
@@ -77,6 +81,11 @@ class FeatureSource(ABC):
     @abstractmethod
     async def lookup(self, user_ids: Sequence[str], signature: Signature) -> FeatureRows:
         """One row per id. An unknown id is a row not found, never zeros. Raises FeatureSourceError."""
+
+    def at_hand(self, signature: Signature) -> LookUp | None:
+        """How users are looked up without waiting, to be used at once; None when that is not possible now. Raises
+        FeatureSourceError."""
+        return None
 
     @abstractmethod
     async def close(self) -> None: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -16,7 +16,7 @@ from serving.audit import AuditLog
 from serving.errors import ConflictError, InvalidRequestError, LimitError, NotAllowedError, UnknownNameError
 from serving.frontdoor.answer import answering, answering_method, enum_value
 from serving.holds import hold_model
-from serving.host import HostSide
+from serving.host import HostSide, Partials
 from serving.lifecycle import LoadState, ReplicaOutcome
 from serving.peers.peer import FIELDS, PROTOCOL
 from serving.pool import ModelId
@@ -66,7 +66,7 @@ class FederationDoor:
         self._max_rows = settings.limits.max_batch_rows
         self._caller = caller
 
-    def infer(self, raw: bytes, call: Call) -> Awaitable[bytes]:
+    def infer(self, raw: bytes, call: Call) -> bytes | Awaitable[bytes]:
         caller = self._caller(call)
         try:
             request = wire.InferRequest.FromString(raw)
@@ -81,23 +81,31 @@ class FederationDoor:
             raise NotAllowedError(f"this party knows no purpose {request.purpose}")
         model = ModelId(request.model, request.version)
         self._host.check_guest(model, caller)
-        return self._infer(model, request, Asker(caller, purpose))
+        asked = (model, request.binding_digest.hex(), request.user_ids, Asker(caller, purpose))
+        partials = self._host.infer_now(*asked)
+        return self._infer(*asked) if partials is None else _reply(asked[1], partials)
 
-    async def _infer(self, model: ModelId, request: wire.InferRequest, asker: Asker) -> bytes:
-        partials = await self._host.infer(model, request.binding_digest.hex(), request.user_ids, asker)
-        reply = wire.InferReply(
-            protocol=PROTOCOL,
-            binding_digest=request.binding_digest,
-            width=partials.spec.width,
-            statuses=partials.codes.tobytes(),
-        )
-        setattr(reply, FIELDS[partials.spec.form], partials.values.tobytes())
-        return reply.SerializeToString() + _ages(partials.max_age_ms, len(partials.codes))
+    async def _infer(self, model: ModelId, binding_digest: str, user_ids: Sequence[str], asker: Asker) -> bytes:
+        return _reply(binding_digest, await self._host.infer(model, binding_digest, user_ids, asker))
+
+
+def _reply(binding_digest: str, partials: Partials) -> bytes:
+    head, ages = _head(binding_digest, partials.spec.width), _ages(partials.max_age_ms, len(partials.codes))
+    own = wire.InferReply(statuses=partials.codes.tobytes())
+    setattr(own, FIELDS[partials.spec.form], partials.values.tobytes())
+    return head + own.SerializeToString() + ages
+
+
+@lru_cache(maxsize=256)
+def _head(binding_digest: str, width: int) -> bytes:
+    """What all replies of one half have in common. The parts of a message, one after the other, are the message."""
+    reply = wire.InferReply(protocol=PROTOCOL, binding_digest=bytes.fromhex(binding_digest), width=width)
+    return reply.SerializeToString()
 
 
 @lru_cache(maxsize=256)
 def _ages(max_age_ms: int | None, rows: int) -> bytes:
-    """What a reply says of the age of its rows. The parts of a message, one after the other, are the message."""
+    """What a reply says of the age of its rows."""
     return b"" if max_age_ms is None else wire.InferReply(max_age_ms=[max_age_ms] * rows).SerializeToString()
 
 

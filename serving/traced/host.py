@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loaders.signature import Signature
-from serving.features.source import FeatureRows, FeatureSource
+from serving.features.source import FeatureRows, FeatureSource, LookUp
 from serving.host import HostSide, Partials
 from serving.pool import ModelHandle
 from serving.telemetry.spans import HERE
@@ -40,6 +40,10 @@ class TracedSource(FeatureSource):
             rows = await self._source.lookup(user_ids, signature)
             step.attributes |= {"tessera.rows": len(user_ids), "tessera.found": int(rows.found.sum())}
         return rows
+
+    def at_hand(self, signature: Signature) -> LookUp | None:
+        """Not for what is traced: steps belong to look-ups and halves that run in a task."""
+        return self._source.at_hand(signature) if HERE.get() is None else None
 
     async def close(self) -> None:
         await self._source.close()

@@ -180,6 +180,9 @@ def _encoded_value(key: str, value: str | bytes) -> bytes:
     return text.encode()
 
 
+_EXACT_S = 0.1
+
+
 def parse_timeout(text: bytes) -> float | None:
     """Seconds; None for what is not a timeout."""
     digits, unit_s = text[:-1], _UNITS_S.get(text[-1:])
@@ -187,10 +190,10 @@ def parse_timeout(text: bytes) -> float | None:
 
 
 def format_timeout(timeout_s: float) -> bytes:
-    """At most eight digits in the finest unit that holds them, rounded up."""
-    micros = math.ceil(timeout_s * 1e6)
-    if 0 <= micros < 100_000_000:
-        return b"%du" % micros
+    """At most eight digits in the finest unit that holds them, rounded up: from 0.1 s on to milliseconds, so that the
+    remaining times of calls that follow each other are often the same bytes, which neither side has to read anew."""
+    if 0 <= timeout_s < _EXACT_S:
+        return b"%du" % math.ceil(timeout_s * 1e6)
     for unit, unit_s in ((b"m", 1e-3), (b"S", 1.0), (b"M", 60.0), (b"H", 3600.0)):
         count = max(0, math.ceil(timeout_s / unit_s))
         if count < 100_000_000:

@@ -236,6 +236,17 @@ async def test_rows_belong_to_the_caller(source):
     assert (await source.lookup(["7"], BOTH)).batch.numbers.tolist() == [[-2.25, 23.0]]
 
 
+async def test_what_is_at_hand_is_what_a_look_up_gives(source):
+    looked_up = await source.lookup(["7", "nobody"], BOTH)
+    at_hand = source.at_hand(BOTH)
+    assert (at_hand is not None) is isinstance(source, MemoryFeatureSource | FileFeatureSource)
+    if at_hand is not None:
+        rows = at_hand(["7", "nobody"])
+        assert rows.batch.numbers.tobytes() == looked_up.batch.numbers.tobytes()
+        assert rows.batch.texts.tolist() == looked_up.batch.texts.tolist()
+        assert (rows.found.tolist(), rows.max_age_s) == ([True, False], looked_up.max_age_s)
+
+
 async def test_many_at_once_are_all_answered(source):
     looked = await asyncio.gather(*(source.lookup([user], BOTH) for user in ("7", "007") * (AT_ONCE // 2)))
     assert [rows.batch.numbers[0, 1] for rows in looked] == [23.0, 41.0] * (AT_ONCE // 2)

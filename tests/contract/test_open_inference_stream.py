@@ -43,6 +43,9 @@ class GatedSource(MemoryFeatureSource):
             raise
         return await super().lookup(user_ids, signature)
 
+    def at_hand(self, signature: Any) -> None:
+        return None
+
 
 @dataclass
 class Streaming:

@@ -136,6 +136,9 @@ class SlowSource(MemoryFeatureSource):
             raise
         return await super().lookup(user_ids, signature)
 
+    def at_hand(self, signature):
+        return None
+
 
 @dataclass
 class World:

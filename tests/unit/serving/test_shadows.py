@@ -39,6 +39,9 @@ class Slow(MemoryFeatureSource):
         await self.go.wait()
         return await super().lookup(user_ids, signature)
 
+    def at_hand(self, signature):
+        return None
+
 
 @pytest.fixture
 def source() -> Slow:

@@ -169,3 +169,9 @@ async def test_the_old_rows_are_let_go_unless_somebody_reads_them(source, path):
         await source.reread()
         assert old.positions(["007"])[1].tolist() == [borrowed]
         assert source._content.users is not old
+
+
+async def test_columns_that_nobody_has_asked_for_are_not_at_hand(source):
+    assert source.at_hand(AGE) is None
+    await source.lookup(["007"], AGE)
+    assert source.at_hand(AGE) is not None

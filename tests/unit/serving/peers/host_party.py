@@ -111,6 +111,15 @@ async def shop(
             await answering_now.wait()
             return await super().lookup(user_ids, signature)
 
+        def at_hand(self, signature):
+            look_up = super().at_hand(signature) if answering_now.is_set() else None
+
+            def looked_up(user_ids):
+                asked.append(list(user_ids))
+                return look_up(user_ids)
+
+            return looked_up if look_up else None
+
     settings = Settings(
         party="shop",
         state_dir=str(folder),

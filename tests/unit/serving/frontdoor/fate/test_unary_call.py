@@ -232,6 +232,9 @@ class Broken(MemoryFeatureSource):
     async def lookup(self, user_ids: Sequence[str], signature: Signature) -> FeatureRows:
         raise FeatureSourceError("no route to 10.0.0.7")
 
+    def at_hand(self, signature: Signature) -> None:
+        return None
+
 
 async def test_features_that_cannot_be_fetched_have_a_code_of_their_own(tmp_path: Path) -> None:
     async with serving(tmp_path, features=Broken({})) as host:
