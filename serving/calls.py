@@ -120,11 +120,8 @@ def together(requests: Sequence[Request]) -> Request:
 
 
 def _columns(rows: Sequence[Any], absent: object) -> dict[str, list[Any]]:
-    """By name one value per row. A request of one row has scalars, or columns of one."""
+    """By name one value per row."""
     first = rows[0]
-    names = first if all(row.keys() == first.keys() for row in rows) else {name: None for row in rows for name in row}
-    return {name: [_scalar(row.get(name, absent)) for row in rows] for name in names}
-
-
-def _scalar(value: Any) -> Any:
-    return value[0] if isinstance(value, (list, tuple, np.ndarray)) else value
+    if all(row.keys() == first.keys() for row in rows):
+        return {name: [row[name] for row in rows] for name in first}
+    return {name: [row.get(name, absent) for row in rows] for name in {name: None for row in rows for name in row}}
