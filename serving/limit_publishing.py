@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from serving.control import State, WantedLimit
-from serving.errors import InvalidRequestError
+from serving.errors import InvalidRequestError, LimitError
 from serving.limit_kind import LimitKind
 from serving.replicas import FOLLOW_S, Replicas
 from serving.settings import RateLimit
@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 MAX_RATE = 1e9
 MAX_COUNT = 1 << 40
 MAX_NAME = 256
+MAX_LIMITS = 1_000
+"""Of each kind. Every change writes all of them down, and every worker keeps them."""
 
 
 class LimitPublishing:
@@ -34,14 +36,17 @@ class LimitPublishing:
         return self._wanted.state.limits.get(kind.value, {}).get(name)
 
     async def set(self, kind: LimitKind, name: str, limit: RateLimit) -> None:
-        """All of `limit` counts, in place of all that counted before. Raises InvalidRequestError."""
+        """All of `limit` counts, in place of all that counted before. Raises InvalidRequestError, and LimitError where
+        there are as many as may be and `name` is not among them."""
         _check_name(kind, name)
         _check(kind, limit)
         wanted = WantedLimit(per_s=limit.per_s, burst=limit.burst, concurrent=limit.concurrent)
 
         def with_limit(state: State) -> State:
-            named = {**state.limits.get(kind.value, {}), name: wanted}
-            return msgspec.structs.replace(state, limits={**state.limits, kind.value: named})
+            before = state.limits.get(kind.value, {})
+            if name not in before and len(before) >= MAX_LIMITS:
+                raise LimitError(_full(kind))
+            return msgspec.structs.replace(state, limits={**state.limits, kind.value: {**before, name: wanted}})
 
         await self._change(with_limit)
         logger.info("%s %r has the limit %s", kind.value, name, limit)
@@ -69,6 +74,13 @@ def _check_name(kind: LimitKind, name: str) -> None:
         raise InvalidRequestError(f"name a {kind.value}, in up to {MAX_NAME} characters")
     if kind is LimitKind.RESOURCE and not name.startswith(("I_", "M_")):
         raise InvalidRequestError(f"a resource is I_ and a method or M_ and a model of FATE's, not {name!r}")
+
+
+def _full(kind: LimitKind) -> str:
+    return (
+        f"limits are set for {MAX_LIMITS} names of the kind {kind.value}, as many as may be: clear some that are not "
+        f"needed, as `tessera limit clear {kind.value} NAME` does"
+    )
 
 
 def _check(kind: LimitKind, limit: RateLimit) -> None:

@@ -225,7 +225,8 @@ class AdminServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetLimit(self, request, context):
-        """Bound what a name may ask, at all replicas, in place of what the settings say for it; kept over restarts.
+        """Bound what a name may ask, at all replicas, in place of what the settings say for it; kept over restarts. Up to
+        1000 names of a kind, of up to 256 characters; RESOURCE_EXHAUSTED for more until one is cleared.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
