@@ -12,7 +12,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from serving.settings import TraceSettings
 from serving.telemetry.spans import Context, Kind, Span
@@ -68,4 +68,5 @@ class OtlpExport:
 
 
 def _context(context: Context, remote: bool) -> SpanContext:
-    return SpanContext(context.trace_id, context.span_id, remote, _SAMPLED)
+    state = TraceState.from_header([context.state]) if context.state else None
+    return SpanContext(context.trace_id, context.span_id, remote, _SAMPLED, state)

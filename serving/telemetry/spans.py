@@ -15,8 +15,14 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 TRACEPARENT = "traceparent"
+TRACESTATE = "tracestate"
 _FORM = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _SAMPLED = 1
+_MEMBER = re.compile(
+    r"(?:[a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13})"
+    r"=[ -+\--<>-~]{0,255}[!-+\--<>-~]"
+)
+_MAX_MEMBERS, _MAX_STATE = 32, 512
 
 Attribute = str | int | float | bool
 
@@ -30,13 +36,20 @@ class Kind(Enum):
 
 
 class Context(NamedTuple):
-    """What other spans need of one: 16 and 8 bytes as numbers, neither of them 0."""
+    """What other spans need of one: 16 and 8 bytes as numbers, neither of them 0. `state`: what the systems of callers
+    keep with the trace, a `tracestate`; "" for nothing."""
 
     trace_id: int
     span_id: int
+    state: str = ""
 
     def traceparent(self) -> str:
         return f"00-{self.trace_id:032x}-{self.span_id:016x}-{_SAMPLED:02x}"
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """What a call carries under this one."""
+        told = ((TRACEPARENT, self.traceparent()),)
+        return (*told, (TRACESTATE, self.state)) if self.state else told
 
 
 class Incoming(NamedTuple):
@@ -53,9 +66,20 @@ def incoming(traceparent: str) -> Incoming | None:
         return None
     version, trace_id, span_id, flags, more = found.groups()
     context = Context(int(trace_id, 16), int(span_id, 16))
-    if version == "ff" or (version == "00" and more) or not all(context):
+    if version == "ff" or (version == "00" and more) or not all((context.trace_id, context.span_id)):
         return None
     return Incoming(context, bool(int(flags, 16) & _SAMPLED))
+
+
+def state_in(tracestate: str) -> str:
+    """Its members as they came, in their order; "" where one is not as the standard says, a key comes twice, or all are
+    more than 32 or longer than 512 characters."""
+    if len(tracestate) > _MAX_STATE:
+        return ""
+    members = [member for one in tracestate.split(",") if (member := one.strip(" \t"))]
+    keys = {member.partition("=")[0] for member in members}
+    well = len(keys) == len(members) <= _MAX_MEMBERS and all(map(_MEMBER.fullmatch, members))
+    return ",".join(members) if well else ""
 
 
 class Keeping(Protocol):
@@ -91,8 +115,8 @@ class Span:
         self.name = name
         self.kind = kind
         self.parent = parent
-        trace_id = (secrets.randbits(128) or 1) if parent is None else parent.trace_id
-        self.context = Context(trace_id, secrets.randbits(64) or 1)
+        trace_id, state = (secrets.randbits(128) or 1, "") if parent is None else (parent.trace_id, parent.state)
+        self.context = Context(trace_id, secrets.randbits(64) or 1, state)
         self.links = list(links)
         self.attributes: dict[str, Attribute] = {}
         self.failure = ""

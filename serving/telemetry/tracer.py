@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import Metric
 from serving.control import State, TraceChoice
 from serving.settings import TraceSettings
 from serving.telemetry.exposition import counter, gauge
-from serving.telemetry.spans import Context, Incoming, Kind, Span, incoming
+from serving.telemetry.spans import Context, Incoming, Kind, Span, incoming, state_in
 
 UNLIMITED = -1
 
@@ -68,12 +68,13 @@ class Tracer:
         self._max_spans = settings.max_spans
         self._ended: deque[Span] = deque()
 
-    def serve(self, name: str, traceparent: str) -> Span | None:
+    def serve(self, name: str, traceparent: str, tracestate: str = "") -> Span | None:
         """The span of a call that came with this context, or "", when it is traced."""
         came = incoming(traceparent) if traceparent and self._follow else None
         if not self.sampling.takes(came):
             return None
-        return self.begin(name, Kind.SERVER, None if came is None else came.context)
+        parent = None if came is None else came.context._replace(state=state_in(tracestate))
+        return self.begin(name, Kind.SERVER, parent)
 
     def begin(self, name: str, kind: Kind, parent: Context | None) -> Span:
         return Span(self, name, kind, parent)

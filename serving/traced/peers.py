@@ -18,7 +18,7 @@ from serving.peers.partials import HostPartials, Lookup
 from serving.peers.peer import PeerAnswer
 from serving.pool import ModelHandle, ModelId
 from serving.settings import BatchSettings, Purpose
-from serving.telemetry.spans import HERE, TRACEPARENT, Kind, Span, within
+from serving.telemetry.spans import HERE, Kind, Span, within
 from serving.transport import Channel, Metadata
 
 
@@ -136,7 +136,7 @@ class TracedChannel(Channel):
     async def unary(self, path: str, request: bytes, timeout_s: float | None, metadata: Metadata = ()) -> bytes:
         span = HERE.get()
         if span is not None:
-            metadata = (*metadata, (TRACEPARENT, span.context.traceparent()))
+            metadata = (*metadata, *span.context.metadata())
         return await self._channel.unary(path, request, timeout_s, metadata)
 
     async def close(self, grace_s: float = 0.0) -> None:

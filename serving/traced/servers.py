@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from functools import partial, wraps
 from typing import Any
 
-from serving.telemetry.spans import TRACEPARENT, Span, within
+from serving.telemetry.spans import TRACEPARENT, TRACESTATE, Span, within
 from serving.telemetry.tracer import Tracer
 from serving.transport import BytesHandler, Call, Code, Promise, RpcError, Server, ServerCredentials
 
@@ -49,13 +49,26 @@ class TracedServer(Server):
         return await self._server.wait_for_termination(timeout_s)
 
 
+def serve(tracer: Tracer, name: str, call: Call) -> Span | None:
+    """The span of a call when it is traced."""
+    parent = call.value_of(TRACEPARENT)
+    return tracer.serve(name, parent, _tracestate(call) if parent else "")
+
+
+def _tracestate(call: Call) -> str:
+    """Several fields are one list."""
+    if not call.value_of(TRACESTATE):
+        return ""
+    return ",".join(str(value) for key, value in call.metadata() if key == TRACESTATE)
+
+
 def traced(path: str, handler: BytesHandler, tracer: Tracer) -> BytesHandler:
     name = path.removeprefix("/")
     service, _, method = name.rpartition("/")
 
     @wraps(handler)
     def handle(raw: bytes, call: Call) -> bytes | Awaitable[bytes]:
-        span = tracer.serve(name, call.value_of(TRACEPARENT))
+        span = serve(tracer, name, call)
         if span is None:
             return handler(raw, call)
         span.attributes |= {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
@@ -136,8 +149,14 @@ class TracedHttp:
     def _span(self, scope: Any) -> Span | None:
         if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].startswith(_INFERENCE):
             return None
-        came = next((value for key, value in scope["headers"] if key == TRACEPARENT.encode()), b"")
-        return self._tracer.serve("POST", came.decode("latin-1"))
+        headers = scope["headers"]
+        parent = next(_values(headers, TRACEPARENT), "")
+        return self._tracer.serve("POST", parent, ",".join(_values(headers, TRACESTATE)) if parent else "")
+
+
+def _values(headers: Iterable[tuple[bytes, bytes]], name: str) -> Iterator[str]:
+    key = name.encode()
+    return (value.decode("latin-1") for one, value in headers if one == key)
 
 
 def _name(span: Span, scope: Any) -> None:

@@ -17,6 +17,7 @@ from tests.nodes import PartyNode
 pytestmark = pytest.mark.usefixtures("transport")
 
 MAX_SPANS = 64
+STATE = "congo=t61rcWkgMzE,rojo@x=a b"
 PREDICT, INFER = "tessera.v1.Inference/Predict", "tessera.v1.Federation/Infer"
 
 
@@ -44,7 +45,7 @@ def parties(transport: object, collector: Collector, tmp_path_factory: pytest.Te
 def traced(node: PartyNode, user: str, trace_id: str, flags: str = "01", case_id: str = "") -> float:
     """The score; the call comes with a context."""
     request = wire.PredictRequest(service="s", user_id=user, case_id=case_id, numbers=CASE)
-    metadata = (("traceparent", f"00-{trace_id}-{'cd' * 8}-{flags}"),)
+    metadata = (("traceparent", f"00-{trace_id}-{'cd' * 8}-{flags}"), ("tracestate", STATE))
     reply = node.call(
         "service",
         lambda link: inference_pb2_grpc.InferenceStub(link.stub_channel).Predict(request, timeout=5, metadata=metadata),
@@ -82,6 +83,7 @@ def test_one_trace_goes_through_both_parties(parties: Parties, collector: Collec
     whole, asked = one(found, "bank", PREDICT), one(found, "shop", INFER)
     assert (whole.kind, asked.kind) == (Span.SPAN_KIND_SERVER, Span.SPAN_KIND_SERVER)
     assert one(found, "bank", "call shop").kind == Span.SPAN_KIND_CLIENT
+    assert {span.trace_state for _, span in found.values()} == {STATE}
     assert whole.start_time_unix_nano <= asked.start_time_unix_nano
     assert asked.end_time_unix_nano <= whole.end_time_unix_nano
     said = {attribute.key: attribute.value.string_value for attribute in whole.attributes}

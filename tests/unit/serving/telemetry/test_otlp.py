@@ -14,7 +14,7 @@ from serving.telemetry.spans import Context, Kind
 from serving.telemetry.tracer import Sampling, Tracer
 from tests.collector import Collector
 
-PARENT, OTHER = Context(0xAB, 0xCD), Context(0xEF, 0x12)
+PARENT, OTHER = Context(0xAB, 0xCD, "b@c=1,a= 2"), Context(0xEF, 0x12)
 
 
 @pytest.fixture
@@ -51,6 +51,7 @@ def test_spans_arrive_as_they_were(collector: Collector) -> None:
     assert (span.status.code, span.status.message) == (Status.STATUS_CODE_ERROR, "UNAVAILABLE")
     assert step.status.code == Status.STATUS_CODE_UNSET
     assert [(link.trace_id.hex(), link.span_id.hex()) for link in span.links] == [(f"{0xEF:032x}", f"{0x12:016x}")]
+    assert (span.trace_state, step.trace_state) == ("b@c=1,a= 2", "b@c=1,a= 2")
     values = {one.key: one.value for one in span.attributes}
     assert values["text"].string_value == "t"
     assert (values["count"].int_value, values["share"].double_value, values["flag"].bool_value) == (2, 0.5, True)

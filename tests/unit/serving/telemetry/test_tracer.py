@@ -7,7 +7,7 @@ import pytest
 from serving.control import State, TraceChoice
 from serving.settings import TraceSettings
 from serving.telemetry.exposition import Exposition
-from serving.telemetry.spans import Kind
+from serving.telemetry.spans import Context, Kind
 from serving.telemetry.tracer import Sampling, Tracer, span_metrics
 
 SAMPLED = f"00-{'ab' * 16}-{'cd' * 8}-01"
@@ -36,8 +36,23 @@ def test_a_context_decides_else_the_share(share: float, follow: bool, came: str,
     span = tracer(share=share, follow=follow).serve("call", came)
     assert (span is not None) is traced
     if span is not None:
-        parents = {SAMPLED: (int("ab" * 16, 16), int("cd" * 8, 16))} if follow else {}
+        parents = {SAMPLED: Context(int("ab" * 16, 16), int("cd" * 8, 16))} if follow else {}
         assert span.parent == parents.get(came)
+
+
+@pytest.mark.parametrize(
+    ("follow", "came", "state", "kept"),
+    [
+        (True, SAMPLED, "a=1", "a=1"),
+        (True, SAMPLED, "nonsense", ""),
+        (True, "nonsense", "a=1", ""),
+        (False, SAMPLED, "a=1", ""),
+    ],
+)
+def test_a_state_goes_with_its_context(follow: bool, came: str, state: str, kept: str) -> None:
+    span = tracer(share=1.0, follow=follow).serve("call", came, state)
+    assert span is not None
+    assert span.context.state == kept
 
 
 def test_a_share_is_kept_on_the_whole() -> None:

@@ -11,7 +11,7 @@ import pytest
 from apps.app import PartyStatus
 from serving.peers.peer import PeerAnswer, failed
 from serving.settings import BatchSettings, TraceSettings
-from serving.telemetry.spans import HERE, Kind, Span, within
+from serving.telemetry.spans import HERE, Context, Kind, Span, within
 from serving.telemetry.tracer import Sampling, Tracer
 from serving.traced.peers import TracedBatcher, TracedChannel
 from serving.transport import Call, Channel, Transport, channel, server
@@ -103,7 +103,7 @@ async def test_whoever_leaves_before_the_call_is_forgotten(asking: Asking) -> No
 @pytest.mark.parametrize("transport", Transport)
 async def test_a_party_is_told_of_the_trace_and_of_nothing_without_one(transport: Transport, tmp_path: Path) -> None:
     def told(raw: bytes, call: Call) -> bytes:
-        return call.value_of("traceparent").encode()
+        return f"{call.value_of('traceparent')} {call.value_of('tracestate')}".encode()
 
     port = server(transport)
     port.add_bytes_handler("/a.B/C", told)
@@ -111,11 +111,13 @@ async def test_a_party_is_told_of_the_trace_and_of_nothing_without_one(transport
     port.add_port(address)
     await port.start()
     link: Channel = TracedChannel(channel(transport, address))
-    span = Tracer(SETTINGS, Sampling(SETTINGS)).begin("call", Kind.CLIENT, None)
+    tracer = Tracer(SETTINGS, Sampling(SETTINGS))
     try:
-        assert await link.unary("/a.B/C", b"", 5) == b""
-        with within(span):
-            assert await link.unary("/a.B/C", b"", 5) == span.context.traceparent().encode()
+        assert await link.unary("/a.B/C", b"", 5) == b" "
+        for parent, state in ((None, ""), (Context(1, 2, "a=1,b= 2"), "a=1,b= 2")):
+            span = tracer.begin("call", Kind.CLIENT, parent)
+            with within(span):
+                assert await link.unary("/a.B/C", b"", 5) == f"{span.context.traceparent()} {state}".encode()
     finally:
         await link.close()
         await port.stop(0)

@@ -19,19 +19,20 @@ PARENT = f"00-{'ab' * 16}-{'cd' * 8}-01"
 
 
 class Asking:
-    """A call with a context, or none."""
+    """A call with a context, or none, and the fields of its state."""
 
-    def __init__(self, traceparent: str = PARENT) -> None:
-        self._traceparent = traceparent
+    def __init__(self, traceparent: str = PARENT, *states: str) -> None:
+        self._metadata = (("traceparent", traceparent), *(("tracestate", state) for state in states))
 
     def time_remaining(self) -> float | None:
         return None
 
     def metadata(self) -> Metadata:
-        raise AssertionError("nobody asked for all of it")
+        assert len(self._metadata) > 1, "nobody asked for all of it"
+        return self._metadata
 
     def value_of(self, key: str) -> str:
-        return self._traceparent if key == "traceparent" else ""
+        return next((value for one, value in self._metadata if one == key), "")
 
     def peer(self) -> str:
         return ""
@@ -105,6 +106,14 @@ async def test_a_reply_at_hand_stays_at_hand(tracer: Tracer) -> None:
     assert kept(tracer).attributes["rpc.grpc.status_code"] == 0
 
 
+@pytest.mark.parametrize(
+    ("states", "state"), [((), ""), (("a=1", "b=2,c=3"), "a=1,b=2,c=3"), (("a=1", "a=2"), ""), (("\xff",), "")]
+)
+async def test_the_fields_of_a_state_are_one(tracer: Tracer, states: tuple[str, ...], state: str) -> None:
+    assert traced(PATH, lambda raw, call: b"now", tracer)(b"", Asking(PARENT, *states)) == b"now"
+    assert kept(tracer).context.state == state
+
+
 async def test_what_a_handler_raises_at_once_ends_the_span(tracer: Tracer) -> None:
     def handler(raw: bytes, call: object) -> bytes:
         raise refused()
@@ -151,9 +160,10 @@ async def test_http_calls_of_inference_are_traced(tracer: Tracer, method: str, p
 
     async def send(message: Any) -> None: ...
 
-    headers = [(b"traceparent", PARENT.encode())]
+    headers = [(b"traceparent", PARENT.encode()), (b"tracestate", b"a=1"), (b"tracestate", b"b=2")]
     await TracedHttp(application, tracer)(
         {"type": "http", "method": method, "path": path, "headers": headers}, None, send
     )
     spans = tracer.take(10)
     assert [(span.failure, span.attributes["http.response.status_code"]) for span in spans] == [("503", 503)] * known
+    assert [span.context.state for span in spans] == ["a=1,b=2"] * known
