@@ -92,6 +92,7 @@ from serving.telemetry.lag import LoopLag
 from serving.telemetry.logs import follow_level
 from serving.telemetry.requests import RequestFigures
 from serving.telemetry.shared import SharedExposition
+from serving.telemetry.spans import Watch
 from serving.telemetry.worker_files import Teller, Telling
 from serving.threads import ModelThreads
 from serving.traced.tracing import Untraced, make_tracing
@@ -140,7 +141,7 @@ async def assemble(settings: Settings, counts: SharedCounts | None = None) -> No
 
     telling, cases = _telling(settings, replicas), _cases(secret, replicas)
     fate = FateNode(settings, publishing, pool, pipeline, audit, access, readiness, host, keys, shared, telling, cases)
-    protocols, jobs = _foreign_protocols(fate, servers, figures)
+    protocols, jobs = _foreign_protocols(fate, servers, figures, tracing.watching(oip.MODEL_STREAM_INFER))
     readings: tuple[Reading, ...] = (
         *(partial(request_metrics, figures), partial(lag_metrics, lag), partial(figure_metrics, effects)),
         *_control_readings(publishing, pool, replicas),
@@ -241,7 +242,9 @@ def _cases(secret: bytes, replicas: Replicas) -> Cases:
     return Cases(secret, replicas.party, replicas.generation, lambda: (one.generation for one in replicas.heard()))
 
 
-def _foreign_protocols(node: FateNode, servers: Servers, figures: RequestFigures) -> tuple[list[Route], Jobs]:
+def _foreign_protocols(
+    node: FateNode, servers: Servers, figures: RequestFigures, watch: Watch
+) -> tuple[list[Route], Jobs]:
     """Registers them; returns what belongs on the HTTP port, and what callers have begun."""
     limits, access = node.settings.limits, node.access
     models = Models(node.publishing.routes, node.pool)
@@ -250,7 +253,8 @@ def _foreign_protocols(node: FateNode, servers: Servers, figures: RequestFigures
     log = LogSettings(node.publishing, node.settings.log_level)
     others = node.telling.tell("oip", partial(encoded, door.figures))
     traces = TraceChoices(node.publishing, node.settings.traces)
-    foreign = OipNode(door, repository, node.readiness, limits.max_batch_rows, node.audit, access, log, traces, others)
+    rows, audit = limits.max_batch_rows, node.audit
+    foreign = OipNode(door, repository, node.readiness, rows, audit, access, log, traces, others, watch)
     oip.register(servers.service, foreign, figures, access.operator)
     if not servers.are_one:
         oip.register(servers.operator, foreign, figures, partial(access.admin, role=Role.OPERATOR))

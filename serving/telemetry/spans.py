@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import Enum
 from typing import NamedTuple, Protocol
+
+from serving.transport import Call
 
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"
@@ -80,6 +82,16 @@ def state_in(tracestate: str) -> str:
     keys = {member.partition("=")[0] for member in members}
     well = len(keys) == len(members) <= _MAX_MEMBERS and all(map(_MEMBER.fullmatch, members))
     return ",".join(members) if well else ""
+
+
+Begin = Callable[[], Awaitable[bytes]]
+Watch = Callable[[Call, Begin], Awaitable[bytes]]
+"""Begins what answers one of the requests that come in one call, and sees how it ends."""
+
+
+def unwatched(call: Call, begin: Begin) -> Awaitable[bytes]:
+    del call
+    return begin()
 
 
 class Keeping(Protocol):

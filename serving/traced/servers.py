@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from functools import partial, wraps
 from typing import Any
 
-from serving.telemetry.spans import TRACEPARENT, TRACESTATE, Span, within
+from serving.errors import code_of
+from serving.telemetry.spans import TRACEPARENT, TRACESTATE, Begin, Span, Watch, within
 from serving.telemetry.tracer import Tracer
 from serving.transport import BytesHandler, Call, Code, Promise, RpcError, Server, ServerCredentials
 
@@ -49,10 +50,14 @@ class TracedServer(Server):
         return await self._server.wait_for_termination(timeout_s)
 
 
-def serve(tracer: Tracer, name: str, call: Call) -> Span | None:
+def _serve(tracer: Tracer, name: str, call: Call) -> Span | None:
     """The span of a call when it is traced."""
     parent = call.value_of(TRACEPARENT)
-    return tracer.serve(name, parent, _tracestate(call) if parent else "")
+    span = tracer.serve(name, parent, _tracestate(call) if parent else "")
+    if span is not None:
+        service, _, method = name.rpartition("/")
+        span.attributes |= {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+    return span
 
 
 def _tracestate(call: Call) -> str:
@@ -64,22 +69,20 @@ def _tracestate(call: Call) -> str:
 
 def traced(path: str, handler: BytesHandler, tracer: Tracer) -> BytesHandler:
     name = path.removeprefix("/")
-    service, _, method = name.rpartition("/")
 
     @wraps(handler)
     def handle(raw: bytes, call: Call) -> bytes | Awaitable[bytes]:
-        span = serve(tracer, name, call)
+        span = _serve(tracer, name, call)
         if span is None:
             return handler(raw, call)
-        span.attributes |= {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
         try:
             with within(span):
                 reply = handler(raw, call)
         except BaseException as error:
-            _end(span, error)
+            _end(span, _code(error))
             raise
         if isinstance(reply, bytes):
-            _end(span, None)
+            _end(span, Code.OK)
             return reply
         if isinstance(reply, (Promise, asyncio.Future)):
             reply.add_done_callback(partial(_replied, span))
@@ -89,30 +92,51 @@ def traced(path: str, handler: BytesHandler, tracer: Tracer) -> BytesHandler:
     return handle
 
 
+def watching(path: str, tracer: Tracer) -> Watch:
+    """Of requests within calls of this method: each has a span, under that of the call's caller. `Begin` raises what
+    the request is answered by, which is no status yet."""
+    name = path.removeprefix("/")
+
+    def watch(call: Call, begin: Begin) -> Awaitable[bytes]:
+        span = _serve(tracer, name, call)
+        return begin() if span is None else _watched(span, begin)
+
+    return watch
+
+
+async def _watched(span: Span, begin: Begin) -> bytes:
+    try:
+        with within(span):
+            answer = await begin()
+    except BaseException as error:
+        _end(span, Code.CANCELLED if isinstance(error, asyncio.CancelledError) else code_of(error))
+        raise
+    _end(span, Code.OK)
+    return answer
+
+
 async def _awaited(span: Span, reply: Awaitable[bytes]) -> bytes:
     try:
         with within(span):
             answer = await reply
     except BaseException as error:
-        _end(span, error)
+        _end(span, _code(error))
         raise
-    _end(span, None)
+    _end(span, Code.OK)
     return answer
 
 
 def _replied(span: Span, reply: Promise[bytes] | asyncio.Future[bytes]) -> None:
-    _end(span, asyncio.CancelledError() if reply.cancelled() else reply.exception())
+    error = asyncio.CancelledError() if reply.cancelled() else reply.exception()
+    _end(span, Code.OK if error is None else _code(error))
 
 
-def _end(span: Span, error: BaseException | None) -> None:
-    code = _code(error)
+def _end(span: Span, code: Code) -> None:
     span.attributes["rpc.grpc.status_code"] = code.value
     span.end("" if code is Code.OK else code.name)
 
 
-def _code(error: BaseException | None) -> Code:
-    if error is None:
-        return Code.OK
+def _code(error: BaseException) -> Code:
     if isinstance(error, RpcError):
         return error.code
     return Code.CANCELLED if isinstance(error, asyncio.CancelledError) else Code.UNKNOWN

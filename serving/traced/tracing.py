@@ -24,11 +24,12 @@ from serving.settings import BatchSettings, Settings
 from serving.settings_file import SettingsError
 from serving.telemetry.exposition import Reading
 from serving.telemetry.sending import Export, SpanSending
+from serving.telemetry.spans import Watch, unwatched
 from serving.telemetry.tracer import Sampling, Tracer, span_metrics
 from serving.traced.host import TracedHostSide, TracedSource
 from serving.traced.peers import TracedBatcher, TracedChannel, TracedHosts
 from serving.traced.pipeline import LoggedTracedPipeline, TracedPipeline
-from serving.traced.servers import TracedHttp, TracedServer
+from serving.traced.servers import TracedHttp, TracedServer, watching
 from serving.transport import Channel, Server
 
 
@@ -67,6 +68,11 @@ class Untraced:
 
     def host_side(self, pool: ModelPool, sources: Mapping[str, FeatureSource], admission: Admission) -> HostSide:
         return HostSide(pool, sources, admission)
+
+    def watching(self, path: str) -> Watch:
+        """For requests that come many in one call of this method."""
+        del path
+        return unwatched
 
     def parts(self) -> Sequence[Part]:
         return ()
@@ -115,6 +121,9 @@ class Tracing(Untraced):
 
     def host_side(self, pool: ModelPool, sources: Mapping[str, FeatureSource], admission: Admission) -> HostSide:
         return TracedHostSide(pool, {model: TracedSource(one) for model, one in sources.items()}, admission)
+
+    def watching(self, path: str) -> Watch:
+        return watching(path, self._tracer)
 
     def parts(self) -> Sequence[Part]:
         return (Part(self._sending.start, self._sending.stop),)

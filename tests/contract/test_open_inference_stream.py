@@ -15,8 +15,11 @@ from serving.features.memory import MemoryFeatureSource
 from serving.frontdoor.oip.door import Door
 from serving.frontdoor.oip.models import Models
 from serving.frontdoor.oip.service import MODEL_STREAM_INFER, OipNode, OipServicer
-from serving.settings import Limits, Settings
+from serving.settings import Limits, Settings, TraceSettings
 from serving.telemetry.requests import RequestFigures
+from serving.telemetry.spans import Context, Kind
+from serving.telemetry.tracer import Sampling, Tracer
+from serving.traced.servers import watching
 from serving.transport import Channel, Code, RpcError, ServerOptions, Transport, channel, server
 from tessera.compat import open_inference_pb2 as wire
 from tessera.compat import open_inference_pb2_grpc
@@ -51,9 +54,10 @@ class GatedSource(MemoryFeatureSource):
 class Streaming:
     source: GatedSource
     client: Channel
+    tracer: Tracer
 
-    def talk(self) -> Any:
-        return self.client.stub_channel.stream_stream(MODEL_STREAM_INFER)(timeout=20)
+    def talk(self, *metadata: tuple[str, str]) -> Any:
+        return self.client.stub_channel.stream_stream(MODEL_STREAM_INFER)(timeout=20, metadata=metadata)
 
 
 async def once(reached: Any) -> None:
@@ -70,14 +74,17 @@ async def streaming(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
     settings = Settings(party="bank", state_dir=str(tmp_path), registry=str(tmp_path))
     door = Door(world.pipeline, Models(world.table, world.pool))
     nobody: Any = None  # asks for the rest of the node here
-    node = OipNode(door, nobody, nobody, 50, nobody, Access(settings), nobody, nobody)
+    traces = TraceSettings(share=0)
+    tracer = Tracer(traces, Sampling(traces))
+    watch = watching(MODEL_STREAM_INFER, tracer)
+    node = OipNode(door, nobody, nobody, 50, nobody, Access(settings), nobody, nobody, watch=watch)
     made = server(request.param, ServerOptions())
     servicer = OipServicer(node, nobody, RequestFigures().of("oip", MODEL_STREAM_INFER))
     open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, made.registry)
     client = channel(Transport.NATIVE, f"127.0.0.1:{made.add_port('127.0.0.1:0')}")
     await made.start()
     try:
-        yield Streaming(source, client)
+        yield Streaming(source, client, tracer)
     finally:
         await client.close()
         await made.stop(0)
@@ -124,6 +131,37 @@ async def test_an_error_is_the_answer_of_its_request_in_its_place(streaming: Str
     assert [reply.infer_response.id for reply in replies] == ["first", "second", "third"]
     assert ["unknown model" in reply.error_message for reply in replies] == [False, True, False]
     assert await call.read() is None
+
+
+async def test_every_request_has_a_span_under_the_one_of_its_stream(streaming: Streaming) -> None:
+    above = Context(0xAB, 0xCD, "a=1")
+    call = streaming.talk(*above.metadata())
+    for id_, model in (("first", "s"), ("second", "none"), ("third", "s")):
+        await call.write(infer("u1", id_, model))
+    await once(lambda: len(streaming.source.gates) == 2)
+    streaming.source.gates[0].set()
+    assert (await told(call)).infer_response.id == "first"
+    assert (await told(call)).error_message
+    call.cancel()
+    await once(lambda: streaming.source.cancelled)
+    await once(lambda: streaming.tracer.waiting == 3)
+    spans = streaming.tracer.take(10)
+    assert sorted((span.failure, span.attributes["rpc.grpc.status_code"]) for span in spans) == [
+        ("", 0),
+        ("CANCELLED", 1),
+        ("NOT_FOUND", 5),
+    ]
+    for span in spans:
+        assert (span.name, span.kind) == (MODEL_STREAM_INFER.removeprefix("/"), Kind.SERVER)
+        assert (span.parent, span.context.state) == (above, "a=1")
+        assert (span.attributes["rpc.system"], span.attributes["rpc.method"]) == ("grpc", "ModelStreamInfer")
+
+
+async def test_requests_of_a_stream_that_is_not_traced_have_none(streaming: Streaming) -> None:
+    call = streaming.talk()
+    await call.write(infer("u1", "first", "none"))
+    assert (await told(call)).error_message
+    assert not streaming.tracer.waiting
 
 
 async def test_further_requests_wait(streaming: Streaming) -> None:

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from serving.frontdoor.oip.service import MODEL_STREAM_INFER
+from serving.transport import Channel
+from tessera.compat import open_inference_pb2 as oip
+from tessera.compat import open_inference_pb2_grpc
 from tessera.v1 import inference_pb2 as wire
 from tessera.v1 import inference_pb2_grpc
 from tests.collector import Collector, Found
@@ -18,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("transport")
 
 MAX_SPANS = 64
 STATE = "congo=t61rcWkgMzE,rojo@x=a b"
+STREAM = MODEL_STREAM_INFER.removeprefix("/")
 PREDICT, INFER = "tessera.v1.Inference/Predict", "tessera.v1.Federation/Infer"
 
 
@@ -98,6 +103,36 @@ def test_no_span_tells_whom_a_call_was_about(parties: Parties, collector: Collec
     assert "0002" not in told
     assert repr(score)[:8] not in told
     assert not any(f'"{feature}"' in told for feature in CASE)
+
+
+def test_requests_of_a_stream_are_traced_apart(parties: Parties, collector: Collector) -> None:
+    trace_id = secrets.token_hex(16)
+    metadata = (("traceparent", f"00-{trace_id}-{'cd' * 8}-01"), ("tracestate", STATE))
+    asked = [streamed(user) for user in ("0001", "0002")]
+
+    async def ask(link: Channel) -> list[oip.ModelStreamInferResponse]:
+        stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(link.stub_channel)
+        return [reply async for reply in stub.ModelStreamInfer(iter(asked), metadata=metadata, timeout=5)]
+
+    assert [reply.error_message for reply in parties.guest.call("service", ask)] == ["", ""]
+    found = collector.trace(trace_id, lambda found: [span.name for _, span in found.values()].count(STREAM) == 2)
+    whole = {id_: span for id_, (_, span) in found.items() if span.name == STREAM}
+    assert {span.parent_span_id.hex() for span in whole.values()} == {"cd" * 8}
+    assert {(span.kind, span.trace_state) for span in whole.values()} == {(Span.SPAN_KIND_SERVER, STATE)}
+    merged = {span.parent_span_id.hex() for _, span in found.values() if span.name == "merge"}
+    assert merged
+    assert merged <= set(whole)
+
+
+def streamed(user: str) -> oip.ModelInferRequest:
+    message = oip.ModelInferRequest(model_name="s")
+    tensor = oip.ModelInferRequest.InferInputTensor
+    id_ = oip.InferTensorContents(bytes_contents=[user.encode()])
+    message.inputs.append(tensor(name="user_id", datatype="BYTES", shape=[1, 1], contents=id_))
+    for name, number in CASE.items():
+        contents = oip.InferTensorContents(fp64_contents=[number])
+        message.inputs.append(tensor(name=name, datatype="FP64", shape=[1, 1], contents=contents))
+    return message
 
 
 def test_a_repeat_is_one_span(parties: Parties, collector: Collector) -> None:

@@ -22,6 +22,7 @@ from serving.frontdoor.oip.messages import asked, config, parse, raw_reply, stat
 from serving.frontdoor.wire_fields import delimited
 from serving.readiness import Readiness
 from serving.telemetry.requests import MethodFigures, RequestFigures
+from serving.telemetry.spans import Watch, unwatched
 from serving.telemetry.worker_files import Others, nobody
 from serving.transport import Call, Code, RpcError, Server, call_of
 from serving.version import SOFTWARE
@@ -54,7 +55,7 @@ Authorise = Callable[[Call], None]
 @dataclass(frozen=True, slots=True)
 class OipNode:
     """What the protocol asks of a node beside inference. `max_rows` of one call. `others`: the figures of the other
-    workers, as `encoded`."""
+    workers, as `encoded`. `watch`: every request of streams."""
 
     door: Door
     repository: Repository
@@ -65,6 +66,7 @@ class OipNode:
     log: LogSettings
     traces: trace_settings.TraceChoices
     others: Others = nobody
+    watch: Watch = unwatched
 
     async def set_log(self, who: str, given: Values) -> Values:
         """What is in force afterwards; nothing changes where nothing is given. Raises InvalidRequestError."""
@@ -190,7 +192,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         caller = self._stream_caller(call)
 
         def answer(request: wire.ModelInferRequest) -> Coroutine[Any, Any, wire.ModelStreamInferResponse]:
-            return self._streamed_one(request, Terms(call.time_remaining(), caller))
+            return self._streamed_one(request, call, caller)
 
         async with aclosing(in_order(requests, answer, _STREAMED_AT_ONCE)) as replies:
             async for reply in replies:
@@ -203,10 +205,14 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             self._streamed.finish(self._streamed.start(), error.code)
             raise RpcError(error.code, str(error)) from None
 
-    async def _streamed_one(self, request: wire.ModelInferRequest, terms: Terms) -> wire.ModelStreamInferResponse:
+    async def _streamed_one(
+        self, request: wire.ModelInferRequest, call: Call, caller: str
+    ) -> wire.ModelStreamInferResponse:
         began, code = self._streamed.start(), Code.CANCELLED
+        terms = Terms(call.time_remaining(), caller)
         try:
-            reply = await _infer(self._node.door, request, request.SerializeToString(), terms)
+            begin = partial(_infer, self._node.door, request, request.SerializeToString(), terms)
+            reply = await self._node.watch(call, begin)
             code = Code.OK
             return wire.ModelStreamInferResponse(infer_response=wire.ModelInferResponse.FromString(reply))
         except Exception as error:  # noqa: BLE001 - the outermost frame of one request
