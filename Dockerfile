@@ -21,7 +21,7 @@ FROM python:3.12-slim-bookworm
 RUN useradd --uid 10001 --create-home --home-dir /var/lib/tessera --shell /usr/sbin/nologin tessera \
     && install -d -o tessera -g tessera /certificates /var/lib/tessera/registry
 COPY --from=build /opt/tessera /opt/tessera
-ENV PATH=/opt/tessera/bin:$PATH PYTHONUNBUFFERED=1 TESSERA_LOG_FORMAT=json
+ENV PATH=/opt/tessera/bin:$PATH PYTHONUNBUFFERED=1 TESSERA_LOG_FORMAT=json TESSERA_CONFIG=/etc/tessera/serving.toml
 USER 10001
 WORKDIR /var/lib/tessera
 VOLUME /var/lib/tessera

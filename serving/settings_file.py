@@ -18,8 +18,8 @@ from serving.setting_kinds import Text
 from serving.settings import CacheSettings, FallbackPolicy, PeerProtocol, Settings
 
 PREFIX = "TESSERA_"
-# The token of the commands, and what Kubernetes sets in every pod beside a service that is named tessera.
-_NO_SETTINGS = re.compile(r"^TESSERA_(CLIENT_TOKEN|SERVICE_(HOST|PORT\w*)|PORT(_\d+_\w+)?)$")
+# What the commands read, and what Kubernetes sets in every pod beside a service that is named tessera.
+_NO_SETTINGS = re.compile(r"^TESSERA_(CLIENT_TOKEN|CONFIG|SERVICE_(HOST|PORT\w*)|PORT(_\d+_\w+)?)$")
 
 
 class SettingsError(Exception):

@@ -6,10 +6,9 @@ from datetime import UTC, datetime
 
 import click
 
-from serving.commands.connection import Connection, connected
+from serving.commands.connection import Connection
+from serving.commands.model import admin
 from serving.commands.output import plain, show_json, show_table
-
-admin = connected("admin", "127.0.0.1:8702")
 
 
 @click.group()

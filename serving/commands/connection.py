@@ -6,7 +6,7 @@ import asyncio
 import functools
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +21,9 @@ T = TypeVar("T")
 Ask = Callable[[str, Any], Awaitable[Any]]
 """Calls a method of a stub by its name."""
 TOKEN_VARIABLE = "TESSERA_CLIENT_TOKEN"  # noqa: S105 - the name of a variable, not a token
+CONFIG_VARIABLE = "TESSERA_CONFIG"
+CONFIG = Path("serving.toml")
+"""The settings of the node that is meant, where they lie in the working folder and nothing else says which."""
 _HINTS = {
     Code.NOT_FOUND: "`tessera model list` and `tessera service list` show what the node knows",
     Code.DEADLINE_EXCEEDED: "give it longer with --timeout-s",
@@ -34,13 +37,21 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """A node's port. `origin`: what says that it is this one."""
+
+    address: str
+    origin: str
+    credentials: ChannelCredentials | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Connection:
     """A node's port, and how the answer is wanted."""
 
-    address: str
+    place: Place
     timeout_s: float
     as_json: bool
-    credentials: ChannelCredentials | None = None
     token: str = ""
 
     def ask(self, stub: Callable[[Any], Any], method: str, request: Any) -> Any:
@@ -67,15 +78,15 @@ class Connection:
     async def _predict(self, case: Case, named: dict[str, str]) -> Prediction:
         from serving.client import Client  # noqa: PLC0415 - keeps `tessera --help` quick
 
-        given = {"credentials": self.credentials, "token": self.token, "timeout_s": self.timeout_s}
-        async with Client(self.address, **given) as client:  # type: ignore[arg-type]
+        given = {"credentials": self.place.credentials, "token": self.token, "timeout_s": self.timeout_s}
+        async with Client(self.place.address, **given) as client:  # type: ignore[arg-type]
             return await client.predict(case, **named)
 
     async def _ask(self, stub: Callable[[Any], Any], method: str, request: Any) -> Any:
         return await self._converse(stub, lambda ask: ask(method, request))
 
     async def _converse(self, stub: Callable[[Any], Any], talk: Callable[[Ask], Awaitable[T]]) -> T:
-        link = channel(Transport.NATIVE, self.address, ChannelOptions(credentials=self.credentials))
+        link = channel(Transport.NATIVE, self.place.address, ChannelOptions(credentials=self.place.credentials))
         metadata = (("authorization", f"Bearer {self.token}"),) if self.token else ()
 
         async def ask(method: str, request: Any) -> Any:
@@ -88,7 +99,8 @@ class Connection:
 
     def _explain(self, error: RpcError) -> str:
         if error.code is Code.UNAVAILABLE and "failed to connect" in error.details:
-            return f"UNAVAILABLE: no node answers at {self.address}; start one with `tessera serve --config FILE`"
+            where = f"{self.place.address} ({self.place.origin})"
+            return f"UNAVAILABLE: no node answers at {where}; {_remedy('FILE')}"
         hint = _HINTS.get(error.code)
         return f"{error.code.name}: {error.details or 'no reason given'}" + (f" ({hint})" if hint else "")
 
@@ -98,7 +110,7 @@ def connected(port: str, default: str) -> Callable[[Callable[..., None]], Callab
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @click.option("--admin", "--target", "address", metavar="HOST:PORT", help=f"The {port} port.  [{default}]")
-        @click.option("--config", type=click.Path(dir_okay=False, path_type=Path), help="Settings of a local node.")
+        @click.option("--config", type=_FILE, help=f"Settings of a local node.  [{CONFIG_VARIABLE}, {CONFIG}]")
         @click.option("--authority", type=_FILE, help="TLS: who signs the node's certificate, as PEM.")
         @click.option("--certificate", type=_FILE, help="TLS: the own certificate, as PEM.")
         @click.option("--key", type=_FILE, help="TLS: its key, as PEM.")
@@ -110,19 +122,35 @@ def connected(port: str, default: str) -> Callable[[Callable[..., None]], Callab
                 raise click.UsageError("give HOST:PORT or --config, not both")
             given = [rest.pop(name) for name in ("authority", "certificate", "key")]
             try:
-                found, credentials = _from_settings(config, port) if config else (address or default, None)
+                place = Place(address, "as --admin says") if address else _settled(config, port, default)
                 if any(given):
-                    credentials = ChannelCredentials(*given)
+                    place = replace(place, credentials=ChannelCredentials(*given))
             except CredentialsError as error:
                 raise click.ClickException(str(error)) from None
-            command(Connection(found, timeout_s, as_json, credentials, os.environ.get(TOKEN_VARIABLE, "")), **rest)
+            command(Connection(place, timeout_s, as_json, os.environ.get(TOKEN_VARIABLE, "")), **rest)
 
         return run
 
     return decorate
 
 
-def _from_settings(config: Path, port: str) -> tuple[str, ChannelCredentials | None]:
+def _settled(config: Path | None, port: str, default: str) -> Place:
+    """Where no address is given: the node of the settings that are named or lie here. Raises CredentialsError."""
+    named = os.environ.get(CONFIG_VARIABLE, "")
+    if config:
+        return _from_settings(config, "as --config says", port)
+    if named:
+        return _from_settings(Path(named), f"as {CONFIG_VARIABLE} says", port)
+    if CONFIG.is_file():
+        return _from_settings(CONFIG, "found here", port)
+    return Place(default, f"the default: no --config, no {CONFIG_VARIABLE}, no {CONFIG} here")
+
+
+def _remedy(config: Path | str) -> str:
+    return f"start one with `tessera serve --config {config}`, or name another with --admin HOST:PORT"
+
+
+def _from_settings(config: Path, origin: str, port: str) -> Place:
     """Where the node of these settings listens, and its own certificate, with which an operator on its machine calls.
     Raises CredentialsError."""
     from serving import ports_file, security, settings_file  # noqa: PLC0415 - keeps `tessera --help` quick
@@ -130,9 +158,9 @@ def _from_settings(config: Path, port: str) -> tuple[str, ChannelCredentials | N
     try:
         settings = settings_file.load(config, os.environ)
     except settings_file.SettingsError as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(f"{error}\n(the settings {origin}; --admin HOST:PORT needs none)") from None
     state_dir = Path(settings.state_dir)
     address = ports_file.read(state_dir).get(port)
     if address is None:
-        raise click.ClickException(f"no node runs on {state_dir}; start one with `tessera serve --config {config}`")
-    return address, security.own_credentials(settings, port, settings.party)
+        raise click.ClickException(f"no node runs on {state_dir} ({config}, {origin}); {_remedy(config)}")
+    return Place(address, f"of {config}, {origin}", security.own_credentials(settings, port, settings.party))

@@ -122,7 +122,8 @@ def test_a_node_that_is_not_there_is_named(tessera, nobody):
     result = tessera("model", "list", target=nobody)
     assert result.exit_code == 1
     assert result.stderr == (
-        f"Error: UNAVAILABLE: no node answers at {nobody}; start one with `tessera serve --config FILE`\n"
+        f"Error: UNAVAILABLE: no node answers at {nobody} (as --admin says); "
+        "start one with `tessera serve --config FILE`, or name another with --admin HOST:PORT\n"
     )
 
 
