@@ -81,6 +81,8 @@ class Breaking:
         self.breaker = Breaker(settings, clock)
         self.sizes = Histogram(ROWS)
         """Of the batches that were asked for."""
+        self.failed = 0
+        """Calls that the party did not answer, or refused as a whole, or that it was not asked for."""
 
     async def infer(
         self,
@@ -93,6 +95,7 @@ class Breaking:
     ) -> PeerAnswer:
         admitted = self.breaker.admit()
         if admitted is None:
+            self.failed += 1
             return failed(PartyStatus.UNREACHABLE, len(user_ids), wanted, "not asked: it did not answer the last calls")
         self.sizes.observe(len(user_ids))
         began = self._clock()
@@ -110,7 +113,11 @@ class Breaking:
         await self._peer.close()
 
     def _learn(self, answer: PeerAnswer, admitted: int, began: float) -> None:
-        status = answer.statuses[0] if answer.reason else PartyStatus.OK
+        if not answer.reason:
+            self.breaker.succeeded()
+            return
+        self.failed += not answer.reasons
+        status = answer.statuses[0]
         if status not in _FAILURES:
             self.breaker.succeeded()
         elif status is PartyStatus.TIMEOUT and self._clock() - began < self._settings.min_wait_s:

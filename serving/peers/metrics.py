@@ -21,6 +21,9 @@ def peer_metrics(batchers: Mapping[str, Batcher], breaking: Mapping[str, Breakin
         ("late", "Requests whose deadline passed before the party answered."),
     ):
         yield counter(f"tessera_peer_{kind}", about, [(who, float(getattr(one, kind))) for who, one in parties])
+    failed = [({"party": party}, float(one.failed)) for party, one in breaking.items()]
+    about = "Calls that the party answered too late, not at all or with a refusal, or that its breaker let not through."
+    yield counter("tessera_peer_failed", about, failed)
     queued = [({"party": party}, float(one.queued_rows)) for party, one in batchers.items()]
     yield gauge("tessera_peer_queued_rows", "Users that wait for a call to the party.", queued)
     waits, calls = [(who, one.wait_s) for who, one in parties], [(who, one.call_s) for who, one in parties]

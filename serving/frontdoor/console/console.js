@@ -6,7 +6,7 @@
   const EVERY_MS = 5000;
   const KEPT = 61; // five minutes
   const SMOOTH = 3; // samples that a rate is taken over
-  const QUANTILES_OVER = 13; // a minute of answers
+  const MINUTE = 13; // samples
   const SVG = "http://www.w3.org/2000/svg";
 
   const history = []; // of what `counted` gives
@@ -93,6 +93,22 @@
     return sums;
   }
 
+  /** A histogram by one label, summed over replicas: counts of each bucket, by bounds in their order, the last Infinity. */
+  function buckets(found, name, key) {
+    const upTo = new Map();
+    for (const one of found) {
+      if (one.name !== `${name}_bucket`) continue;
+      const bound = one.labels.le === "+Inf" ? Infinity : Number(one.labels.le);
+      const counts = upTo.get(one.labels[key]) || new Map();
+      upTo.set(one.labels[key], counts.set(bound, (counts.get(bound) || 0) + one.value));
+    }
+    const bounds = [...new Set([...upTo.values()].flatMap((counts) => [...counts.keys()]))].sort((one, other) => one - other);
+    const apart = (counts) => bounds.map((bound, place) => counts.get(bound) - (place ? counts.get(bounds[place - 1]) : 0));
+    return { bounds, counts: new Map([...upTo].map(([label, counts]) => [label, apart(counts)])) };
+  }
+
+  const CALLS = "tessera_peer_call_seconds";
+
   /** One sample: counts since the processes began, by service or party. `known`: viewers' data came, too. */
   function counted(found, data, at) {
     const requests = summed(found, "tessera_service_requests_total", "service");
@@ -110,6 +126,8 @@
       at, requests, times, known: data !== null,
       failed: summed(found, "tessera_service_requests_total", "service", (labels) => labels.code !== "OK"),
       batches: summed(found, "tessera_peer_batches_total", "party"),
+      unanswered: summed(found, "tessera_peer_failed_total", "party"),
+      calls: buckets(found, CALLS, "party").counts,
     };
   }
 
@@ -119,19 +137,21 @@
 
   // --- rates and quantiles of what lies between two samples ---
 
-  function perSecond(kind, key, place = history.length - 1) {
+  function perSecond(kind, key, place = history.length - 1, samples = SMOOTH) {
     const last = history[place];
-    const first = history[Math.max(0, place - SMOOTH)];
+    const first = history[Math.max(0, place - samples)];
     if (!last || !first || last.at <= first.at) return null;
     const grown = (last[kind].get(key) || 0) - (first[kind].get(key) || 0);
     return grown < 0 ? null : grown / (last.at - first.at); // a process that began anew counts from nothing
   }
 
-  function quantile(service, share, bounds, place = history.length - 1) {
-    const last = history[place] && history[place].times.get(service);
-    const before = history.slice(Math.max(0, place - QUANTILES_OVER), Math.max(0, place)).find((one) => one.known);
+  /** Of the last minute; `kind` is `times` or `calls`. */
+  function quantile(kind, key, share, bounds, place = history.length - 1) {
+    const last = history[place] && history[place][kind].get(key);
+    const earlier = history.slice(Math.max(0, place - MINUTE), Math.max(0, place));
+    const before = earlier.find((one) => one.known || kind !== "times");
     if (!last || !before) return null;
-    const first = before.times.get(service);
+    const first = before[kind].get(key);
     const counts = last.map((count, bucket) => Math.max(0, count - (first ? first[bucket] : 0)));
     const wanted = share * counts.reduce((sum, one) => sum + one, 0);
     if (!wanted) return null;
@@ -196,8 +216,8 @@
     const all = perSecond("requests", name);
     const note = all && failing ? `${percent(Math.min(1, failing / all))} failed` : "";
     const rates = over((place) => perSecond("requests", name, place));
-    const p50 = over((place) => quantile(name, 0.5, bounds, place));
-    const p99 = over((place) => quantile(name, 0.99, bounds, place));
+    const p50 = over((place) => quantile("times", name, 0.5, bounds, place));
+    const p99 = over((place) => quantile("times", name, 0.99, bounds, place));
     const tiles = element("div", { class: "tiles" },
       tile("Requests a second", rate(all), note, ["rate", rates], `requests a second of ${name}`),
       tile("p50 of the last minute, no repeats", duration(p50.at(-1)), "", ["p50", p50], `median of ${name}`),
@@ -222,22 +242,32 @@
 
   const BREAKERS = { closed: ["calls pass", "good"], half_open: ["finding out", "warn"], open: ["left alone", "bad"] };
 
+  /** Share of the calls of the last minute. */
+  function unanswered(party) {
+    const place = history.length - 1;
+    const calls = perSecond("batches", party, place, MINUTE);
+    const failed = perSecond("unanswered", party, place, MINUTE);
+    return calls && failed !== null ? percent(Math.min(1, failed / calls)) : "–";
+  }
+
   function peersShown(found) {
     const parties = [...summed(found, "tessera_peer_batches_total", "party").keys()].sort();
     if (!parties.length) return empty("This party asks no other one.");
+    const bounds = buckets(found, CALLS, "party").bounds.filter(Number.isFinite);
     const rows = parties.map((party) => {
       const states = summed(found, "tessera_peer_breaker", "state", (labels) => labels.party === party);
       const state = ["open", "half_open", "closed"].find((one) => states.get(one));
       const [text, kind] = BREAKERS[state] || ["unknown", ""];
       const value = (name) => summed(found, name, "party").get(party) || 0;
-      const calls = value("tessera_peer_call_seconds_count");
-      const mean = calls ? value("tessera_peer_call_seconds_sum") / calls : null;
-      return [cell(party), cell(badge(text, kind)), number(rate(perSecond("batches", party))), number(duration(mean)),
+      const took = (share) => number(duration(quantile("calls", party, share, bounds)));
+      return [cell(party), cell(badge(text, kind)), number(whole(value("tessera_peer_batches_total"))),
+        number(rate(perSecond("batches", party))), number(unanswered(party)), took(0.5), took(0.99),
         number(whole(value("tessera_peer_late_total"))), number(whole(value("tessera_peer_queued_rows")))];
     });
-    const heads = [["Party"], ["Breaker"], ["Calls a second", "number"], ["Mean call", "number"], ["Late", "number"],
-      ["Waiting users", "number"]];
-    return sheet(table(heads, rows));
+    const heads = [["Party"], ["Breaker"], ["Calls", "number"], ["A second", "number"], ["Failed*", "number"],
+      ["p50*", "number"], ["p99*", "number"], ["Late requests", "number"], ["Waiting users", "number"]];
+    const note = "* of the calls of the last minute, each for one or several requests";
+    return element("div", {}, sheet(table(heads, rows)), element("p", { class: "quiet" }, note));
   }
 
   const LEVELS = { l1: "L1 repeated cases", l2: "L2 in process", l3: "L3 shared" };

@@ -5,6 +5,7 @@ import pytest
 from apps.app import PartyStatus
 from loaders.loader import PartialForm, PartialSpec
 from serving.peers.breaker import BreakerState, Breaking
+from serving.peers.metrics import peer_metrics
 from serving.peers.peer import PeerAnswer, failed
 from serving.pool import ModelId
 from serving.settings import BreakerSettings, Purpose
@@ -86,6 +87,26 @@ async def test_an_answer_between_failures_starts_the_count_again(breaking, party
 async def test_a_refusal_is_an_answer(breaking, party, status):
     await fail(breaking, party, 9, status)
     assert breaking.breaker.state is CLOSED
+
+
+async def test_calls_without_an_answer_of_use_are_counted(breaking, party, clock):
+    assert await ask(breaking) is OK
+    await fail(breaking, party, 2, REJECTED)
+    await fail(breaking, party, 3, TIMEOUT)
+    assert breaking.breaker.state is OPEN
+    await ask(breaking)
+    [shown] = [one for one in peer_metrics({}, {"shop": breaking}) if one.name == "tessera_peer_failed"]
+    assert [(one.labels, one.value) for one in shown.samples] == [({"party": "shop"}, 6.0)]
+
+
+async def test_rows_that_have_reasons_of_their_own_are_no_call_that_failed(breaking, party):
+    party.infer = rows_apart
+    assert await ask(breaking) is NOT_FOUND
+    assert (breaking.failed, breaking.breaker.state) == (0, CLOSED)
+
+
+async def rows_apart(model, digest, user_ids, wanted, deadline, purpose):
+    return PeerAnswer(wanted.blank(1), [NOT_FOUND], None, "unknown", reasons=["unknown"])
 
 
 async def test_one_call_finds_out_while_the_others_are_refused(breaking, party, clock):
