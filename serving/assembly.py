@@ -117,6 +117,7 @@ async def assemble(settings: Settings, counts: SharedCounts | None = None) -> No
     publishing, reconciler = await asyncio.to_thread(_publishing, settings, replicas, pool, peers, audit)
     upkeep, limiter = HoldUpkeep(publishing.keep_holds), make_limiter(settings, counts)
     publishing.watch(limiter.follow)
+    replicas.watch_nodes(limiter.share)
     memory, shared, cache = _remote_tiers(settings)
     breaking, batchers = await _guarded(settings, peers, tracing)
     remote = RemotePartials(settings.party, batchers, cache, secret, settings.cache)
@@ -224,7 +225,9 @@ async def _hedging(settings: Settings, party: str, peer: Peer, tracing: Untraced
 
 async def _replicas(settings: Settings) -> Replicas:
     store = await asyncio.to_thread(_control_store, settings)
-    return Replicas(settings.party, settings.replica or socket.gethostname(), store)
+    name = settings.replica or socket.gethostname()
+    node = name.rpartition("/")[0] if settings.workers > 1 else name
+    return Replicas(settings.party, name, store, node=node)
 
 
 async def _answers(

@@ -40,7 +40,7 @@ class LimitPublishing:
         there are as many as may be and `name` is not among them."""
         _check_name(kind, name)
         _check(kind, limit)
-        wanted = WantedLimit(per_s=limit.per_s, burst=limit.burst, concurrent=limit.concurrent)
+        wanted = WantedLimit(**msgspec.structs.asdict(limit))
 
         def with_limit(state: State) -> State:
             before = state.limits.get(kind.value, {})
@@ -88,6 +88,8 @@ def _check(kind: LimitKind, limit: RateLimit) -> None:
         raise InvalidRequestError(f"a rate is 0 to {MAX_RATE:g} rows a second, not {limit.per_s:g}")
     if limit.burst is not None and limit.per_s is None:
         raise InvalidRequestError("a burst needs a rate")
+    if limit.across_nodes and limit.per_s is None:
+        raise InvalidRequestError("what nodes share is a rate: give one")
     for what, count in (("burst", limit.burst), ("number of calls at once", limit.concurrent)):
         if count is not None and not 0 < count <= MAX_COUNT:
             raise InvalidRequestError(f"a {what} is 1 to 2^40, not {count}")

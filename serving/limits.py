@@ -5,6 +5,9 @@ The settings say so, and the wanted state in their place for the names that it h
 Rates are token buckets: `per_s` tokens come in a second, up to `burst`; a call of n rows takes n and is let in while
 there is any left, so that a batch larger than the burst passes and is paid for afterwards. A rate that changes begins
 with a full bucket. Calls at once are counted on while their limit changes.
+
+Of a rate that nodes share each has a bucket of the whole, and a row takes as many tokens as there are nodes: when nodes
+come and go, no bucket is filled.
 """
 
 from __future__ import annotations
@@ -55,10 +58,29 @@ class Gate:
     ahead of the line before any call (`_low`): there the bucket was full. Of workers, what was taken is the sum, and
     the least is the least of all."""
 
-    __slots__ = ("_burst", "_calls", "_clock", "_counts", "_limit", "_low", "_running", "_subject", "_tally", "_used")
+    __slots__ = (
+        "_burst",
+        "_calls",
+        "_clock",
+        "_counts",
+        "_least",
+        "_limit",
+        "_low",
+        "_nodes",
+        "_row",
+        "_running",
+        "_subject",
+        "_tally",
+        "_used",
+    )
 
     def __init__(
-        self, subject: str, limit: RateLimit, clock: Callable[[], float], counts: SharedCounts | None = None
+        self,
+        subject: str,
+        limit: RateLimit,
+        clock: Callable[[], float],
+        counts: SharedCounts | None = None,
+        nodes: int = 1,
     ) -> None:
         self._subject = subject
         self._clock = clock
@@ -68,12 +90,20 @@ class Gate:
         self._tally: Pair | None = None
         self._limit = limit
         self._refill()
+        self.share(nodes)
 
     def follow(self, limit: RateLimit) -> None:
         """From now on this counts. Calls that run stay counted, whatever it says of them."""
         before, self._limit = self._limit, limit
         if (limit.per_s, limit.burst) != (before.per_s, before.burst):
             self._refill()
+        self.share(self._nodes)
+
+    def share(self, nodes: int) -> None:
+        """So many live: what a rate that they share lets in here is this part of it."""
+        self._nodes = nodes
+        self._row = nodes if self._limit.across_nodes else 1
+        self._least = min(self._row, self._burst)
 
     def _refill(self) -> None:
         """Workers that hear of a new rate later have a bucket of their own until then."""
@@ -108,9 +138,11 @@ class Gate:
         ahead = used - self._clock() * per_s
         low = min(low, ahead)
         left = self._burst + low - ahead
-        if left < 1:
-            raise LimitError(f"{self._subject} is limited to {per_s:g} rows a second", (1 - left) / per_s)
-        self._used += rows
+        if left < self._least:
+            whose = " at all nodes together" if self._limit.across_nodes else ""
+            text = f"{self._subject} is limited to {per_s:g} rows a second{whose}"
+            raise LimitError(text, (self._least - left) / per_s)
+        self._used += rows * self._row
         self._low = low
         if self._tally is not None:
             self._tally.write(self._used, low)
@@ -162,6 +194,7 @@ class Gates:
         self.any = bool(settings)
         self._clock = clock
         self._counts = counts
+        self._nodes = 1
         self._gates = _Known(MAX_NAMES)
 
     def follow(self, wanted: Mapping[str, RateLimit]) -> None:
@@ -174,6 +207,11 @@ class Gates:
         for name in list(self._gates):
             self._gates[name].follow(self._limit_of(name) or UNLIMITED)
 
+    def share(self, nodes: int) -> None:
+        self._nodes = nodes
+        for gate in self._gates.values():
+            gate.share(nodes)
+
     def of(self, name: str) -> Gate | None:
         """None when nothing limits this name."""
         if not self.any or not name:
@@ -183,7 +221,8 @@ class Gates:
             limit = self._limit_of(name)
             if limit is None:
                 return None
-            gate = self._gates[name] = Gate(f"{self._kind.value} {name!r}", limit, self._clock, self._counts)
+            subject = f"{self._kind.value} {name!r}"
+            gate = self._gates[name] = Gate(subject, limit, self._clock, self._counts, self._nodes)
         return gate
 
     def statuses(self) -> list[LimitStatus]:
@@ -202,7 +241,7 @@ class Limiter:
     one, none. `parties`: the settings' limits of other parties. Workers with `counts` keep to them together: never are
     more calls let in at once, nor more rows than one worker alone would let in by more than a call of each other
     worker, of the same moment. That costs a limited call half a microsecond, and 0.15 for each other worker. Nodes keep
-    to their limits each for itself."""
+    to their limits each for itself, and to its part of those that they share."""
 
     def __init__(
         self,
@@ -233,6 +272,11 @@ class Limiter:
         for kind, gates in self._kinds.items():
             gates.follow(state.limits.get(kind.value, {}))
         self._calls_limited = self._callers.any or self._services.any
+
+    def share(self, nodes: int) -> None:
+        """For `Replicas.watch_nodes`."""
+        for gates in self._kinds.values():
+            gates.share(nodes)
 
     def statuses(self) -> list[LimitStatus]:
         """All that is limited, by kind and name."""

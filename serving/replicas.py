@@ -33,7 +33,8 @@ Look = Callable[[ReplicaReport], ReplicaModel | None]
 
 class Replicas:
     """`start` once with what to report and what to do when the state has changed; `stop` once. `name` is shown to
-    people, and another process may have it too. `clock` is monotonic seconds; `pause` waits for some."""
+    people, and another process may have it too; `node` is the same for all workers of one. `clock` is monotonic
+    seconds; `pause` waits for some."""
 
     def __init__(
         self,
@@ -42,9 +43,11 @@ class Replicas:
         store: ControlStore,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        node: str = "",
     ) -> None:
         self.party = party
         self.name = name
+        self._node = node or name
         self.generation = f"{time.time_ns():016x}"
         """Of this process: greater than those of processes that began before."""
         self.store = store
@@ -59,6 +62,8 @@ class Replicas:
         self._told: ReplicaReport | None = None
         self._told_at = 0.0
         self._others: list[ReplicaReport] = []
+        self._nodes = 1
+        self._nodes_changed: Callable[[int], None] = _nobody
         self._looked_at = 0.0
         self._passes = 0
         self._passed = asyncio.Condition()
@@ -79,6 +84,11 @@ class Replicas:
             except OSError as error:
                 logger.warning("the other replicas will take this one for a living one for a moment: %s", error)
         await asyncio.to_thread(self.store.close)
+
+    def watch_nodes(self, watcher: Callable[[int], None]) -> None:
+        """Have it called with the number of living nodes of the party, this one among them, whenever it has changed.
+        While the shared state is out of reach it stays."""
+        self._nodes_changed = watcher
 
     @property
     def followed(self) -> int:
@@ -104,6 +114,7 @@ class Replicas:
             reports = await asyncio.to_thread(self.store.reports)
             own = self._own().key
             self._others, self._looked_at = [report for report in reports if report.key != own], self._clock()
+            self._count_nodes()
         except OSError as error:
             refusal = str(error.strerror or error)
         if refusal and refusal != self.problem:
@@ -191,10 +202,17 @@ class Replicas:
         self._followed = revision
         return ""
 
+    def _count_nodes(self) -> None:
+        nodes = len({self._node, *(report.node or report.replica for report in self._others)})
+        if nodes != self._nodes:
+            self._nodes = nodes
+            self._nodes_changed(nodes)
+
     def _own(self) -> ReplicaReport:
         return ReplicaReport(
             replica=self.name,
             generation=self.generation,
+            node=self._node,
             revision=self._followed,
             models=self._models(),
             apps=self._apps(),
@@ -231,6 +249,9 @@ class Replicas:
 
 
 def _nothing() -> None: ...
+
+
+def _nobody(nodes: int) -> None: ...
 
 
 def _model_named(name: str) -> Look:

@@ -31,13 +31,15 @@ class ReplicaModel(msgspec.Struct, frozen=True):
 class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a replica says of itself. `revision`: of the state that it follows; `models` by `name/version`, `apps` by
     `name:version`. `generation` tells processes apart that have one name, as a worker and its successor have for a
-    while: later ones are greater. `age_s`: since it was said, filled in by who reads it."""
+    while: later ones are greater. `node`: the same for its workers, "" from a version before. `age_s`: since it was
+    said, filled in by who reads it."""
 
     replica: str
     revision: int
     models: dict[str, ReplicaModel] = {}
     apps: dict[str, ReplicaModel] = {}
     generation: str = ""
+    node: str = ""
     age_s: float = 0.0
 
     @property

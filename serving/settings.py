@@ -268,11 +268,13 @@ class ArtifactSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`per_s` (0 lets nothing in) and `burst` (of one second when not given) in rows; `concurrent` in calls."""
+    """`per_s` (0 lets nothing in) and `burst` (of one second when not given) in rows; `concurrent` in calls.
+    `across_nodes`: rate and burst are those of all living nodes with one control store, and each has an equal part."""
 
     per_s: Annotated[float, Meta(ge=0)] | None = None
     burst: Count | None = None
     concurrent: Count | None = None
+    across_nodes: bool = False
 
     @property
     def burst_rows(self) -> float:

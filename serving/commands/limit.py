@@ -40,6 +40,7 @@ def limit() -> None:
 @click.option("--rate", "per_s", type=click.FloatRange(min=0), metavar="ROWS", help="Rows a second; 0 lets nothing in.")
 @click.option("--burst", type=click.IntRange(min=1), metavar="ROWS", help="That may come at once.  [those of a second]")
 @click.option("--concurrent", type=click.IntRange(min=1), metavar="CALLS", help="At once.")
+@click.option("--across-nodes", is_flag=True, help="The rate is that of all nodes together; each has an equal part.")
 @click.option("--unlimited", is_flag=True, help="Lift the limit that the settings or `default` put on the name.")
 @admin
 def set_limit(connection: Connection, kind: str, name: str, unlimited: bool, **bounds: Any) -> None:
@@ -51,7 +52,7 @@ def set_limit(connection: Connection, kind: str, name: str, unlimited: bool, **b
     """
     from tessera.v1 import admin_pb2, admin_pb2_grpc  # noqa: PLC0415 - keeps `tessera --help` quick
 
-    if unlimited == any(bound is not None for bound in bounds.values()):
+    if unlimited == any(bounds[name] is not None for name in _BOUNDS):
         raise click.UsageError("give --rate or --concurrent, or --unlimited")
     request = admin_pb2.SetLimitRequest(kind=_number(kind), name=name, limit=admin_pb2.Limit(**bounds))
     connection.ask(admin_pb2_grpc.AdminStub, "SetLimit", request)
@@ -116,7 +117,8 @@ def _status(message: Any) -> dict[str, Any]:
 
 def _bounds(message: Any) -> dict[str, Any]:
     """Absent is not 0."""
-    return {name: getattr(message, name) if message.HasField(name) else None for name in _BOUNDS}
+    bounds = {name: getattr(message, name) if message.HasField(name) else None for name in _BOUNDS}
+    return {**bounds, "across_nodes": message.across_nodes}
 
 
 def _text(bounds: dict[str, Any]) -> str:
@@ -125,6 +127,8 @@ def _text(bounds: dict[str, Any]) -> str:
         parts.append(f"{bounds['per_s']:g} rows a second" if bounds["per_s"] else "closed")
     if bounds["burst"] is not None:
         parts.append(f"burst {bounds['burst']}")
+    if bounds["across_nodes"]:
+        parts.append("at all nodes together")
     if bounds["concurrent"] is not None:
         parts.append(f"{bounds['concurrent']} calls at once")
     return ", ".join(parts) or "unlimited"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from serving.app_publishing import AppStatus
 from serving.errors import InvalidRequestError
 from serving.figures.counts import VariantFigures
@@ -115,7 +117,8 @@ def limit_kind(kind: wire.LimitKind) -> LimitKind:
 
 def limit_in(message: wire.Limit) -> RateLimit:
     """As it stands: nothing is checked."""
-    return RateLimit(**{name: getattr(message, name) for name in _BOUNDS if message.HasField(name)})
+    bounds = {name: getattr(message, name) for name in _BOUNDS if message.HasField(name)}
+    return RateLimit(**bounds, across_nodes=message.across_nodes)
 
 
 def limit_message(status: LimitStatus) -> wire.LimitStatus:
@@ -131,7 +134,7 @@ def limit_message(status: LimitStatus) -> wire.LimitStatus:
 
 
 def _limit(limit: RateLimit) -> wire.Limit:
-    return wire.Limit(per_s=limit.per_s, burst=limit.burst, concurrent=limit.concurrent)
+    return wire.Limit(**msgspec.structs.asdict(limit))
 
 
 def app_list(built_in: Iterable[str], loaded: Iterable[AppStatus]) -> wire.ListAppsReply:

@@ -131,7 +131,9 @@ def test_a_limit_counts_at_all_workers_until_it_is_cleared(node: PartyNode) -> N
     limit(node, per_s=0)
     assert all(is_refused(node) for _ in range(30))
     limit(node, per_s=0.001, burst=7)
-    assert sum(not is_refused(node) for _ in range(30)) == 7
+    assert let_in(node, 30) == 7
+    limit(node, per_s=0.002, burst=7, across_nodes=True)  # they are one node
+    assert let_in(node, 30) == 7
     limit(node)
     assert not any(is_refused(node) for _ in range(30))
 
@@ -144,6 +146,10 @@ def limit(node: PartyNode, **bounds: float) -> None:
         node.admin("SetLimit", request)
     else:
         node.admin("ClearLimit", wire.ClearLimitRequest(kind=kind, name=name))
+
+
+def let_in(node: PartyNode, calls: int) -> int:
+    return sum(not is_refused(node) for _ in range(calls))
 
 
 def is_refused(node: PartyNode) -> bool:
@@ -232,6 +238,12 @@ def test_nodes_that_share_a_control_store(tmp_path: Path) -> None:
         assert all(is_refused(node) for node in (one, two, three))
         late = fleet.add()  # ready: it has caught up
         assert is_refused(late)
+        limit(late, per_s=0.001, burst=24, across_nodes=True)
+        assert [let_in(node, 10) for node in (one, two, three, late)] == [6, 6, 6, 6]
+        late.stop()
+        limit(one, per_s=0.002, burst=24, across_nodes=True)
+        assert [let_in(node, 10) for node in (one, two, three)] == [8, 8, 8]
+        late.start()
         limit(late)
         assert {version(node) for node in fleet.nodes} == {"1"}
 

@@ -363,14 +363,16 @@ class SetLogLevelReply(_message.Message):
     def __init__(self) -> None: ...
 
 class Limit(_message.Message):
-    __slots__ = ("per_s", "burst", "concurrent")
+    __slots__ = ("per_s", "burst", "concurrent", "across_nodes")
     PER_S_FIELD_NUMBER: _ClassVar[int]
     BURST_FIELD_NUMBER: _ClassVar[int]
     CONCURRENT_FIELD_NUMBER: _ClassVar[int]
+    ACROSS_NODES_FIELD_NUMBER: _ClassVar[int]
     per_s: float
     burst: int
     concurrent: int
-    def __init__(self, per_s: _Optional[float] = ..., burst: _Optional[int] = ..., concurrent: _Optional[int] = ...) -> None: ...
+    across_nodes: bool
+    def __init__(self, per_s: _Optional[float] = ..., burst: _Optional[int] = ..., concurrent: _Optional[int] = ..., across_nodes: _Optional[bool] = ...) -> None: ...
 
 class SetLimitRequest(_message.Message):
     __slots__ = ("kind", "name", "limit")

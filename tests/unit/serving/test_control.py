@@ -132,7 +132,8 @@ def test_what_a_newer_minor_version_wrote_is_kept(tmp_path: Path) -> None:
     store.compare_and_set(1, changed)
     kept = document(tmp_path)
     assert (kept["schema"], kept["quotas"], kept["default_service"]) == ("1.2", {"bank": 5}, "other")
-    assert kept["limits"]["service"] == {"credit": {"per_s": 7.0, "burst": None, "concurrent": None, "per_day": 1_000}}
+    limit = {"per_s": 7.0, "burst": None, "concurrent": None, "across_nodes": False, "per_day": 1_000}
+    assert kept["limits"]["service"] == {"credit": limit}
     assert kept["limits"]["tenant"] == {"x": {"per_s": 1.0, "owner": "anna"}}
     assert kept["services"]["credit"]["shadow"] == "m:2"
     assert kept["services"]["credit"]["current"]["variants"][0]["label"] == "champion"

@@ -185,6 +185,89 @@ def test_a_closed_name_says_when_to_look_again():
     assert refused.value.retry_after_s == 1.0
 
 
+def test_of_a_rate_that_nodes_share_each_lets_in_its_part():
+    clock = Clock()
+    made = limiter(
+        clock,
+        services={"s": RateLimit(per_s=12, burst=24, across_nodes=True), "own": RateLimit(per_s=12, burst=24)},
+        models={"m": RateLimit(per_s=12, burst=2, across_nodes=True)},
+    )
+    assert let_in(made, "s") == 24
+    clock.tick(10)
+    made.share(3)
+    assert let_in(made, "s") == 8
+    text = "service 's' is limited to 12 rows a second at all nodes together"
+    assert refusal(made.take, "s", "", 1) == text
+    clock.tick(1)
+    assert let_in(made, "s") == 4
+    assert let_in(made, "own") == 24
+    made.enter_model("m", 1)  # its bucket holds fewer tokens than there are nodes
+    assert "model 'm'" in refusal(made.enter_model, "m", 1)
+    clock.tick(0.26)
+    made.enter_model("m", 1)
+    assert "model 'm'" in refusal(made.enter_model, "m", 1)
+
+
+def test_nodes_that_come_and_go_fill_no_bucket():
+    clock = Clock()
+    made = limiter(clock, services={"s": RateLimit(per_s=12, burst=24, across_nodes=True)})
+    assert let_in(made, "s") == 24
+    for nodes in (2, 1, 3, 2):
+        made.share(nodes)
+        with pytest.raises(LimitError) as refused:
+            made.take("s", "", 1)
+        assert refused.value.retry_after_s == pytest.approx(nodes / 12)
+    clock.tick(1)
+    assert let_in(made, "s") == 6
+    made.share(1)
+    clock.tick(1)
+    assert let_in(made, "s") == 12
+
+
+def test_a_limit_is_shared_from_when_it_says_so_on():
+    made = limiter()
+    made.share(2)
+    made.follow(wanted(service={"s": WantedLimit(per_s=1e-6, burst=8)}))
+    made.take("s", "", 1)
+    made.follow(wanted(service={"s": WantedLimit(per_s=1e-6, burst=8, across_nodes=True)}))
+    assert let_in(made, "s") == 3
+    made.follow(wanted(service={"t": WantedLimit(per_s=1e-6, burst=8, across_nodes=True)}))
+    assert let_in(made, "t") == 4
+
+
+@given(
+    st.integers(1, 4),
+    st.lists(st.tuples(st.floats(0, 2), st.integers(0, 3)), max_size=60),
+    st.floats(1, 50),
+    st.integers(1, 30),
+)
+def test_nodes_together_let_in_no_more_than_the_rate(nodes, asked, per_s, burst):
+    """But for one row at each: the last one that its bucket has any room for."""
+    clock = Clock()
+    made = [limiter(clock, services={"s": RateLimit(per_s=per_s, burst=burst, across_nodes=True)}) for _ in range(4)]
+    for one in made:
+        one.share(nodes)
+    began, passed = clock(), 0
+    for pause, at in asked:
+        clock.tick(pause)
+        try:
+            made[at % nodes].take("s", "", 1)
+            passed += 1
+        except LimitError:
+            pass
+    assert passed <= burst + (clock() - began) * per_s + nodes
+
+
+def let_in(made, service):
+    """How many rows, one by one."""
+    for number in range(1_000):
+        try:
+            made.take(service, "", 1)
+        except LimitError:
+            return number
+    raise AssertionError("nothing limits it")
+
+
 def test_calls_that_run_are_counted_whatever_becomes_of_their_limit():
     made = limiter(services={"s": RateLimit(concurrent=3)})
     running = [made.enter("s", "") for _ in range(3)]

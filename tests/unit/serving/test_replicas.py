@@ -53,6 +53,28 @@ def store() -> MemoryControlStore:
     return MemoryControlStore()
 
 
+def told(replica: str, node: str) -> ReplicaReport:
+    return ReplicaReport(replica=replica, revision=0, generation="1", node=node)
+
+
+async def test_living_nodes_are_counted_whatever_their_workers(store: MemoryControlStore) -> None:
+    nodes: list[int] = []
+    replicas = Replicas("bank", "here/0", store, pause=for_ever, node="here")
+    replicas.watch_nodes(nodes.append)
+    await replicas.look()
+    for one in (told("here/1", "here"), told("there/0", "there"), told("there/1", "there"), told("older", "")):
+        store.report(one)
+    await replicas.look()
+    store.withdraw(told("there/0", "there"))
+    await replicas.look()
+    assert nodes == [3]
+    store.withdraw(told("there/1", "there"))
+    await replicas.look()
+    await replicas.look()
+    assert nodes == [3, 2]
+    assert {report.node for report in store.reports() if report.replica == "here/0"} == {"here"}
+
+
 class Follower:
     """Follows the state, or breaks."""
 

@@ -6,9 +6,11 @@ from tessera.v1 import admin_pb2
 def test_a_limit_is_set(tessera, as_json, admin):
     said = tessera("limit", "set", "service", "credit", "--rate", "2.5", "--burst", "9", "--concurrent", "3").stdout
     assert said == "service credit: 2.5 rows a second, burst 9, 3 calls at once\n"
-    bounds = {"per_s": 0.0, "burst": None, "concurrent": None}
+    bounds = {"per_s": 0.0, "burst": None, "concurrent": None, "across_nodes": False}
     assert as_json("limit", "set", "model", "m", "--rate", "0") == {"kind": "model", "name": "m", "limit": bounds}
     assert tessera("limit", "set", "caller", "big", "--unlimited").stdout == "caller big: unlimited\n"
+    shared = tessera("limit", "set", "service", "s", "--rate", "5", "--across-nodes").stdout
+    assert shared == "service s: 5 rows a second, at all nodes together\n"
     request = admin_pb2.SetLimitRequest
     assert admin.asked == [
         request(
@@ -18,6 +20,7 @@ def test_a_limit_is_set(tessera, as_json, admin):
         ),
         request(kind=admin_pb2.LIMIT_KIND_MODEL, name="m", limit=admin_pb2.Limit(per_s=0)),
         request(kind=admin_pb2.LIMIT_KIND_CALLER, name="big", limit=admin_pb2.Limit()),
+        request(kind=admin_pb2.LIMIT_KIND_SERVICE, name="s", limit=admin_pb2.Limit(per_s=5, across_nodes=True)),
     ]
 
 
@@ -52,8 +55,8 @@ def test_list_says_where_each_comes_from(tessera, as_json):
     assert service == {
         "kind": "service",
         "name": "credit",
-        "limit": {"per_s": 0.0, "burst": None, "concurrent": None},
+        "limit": {"per_s": 0.0, "burst": None, "concurrent": None, "across_nodes": False},
         "from": "set",
-        "settings": {"per_s": 2.5, "burst": 9, "concurrent": None},
+        "settings": {"per_s": 2.5, "burst": 9, "concurrent": None, "across_nodes": False},
     }
     assert (caller["from"], caller["settings"]) == ("settings", None)

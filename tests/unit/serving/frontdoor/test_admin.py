@@ -306,10 +306,12 @@ def limited(kind: wire.LimitKind, name: str, **bounds: float) -> wire.SetLimitRe
 async def test_limits_are_set_listed_cleared_and_audited(bank: Party, registries: dict[str, Path]) -> None:
     service, caller = wire.LIMIT_KIND_SERVICE, wire.LIMIT_KIND_CALLER
     await bank.admin.SetLimit(limited(service, "s", per_s=2, burst=3))
-    await bank.admin.SetLimit(limited(caller, "default", concurrent=4))
+    await bank.admin.SetLimit(limited(caller, "default", concurrent=4, per_s=6, across_nodes=True))
     assert list((await bank.admin.ListLimits(wire.ListLimitsRequest())).limits) == [
         wire.LimitStatus(kind=service, name="s", limit=wire.Limit(per_s=2, burst=3), is_set=True),
-        wire.LimitStatus(kind=caller, name="default", limit=wire.Limit(concurrent=4), is_set=True),
+        wire.LimitStatus(
+            kind=caller, name="default", limit=wire.Limit(concurrent=4, per_s=6, across_nodes=True), is_set=True
+        ),
     ]
     bank.limiter.take("s", "", 3)
     with pytest.raises(LimitError, match="service 's' is limited to 2 rows a second"):
@@ -322,11 +324,11 @@ async def test_limits_are_set_listed_cleared_and_audited(bank: Party, registries
     assert await bank.admin.ClearLimit(clear) == wire.ClearLimitReply()
     bank.limiter.take("s", "", 1_000)
     folder = registries["bank"]
-    bound = {"per_s": 2.0, "burst": 3, "concurrent": None}
-    closed = {"per_s": 0.0, "burst": None, "concurrent": None}
+    bound = {"per_s": 2.0, "burst": 3, "concurrent": None, "across_nodes": False}
+    closed = {"per_s": 0.0, "burst": None, "concurrent": None, "across_nodes": False}
     assert audited(folder, "SetLimit") == [
         (None, bound),
-        (None, {"per_s": None, "burst": None, "concurrent": 4}),
+        (None, {"per_s": 6.0, "burst": None, "concurrent": 4, "across_nodes": True}),
         (bound, closed),
     ]
     assert audited(folder, "ClearLimit") == [(closed, None), (None, None)]
@@ -355,6 +357,10 @@ async def test_a_cleared_limit_gives_way_to_that_of_the_settings(registries: dic
         (limited(wire.LIMIT_KIND_SERVICE, "s", per_s=-1), "a rate is 0 to 1e+09 rows a second, not -1"),
         (limited(wire.LIMIT_KIND_SERVICE, "s", per_s=float("nan")), "a rate is 0 to 1e+09 rows a second, not nan"),
         (limited(wire.LIMIT_KIND_SERVICE, "s", burst=5), "a burst needs a rate"),
+        (
+            limited(wire.LIMIT_KIND_SERVICE, "s", concurrent=5, across_nodes=True),
+            "what nodes share is a rate: give one",
+        ),
         (limited(wire.LIMIT_KIND_SERVICE, "s", per_s=1, burst=0), "a burst is 1 to 2^40, not 0"),
         (limited(wire.LIMIT_KIND_SERVICE, "s", concurrent=0), "a number of calls at once is 1 to 2^40, not 0"),
         (
