@@ -26,6 +26,8 @@ from serving.uninterrupted import to_the_end
 logger = logging.getLogger(__name__)
 
 FILE = "audit.log"
+MAX_TEXT = 4_096
+"""Characters of a subject or reason that are written down: whoever may ask for a change may name what he likes."""
 
 
 class Event(Enum):
@@ -68,7 +70,7 @@ class AuditLog:
         id_ = secrets.token_hex(8)
 
         async def note(event: Event, kept: object = None, reason: str = "") -> None:
-            record = Record(self._clock(), id_, event, who, what, subject, kept, reason)
+            record = Record(self._clock(), id_, event, who, what, subject[:MAX_TEXT], kept, reason[:MAX_TEXT])
             await asyncio.to_thread(self._append, msgspec.json.encode(record) + b"\n")
 
         try:

@@ -5,7 +5,7 @@ import stat
 import msgspec
 import pytest
 
-from serving.audit import FILE, AuditLog, Record
+from serving.audit import FILE, MAX_TEXT, AuditLog, Record
 from serving.errors import ConflictError
 from tests.clock import Clock
 
@@ -33,6 +33,15 @@ async def test_a_refusal_is_kept_with_its_reason(tmp_path):
             raise ConflictError("m/1 is needed by service 's'")
     _, refused = await asyncio.to_thread(records, tmp_path)
     assert (refused.event.value, refused.reason) == ("refused", "m/1 is needed by service 's'")
+
+
+async def test_long_names_are_cut(tmp_path):
+    name = "m" * 1_000_000
+    with pytest.raises(ConflictError):
+        async with AuditLog(tmp_path).change("bob", "Unload", name):
+            raise ConflictError(f"{name} is not loaded")
+    asked, refused = await asyncio.to_thread(records, tmp_path)
+    assert asked.subject == refused.subject == refused.reason == "m" * MAX_TEXT
 
 
 async def test_a_change_whose_caller_goes_away_has_an_end_with_what_came_of_it(tmp_path):
