@@ -125,3 +125,12 @@ def _columns(rows: Sequence[Any], absent: object) -> dict[str, list[Any]]:
     if all(row.keys() == first.keys() for row in rows):
         return {name: [row[name] for row in rows] for name in first}
     return {name: [row.get(name, absent) for row in rows] for name in {name: None for row in rows for name in row}}
+
+
+def itself(response: Response, row: int | None) -> Response:
+    """The `finish` of who wants the response."""
+    return response if row is None else response.row(row)
+
+
+async def all_replies(replies: Sequence[Promise[T]]) -> Sequence[T]:
+    return [await replies[0]] if len(replies) == 1 else await asyncio.gather(*replies)

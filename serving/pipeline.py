@@ -1,7 +1,7 @@
 """The whole story of one inference request. The only file that knows the order of the steps.
 
 result cache -> route -> calls of one turn together -> app.preprocess -> partials at hand; else from the shared level;
-else hosts asked, a long local half meanwhile -> local half -> merge -> app.postprocess
+else hosts asked, the local half meanwhile -> merge -> app.postprocess
 
 What needs nobody else is answered in the same turn of the event loop, without a task.
 """
@@ -19,7 +19,7 @@ from apps.app import CacheLevel, Request, Response
 from loaders.loader import Scores
 from serving.cache.result import Case, ResultCache
 from serving.cache.tier import MISS
-from serving.calls import Gathering, Waiting
+from serving.calls import Gathering, Waiting, all_replies, itself
 from serving.codec import Codec
 from serving.errors import TesseraError, code_of
 from serving.limits import Gate, Limiter, deadline_of, leave
@@ -122,7 +122,7 @@ class Pipeline:
 
     def predict(self, request: Request, remaining_s: float | None) -> Promise[Response]:
         """Answer all rows. Users of one call may meet different variants; each variant's rows run as one batch."""
-        return self._begin(request, remaining_s, _itself, ())
+        return self._begin(request, remaining_s, itself, ())
 
     async def stop(self) -> None:
         """What answers nobody ends, and nothing is computed any more."""
@@ -178,7 +178,7 @@ class Pipeline:
     def _followed(
         self, route: ServiceRoute, request: Request, finish: Finish[T], response: Response, row: int | None
     ) -> T:
-        self.shadows.follow(route, request, _itself(response, row))
+        self.shadows.follow(route, request, itself(response, row))
         return finish(response, row)
 
     async def _split(
@@ -186,13 +186,13 @@ class Pipeline:
     ) -> T:
         """A call of several rows: a round for each variant that they meet."""
         parts = [request] if len(groups) == 1 else [request.select(rows) for rows in groups.values()]
-        calls: list[Waiting[Response]] = [Waiting(part, times, _itself) for part in parts]
+        calls: list[Waiting[Response]] = [Waiting(part, times, itself) for part in parts]
         try:
             for target, call in zip(groups, calls, strict=True):
                 self._counted(target, call)
             for target, call in zip(groups, calls, strict=True):
                 self._start(target, [call])
-            whole = await _all([call.reply for call in calls])
+            whole = await all_replies([call.reply for call in calls])
         finally:
             for call in calls:
                 call.reply.cancel()
@@ -302,6 +302,7 @@ class Pipeline:
         self._settle(round_)
 
     async def _ask(self, round_: Round) -> None:
+        round_.run_meanwhile()
         await self._ask_all(round_)
         self._settle(round_)
 
@@ -364,7 +365,7 @@ class Pipeline:
         target, request, began = round_.target, round_.request, self._clock()
         if fallback is None:
             round_.run()
-            self.stages.local_s += self._clock() - began
+            self.stages.local_s += round_.local_s
         result = round_.result(remote, fallback or FAIL)
         now = self._clock()
         self.stages.finish.observe(now - began)
@@ -380,7 +381,7 @@ class Pipeline:
         came = self._clock()
         deadline = came + self._limits.peer_timeout_s
         with self._pool.acquire(target.model) as handle:
-            call = Waiting(request, (came, deadline), _itself)
+            call = Waiting(request, (came, deadline), itself)
             round_ = self._prepared(target, handle, [call])
             if round_ is None:
                 return await call.reply
@@ -389,11 +390,3 @@ class Pipeline:
             round_.outputs = await self._pool.predict(handle, round_.batch)
             remote = round_.partials()
             return response(target, round_.result(remote, FAIL), remote, ())
-
-
-def _itself(response: Response, row: int | None) -> Response:
-    return response if row is None else response.row(row)
-
-
-async def _all(replies: Sequence[Promise[T]]) -> Sequence[T]:
-    return [await replies[0]] if len(replies) == 1 else await asyncio.gather(*replies)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,12 +22,15 @@ from serving.routing import Target
 from serving.settings import FallbackSettings
 from serving.threads import ModelThreads
 
+_TURNS = 4
+"""Of the event loop, until a question is in the socket: it is merged with others, begins its task, is written."""
+
 
 class Round:
     """`calls` of one row each, or one call of several. `batch`: their rows as the local half takes them; `lookups`: one
-    for each host; `outputs`: the local half's, once it ran."""
+    for each host; `outputs`: the local half's, once it ran, which took `local_s`."""
 
-    __slots__ = ("_request", "batch", "calls", "handle", "lookups", "outputs", "target", "users")
+    __slots__ = ("_request", "batch", "calls", "handle", "local_s", "lookups", "outputs", "target", "users")
 
     def __init__(self, target: Target, handle: ModelHandle, calls: Sequence[Waiting[Any]]) -> None:
         self.target = target
@@ -35,6 +40,7 @@ class Round:
         self.batch = _NOTHING
         self.lookups: Sequence[Lookup] = ()
         self.outputs: Outputs | None = None
+        self.local_s = 0.0
         self._request: Request | None = None
 
     @classmethod
@@ -114,8 +120,19 @@ class Round:
     def run(self) -> Outputs:
         """The local half, if it did not run."""
         if self.outputs is None:
+            began = time.perf_counter()
             self.outputs = self.handle.servable.predict(self.batch)
+            self.local_s = time.perf_counter() - began
         return self.outputs
+
+    def run_meanwhile(self, turns: int = _TURNS) -> None:
+        """The local half, once the questions to hosts, which are about to be put, have left. What is wrong with it
+        shows when its outputs are needed."""
+        if turns:
+            asyncio.get_running_loop().call_soon(self.run_meanwhile, turns - 1)
+        else:
+            with contextlib.suppress(Exception):
+                self.run()
 
     def run_on(self, threads: ModelThreads) -> asyncio.Future[Outputs]:
         """The local half, of which nothing is kept here."""

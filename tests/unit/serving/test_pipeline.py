@@ -456,6 +456,21 @@ class Threaded(Servable):
         return self._servable.predict(batch)
 
 
+async def test_the_local_half_runs_once_while_the_host_answers(tmp_path: Path) -> None:
+    source = SlowSource()
+    world = await asyncio.to_thread(make_world, tmp_path, source, Limits())
+    handle = world.pool.half(ModelId("m", "1"))
+    handle.servable = half = Threaded(handle.servable)
+    reply = world.pipeline.predict(request("u2", 3.0), None)
+    await source.asked.wait()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert half.rows == [1]
+    source.go_on.set()
+    assert (await reply).scores.tolist() == [[pytest.approx(expected("u2", 3.0), abs=1e-12)]]
+    assert half.rows == [1]
+
+
 async def test_hosts_are_left_alone_when_the_request_ends(tmp_path: Path) -> None:
     source = SlowSource()
     world = await asyncio.to_thread(make_world, tmp_path, source, Limits(peer_timeout_s=3_600))
