@@ -10,7 +10,7 @@ TRANSPORT_TESTS := tests/unit/serving/transport tests/contract tests/integration
     tests/integration/test_native_transport.py tests/integration/test_other_clients.py tests/integration/test_intake.py \
     tests/integration/test_servicer_threads.py tests/e2e/test_two_parties.py
 
-.PHONY: demo test test-compiled check soak bench bench-micro bench-transport compiled uncompiled proto clean
+.PHONY: demo test test-compiled check soak bench bench-compiled bench-micro bench-transport compiled uncompiled proto clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -51,8 +51,12 @@ compiled: $(VENV)/.dev ## compile the transport beside its source (needs gcc and
 uncompiled: ## remove what `make compiled` made
 	@find serving -name '*.so' -delete; rm -f *.so
 
-bench: $(VENV)/.dev ## whole parties under load, into bench/results/scenarios.json and docs/performance.md
+bench: uncompiled $(VENV)/.dev ## whole parties under load, into bench/results/scenarios.json and docs/performance.md
 	$(BIN)/python -m bench.scenarios --transport native --transport grpcio
+
+bench-compiled: compiled ## the same with the native transport compiled
+	$(BIN)/python -m bench.scenarios
+	@$(MAKE) --no-print-directory uncompiled
 
 bench-micro: $(VENV)/.dev ## costs of single steps of the request path, into bench/results/micro.json
 	$(BIN)/python -m bench.micro

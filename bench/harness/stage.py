@@ -15,7 +15,7 @@ from bench.harness.figures import NO_NOTES, Row, row
 from bench.harness.meter import Meter, Usage
 from bench.harness.parties import Parties, running
 from bench.load import LoadResult, Plan, load_now
-from serving.transport import Transport
+from serving.transport import Transport, frames
 
 PREDICT = "/tessera.v1.Inference/Predict"
 BATCH = "/tessera.v1.Inference/BatchPredict"
@@ -30,6 +30,12 @@ class Stage:
     transport: Transport
     seconds: float
     users: int
+
+    @property
+    def named(self) -> str:
+        """The transport in figures, and whether the native one is compiled where it runs."""
+        compiled = self.transport is Transport.NATIVE and not frames.__file__.endswith(".py")
+        return f"{self.transport.value}, compiled" if compiled else self.transport.value
 
     @contextlib.contextmanager
     def parties(self, hosts: int = 1, guest: str = "", table: str = "users.parquet") -> Iterator[Parties]:
@@ -66,7 +72,7 @@ class Case:
     def row(
         self, plan: Plan, result: LoadResult, usage: Usage, rows: int = 1, notes: Mapping[str, float] = NO_NOTES
     ) -> Row:
-        where = {"scenario": self.scenario, "case": self.name, "transport": self.stage.transport.value}
+        where = {"scenario": self.scenario, "case": self.name, "transport": self.stage.named}
         return row(where, named(plan), result, usage, rows, notes)
 
     def usual(self, plan_from: Callable[[int], Plan]) -> Iterator[Row]:

@@ -64,10 +64,10 @@ def _played(chosen: dict[str, Play], stages: Sequence[Stage]) -> Iterator[Row]:
         task = progress.add_task("", total=None)
         for name, play in chosen.items():
             for stage in stages:
-                progress.update(task, description=f"{name} on {stage.transport.value}")
+                progress.update(task, description=f"{name} on {stage.named}")
                 for row in play(stage):
                     yield row
-                    progress.update(task, description=f"{name} on {stage.transport.value}, after {row.case}")
+                    progress.update(task, description=f"{name} on {stage.named}, after {row.case}")
 
 
 if __name__ == "__main__":
