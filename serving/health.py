@@ -2,34 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from serving.transport import Server
+from serving.transport import Code, Server
 
+SERVICE: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _STATUS = health_pb2.HealthCheckResponse
 
 
 class Health:
-    """One answer for the node (the empty name) and for each gRPC service it offers."""
+    """Of one node, told to whoever asks or watches at any of its ports."""
 
-    def __init__(self, services: Iterable[str]) -> None:
-        self._names = ("", *services)
-        self._servicer = health.aio.HealthServicer()
+    def __init__(self) -> None:
+        self._status = _STATUS.NOT_SERVING
+        self._changed = asyncio.Event()
 
-    async def register(self, servers: Iterable[Server]) -> None:
-        for server in servers:
-            health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server.registry)
-        await self._set(_STATUS.NOT_SERVING)
+    def register(self, server: Server, services: Iterable[str]) -> None:
+        """`services`: the full names of those registered on `server`, which are known there beside the empty name."""
+        servicer = _PortHealth(self, frozenset(("", *services)))
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, server.registry)
 
-    async def serving(self) -> None:
-        await self._set(_STATUS.SERVING)
+    def serving(self) -> None:
+        self._set(_STATUS.SERVING)
 
-    async def draining(self) -> None:
-        """Final: nothing that is set later counts."""
-        await self._servicer.enter_graceful_shutdown()
+    def draining(self) -> None:
+        self._set(_STATUS.NOT_SERVING)
 
-    async def _set(self, status: int) -> None:
-        for name in self._names:
-            await self._servicer.set(name, status)
+    @property
+    def status(self) -> Any:
+        return self._status
+
+    async def statuses(self) -> AsyncIterator[Any]:
+        """The one now, then every other; of those that follow each other quickly the last."""
+        told = None
+        while True:
+            changed = self._changed
+            if self._status != told:
+                told = self._status
+                yield told
+            await changed.wait()
+
+    def _set(self, status: Any) -> None:
+        self._status = status
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+class _PortHealth(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
+    """Check knows no other services; a watch of one says SERVICE_UNKNOWN, and waits: ports never gain any."""
+
+    def __init__(self, health: Health, names: frozenset[str]) -> None:
+        self._health = health
+        self._names = names
+
+    async def Check(self, request: Any, context: Any) -> Any:
+        if request.service not in self._names:
+            await context.abort(Code.NOT_FOUND, f"this port has no service {request.service!r}")
+        return _STATUS(status=self._health.status)
+
+    async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        del context
+        if request.service not in self._names:
+            yield _STATUS(status=_STATUS.SERVICE_UNKNOWN)
+            await asyncio.Event().wait()
+        async for status in self._health.statuses():
+            yield _STATUS(status=status)

@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from serving import ports_file, reflection
+from serving import health, ports_file, reflection
 from serving.handover import Handover, Progress
 from serving.health import Health
 from serving.settings import Settings
@@ -96,7 +96,7 @@ class Node:
         self._ports = ports
         self._parts = parts
         self._ready = ready
-        self._health = Health(name for port in ports for name in port.services)
+        self._health = Health()
         self._stop = asyncio.Event()
         self._state = NodeState.NEW
         self._handover = NOTHING_HANDED
@@ -138,10 +138,11 @@ class Node:
             else:
                 bound = port.server.add_port(port.address, port.credentials)
             self.addresses[port.name] = f"{port.address.rpartition(':')[0]}:{bound}"
-        await self._health.register(self._grpc_servers)
         for port in self._ports:
             if isinstance(port.server, Server):
-                reflection.register(port.server, port.services)
+                services = (*port.services, health.SERVICE)
+                self._health.register(port.server, (*services, *reflection.SERVICES))
+                reflection.register(port.server, services)
 
     async def _start(self, stack: AsyncExitStack) -> None:
         for part in self._parts:
@@ -167,7 +168,7 @@ class Node:
                 for port in self._late:
                     await port.server.start()
                 self._enter(NodeState.READY)
-                await self._health.serving()
+                self._health.serving()
                 self._handover.tell(Progress.READY)
                 logger.info("ready")
                 await stop
@@ -177,7 +178,7 @@ class Node:
 
     async def _drain(self) -> None:
         self._enter(NodeState.DRAINING)
-        await self._health.draining()
+        self._health.draining()
         grace_s = self._settings.limits.drain_s
         logger.info("draining for up to %g s", grace_s)
         await asyncio.gather(*(server.stop(grace_s) for server in self._grpc_servers))

@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 from click.testing import CliRunner
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from serving.certificates import make_authority, make_certificate
@@ -166,11 +167,14 @@ def test_parties_load_and_answer_through_it(pair: Pair) -> None:
     assert (reply.complete, list(reply.score)) == (True, [0.5])
 
 
-def test_it_lists_what_it_serves_once(pair: Pair) -> None:
+def test_it_lists_what_it_serves_once_and_says_that_all_of_it_is_well(pair: Pair) -> None:
     files = [(pair.certificates / name).read_bytes() for name in ("ca.pem", "shop.key", "shop.pem")]
     with grpc.secure_channel(pair.shop.address("single"), grpc.ssl_channel_credentials(*files)) as link:
         listed = list(ProtoReflectionDescriptorDatabase(link).get_services())
+        health = health_pb2_grpc.HealthStub(link)
+        states = {health.Check(health_pb2.HealthCheckRequest(service=name)).status for name in ("", *listed)}
     assert sorted(listed) == sorted(set().union(*PORTS.values(), EVERYWHERE))
+    assert states == {health_pb2.HealthCheckResponse.SERVING}
 
 
 def test_probes_and_json_keep_a_port_of_their_own(pair: Pair) -> None:

@@ -92,14 +92,17 @@ async def test_a_drain_lets_the_running_call_finish_before_parts_stop(tmp_path):
     await link.close()
 
 
-async def test_watchers_learn_that_the_node_drains(tmp_path):
+async def test_watchers_learn_that_the_node_drains_whoever_else_has_left(tmp_path):
     story = Story(tmp_path, drain_s=0.1)
     story.loaded.set()
     running = asyncio.create_task(story.node.run())
     await story.state(NodeState.READY)
     link = channel(Transport.NATIVE, story.node.addresses["service"])
     watch = health_pb2_grpc.HealthStub(link.stub_channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
-    assert (await watch.read()).status == SERVING
+    left = health_pb2_grpc.HealthStub(link.stub_channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+    assert [(await one.read()).status for one in (left, watch)] == [SERVING, SERVING]
+    left.cancel()
+    assert await left.code() is Code.CANCELLED
     story.node.ask_to_stop()
     assert (await watch.read()).status == NOT_SERVING
     await running
