@@ -29,6 +29,7 @@ class FateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Models come from FATE-Flow at one of `transfer_urls` (the first when it names none), or from files in `models_root`;
     from elsewhere they are refused. `synchronize`: other nodes may copy models from here, and this one from `sources`.
     With `keys`, by app key, packets of other parties must be signed, and be at most `request_expire_s` old.
+    `unary_over_http`: the HTTP port takes them too, where the signature alone tells whose they are.
     """
 
     mode: FateMode = FateMode.STRICT_OFFLINE
@@ -41,3 +42,4 @@ class FateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     sources: tuple[str, ...] = ()
     keys: dict[str, FateKeySettings] = {}
     request_expire_s: Seconds = 10.0
+    unary_over_http: bool = False

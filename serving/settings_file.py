@@ -88,14 +88,20 @@ def _contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
     yield from _fallbacks(settings)
     yield from _hedges(settings)
     yield from _schedule(settings)
+    yield from _fate(settings)
+    if settings.plaintext_caller and settings.plaintext_caller not in settings.peers:
+        yield "plaintext_caller", f"{settings.plaintext_caller!r} is not among peers"
+
+
+def _fate(settings: Settings) -> Iterator[tuple[str, str]]:
     for name, peer in settings.peers.items():
         key = settings.fate.keys.get(peer.app_key)
         if peer.app_key and (key is None or key.party != settings.party):
             yield f"peers.{name}.app_key", f"{peer.app_key!r} is no key of fate.keys whose party is this one"
+    if settings.fate.unary_over_http and all(key.party == settings.party for key in settings.fate.keys.values()):
+        yield "fate.unary_over_http", "needs fate.keys of other parties: a packet's signature tells whose it is"
     if settings.fate.keys and _caches_apart(settings):
         yield "fate.keys", "several processes remember signed packets together in one cache: set cache.url"
-    if settings.plaintext_caller and settings.plaintext_caller not in settings.peers:
-        yield "plaintext_caller", f"{settings.plaintext_caller!r} is not among peers"
 
 
 def _caches_apart(settings: Settings) -> bool:

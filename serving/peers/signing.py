@@ -71,6 +71,11 @@ class Signatures:
         self._clock = clock
         self._seen: OrderedDict[bytes, float] = OrderedDict()
 
+    @property
+    def are_asked_for(self) -> bool:
+        """Whether a packet that is taken tells who signed it."""
+        return bool(self._keys)
+
     async def take(self, packet: wire.Packet) -> None:
         """`check`, by all replicas: a packet of which they cannot be asked is refused. Raises NotAllowedError."""
         self.check(packet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Iterator
@@ -10,15 +11,19 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from google.protobuf import json_format
 
 from loaders.fate.component import Mode, Site
 from loaders.fate.importing import store_half
 from loaders.fate.names import FateName
 from serving.cli import main
+from serving.peers.fate import UNARY_CALL
+from serving.peers.signing import sign
 from serving.transport import Channel, RpcError
 from tessera.compat import fate_inference_pb2 as wire
 from tessera.compat import fate_inference_pb2_grpc, fate_model_service_pb2_grpc
 from tessera.compat import fate_model_service_pb2 as models
+from tessera.compat import fate_proxy_pb2 as proxy
 from tessera.v1 import admin_pb2, federation_pb2
 from tests import fate_reference as reference
 from tests.fate_models import GUEST, HOSTS, Recipe, make
@@ -47,7 +52,7 @@ class Pair:
                 f"[peers.{peer}]\naddress = '127.0.0.1:{ports[peer]}'\nprotocol = 'fate'\napp_key = 'key-{party}'\n"
                 f"probe_user = '{'u1' if party == HOST else ''}'\n"
                 "[features.default]\npath = 'users.csv'\n[cache]\nremote_ttl_s = 0.001\nembedded = false\n"
-                "[fate]\nuser_id = 'device_id'\n"
+                "[fate]\nuser_id = 'device_id'\nunary_over_http = true\n"
                 f"[fate.keys.key-{GUEST}]\nparty = '{GUEST}'\nsecret_file = 'secret'\n"
                 f"[fate.keys.key-{HOST}]\nparty = '{HOST}'\nsecret_file = 'secret'\n"
             )
@@ -154,6 +159,31 @@ def test_what_a_host_says_is_said_in_a_call_and_in_a_batch(pair: Pair) -> None:
     strangers = [{**row, "sendToRemoteFeatureData": {"device_id": f"{row['index']}"}} for row in rows]
     reply = pair.infer("strangers", "batchInference", batchDataList=strangers)
     assert (reply["retcode"], [row["retcode"] for row in reply["batchDataList"]]) == (0, [2113, 2113])
+
+
+def test_a_host_takes_packets_over_http_as_over_grpc(pair: Pair) -> None:
+    packet = proxy.Packet(
+        header=proxy.Metadata(
+            task=proxy.Task(model=proxy.Model(namespace=f"host#{HOST}#m", tableName="lr")),
+            src=proxy.Topic(partyId=GUEST, role="serving"),
+            dst=proxy.Topic(partyId=HOST, role="serving"),
+            command=proxy.Command(name="federatedInference"),
+            operator="216",
+        ),
+        body=proxy.Data(value=json.dumps({"sendToRemoteFeatureData": {"device_id": "u1"}}).encode()),
+    )
+    sign(packet, f"key-{GUEST}", b"shared", time.time())
+
+    async def ask(link: Channel) -> bytes:
+        return await link.unary(UNARY_CALL, packet.SerializeToString(), 5)
+
+    over_grpc = json.loads(proxy.Packet.FromString(pair.host.call("party", ask)).body.value)
+    over_http = pair.host.http("POST", "/unary", content=json_format.MessageToJson(packet)).json()
+    assert json.loads(base64.b64decode(over_http["body"]["value"]))["retcode"] == 629  # it was sent before
+    sign(packet, f"key-{GUEST}", b"shared", time.time() + 0.01)
+    over_http = pair.host.http("POST", "/unary", content=json_format.MessageToJson(packet)).json()
+    assert json.loads(base64.b64decode(over_http["body"]["value"])) == over_grpc
+    assert over_grpc["retcode"] == 0
 
 
 def test_the_same_pair_the_other_way_round(pair: Pair) -> None:

@@ -52,8 +52,9 @@ class FateCode(IntEnum):
     NOT_REGISTERED = 126
     INVALID_TOKEN = 127
     MODEL_SYNCHRONISATION = 130
+    PROXY_ROUTER = 628
+    """128, with what a proxy adds to its own codes between parties; so is the next."""
     PROXY_AUTH = 629
-    """129, with what a proxy adds to its own codes between parties."""
 
 
 _CODES: tuple[tuple[type[Exception], int], ...] = (

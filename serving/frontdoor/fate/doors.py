@@ -10,7 +10,7 @@ from starlette.routing import Route
 from serving.access import Access
 from serving.audit import AuditLog
 from serving.cache.redis import RedisTier
-from serving.frontdoor.fate import http, inference, model_service, operations, served, unary_call
+from serving.frontdoor.fate import http, inference, model_service, operations, served, unary_call, unary_http
 from serving.frontdoor.fate.cases import Cases
 from serving.frontdoor.fate.inference import FateInference
 from serving.frontdoor.fate.jobs import Jobs
@@ -18,7 +18,7 @@ from serving.frontdoor.fate.model_service import FateAdmin
 from serving.frontdoor.fate.models import FateModelStore
 from serving.frontdoor.fate.rules import Flow
 from serving.frontdoor.fate.served import FateModels
-from serving.frontdoor.fate.unary_call import PartnerSide
+from serving.frontdoor.fate.unary_call import PartnerSide, UnaryCall
 from serving.host import HostSide
 from serving.peers.signing import AccessKey, Claim, Signatures
 from serving.pipeline import Pipeline
@@ -71,8 +71,12 @@ def register(servers: Servers, node: FateNode, figures: RequestFigures) -> tuple
     others = {name: key for name, key in node.keys.items() if key.party != settings.party}
     signatures = Signatures(others, settings.fate.request_expire_s, claim=_claim(settings, node.shared))
     side = PartnerSide(node.host, node.pool, settings, signatures, node.access.party)
-    unary_call.register(servers.party, side, figures)
-    return http.routes(door, node.access, figures, settings.limits.max_request_bytes), jobs
+    partners = UnaryCall(side)
+    unary_call.register(servers.party, partners, figures)
+    routes = http.routes(door, node.access, figures, settings.limits.max_request_bytes)
+    if settings.fate.unary_over_http:
+        routes.append(unary_http.route(partners, figures, settings.limits.max_request_bytes))
+    return routes, jobs
 
 
 def _claim(settings: Settings, shared: RedisTier | None) -> Claim | None:

@@ -6,7 +6,7 @@ FATE-Serving leaves a call that it does not understand without an answer; here e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ from serving.peers.fate import BATCH, BITS_ON_THE_LOOP, SINGLE, UNARY_CALL
 from serving.peers.signing import Signatures
 from serving.pool import ModelHandle, ModelId, ModelPool
 from serving.settings import Settings
-from serving.telemetry.requests import RequestFigures
+from serving.telemetry.requests import MethodFigures, RequestFigures
 from serving.transport import Call, Code, Server
 from tessera.compat import fate_proxy_pb2 as wire
 
@@ -38,6 +38,7 @@ FIRST_LINE_BELOW = 200
 """Callers with a lower version, or none, are of the first line: they name the guest's model, and read flat replies."""
 
 Caller = Callable[[Call], str]
+Read = Callable[[wire.Packet], Awaitable[str]]
 
 
 class _Row(msgspec.Struct, rename="camel"):
@@ -70,45 +71,60 @@ class PartnerSide:
     caller: Caller
 
 
-def register(server: Server, side: PartnerSide, figures: RequestFigures) -> None:
+def register(server: Server, door: UnaryCall, figures: RequestFigures) -> None:
     """Serve the protocol on `server`."""
-    door = UnaryCall(side)
     counted = figures.of("fate", UNARY_CALL)
 
     async def handle(raw: bytes, call: Call) -> bytes:
-        began = counted.start()
-        code = Code.CANCELLED
-        packet = wire.Packet()
-        try:
+        async def read(packet: wire.Packet) -> str:
             _parse(packet, raw)
-            reply = await door.answer(packet, call)
+            return door.caller(call)
+
+        return (await door.replied(read, counted)).SerializeToString()
+
+    server.add_bytes_handler(UNARY_CALL, handle)
+
+
+class UnaryCall:
+    """One host's answers to guests that run FATE-Serving, whatever carries their packets."""
+
+    def __init__(self, side: PartnerSide) -> None:
+        self._side = side
+        self._halves: dict[str, PartnerHalf] = {}
+
+    def caller(self, call: Call) -> str:
+        return self._side.caller(call)
+
+    def signer(self, packet: wire.Packet) -> str:
+        """Who calls, where nothing but the signature can tell: it counts once `answer` has checked it. Raises
+        NotAllowedError."""
+        party = packet.header.src.partyId
+        if not self._side.signatures.are_asked_for or party not in self._side.settings.peers:
+            raise NotAllowedError("only packets that a known party has signed are taken here")
+        return party
+
+    async def replied(self, read: Read, counted: MethodFigures) -> wire.Packet:
+        """The packet that goes back, whatever happens. `read` fills the one that came and tells who sent it."""
+        began, code, packet = counted.start(), Code.CANCELLED, wire.Packet()
+        try:
+            caller = await read(packet)
+            reply = await self.answer(packet, caller)
             code = Code.OK
         except Exception as error:  # noqa: BLE001 - the outermost frame of a call
             fate, code, text = _failure(error)
             reply = _body(retcode=fate, retmsg=text)
         finally:
             counted.finish(began, code)
-        return wire.Packet(header=packet.header, body=wire.Data(key=packet.body.key, value=reply)).SerializeToString()
+        return wire.Packet(header=packet.header, body=wire.Data(key=packet.body.key, value=reply))
 
-    server.add_bytes_handler(UNARY_CALL, handle)
-
-
-class UnaryCall:
-    """One host's answers to guests that run FATE-Serving."""
-
-    def __init__(self, side: PartnerSide) -> None:
-        self._side = side
-        self._halves: dict[str, PartnerHalf] = {}
-
-    async def answer(self, packet: wire.Packet, call: Call) -> bytes:
+    async def answer(self, packet: wire.Packet, caller: str) -> bytes:
         """Raises what the caller did wrong."""
-        caller = self._side.caller(call)
         await self._side.signatures.take(packet)
         header, party = packet.header, self._side.settings.party
         if header.src.partyId != caller:
             raise NotAllowedError(f"the packet says it is from party {header.src.partyId!r}, it comes from {caller!r}")
         if header.dst.partyId != party:
-            raise InvalidRequestError(f"the packet is for party {header.dst.partyId!r}, this is {party!r}")
+            raise _ElsewhereError(f"the packet is for party {header.dst.partyId!r}, this is {party!r}")
         if header.command.name not in {SINGLE, BATCH, TREE}:
             raise _UnsupportedError(f"command {header.command.name!r} is none of {SINGLE}, {BATCH}, {TREE}")
         asked = _asked(packet.body.value)
@@ -168,6 +184,10 @@ class _UnsupportedError(InvalidRequestError):
     """A command that there is not."""
 
 
+class _ElsewhereError(InvalidRequestError):
+    """A packet for another party, to which there is no way from here."""
+
+
 def _parse(packet: wire.Packet, raw: bytes) -> None:
     try:
         packet.ParseFromString(raw)
@@ -223,6 +243,8 @@ def _failure(error: Exception) -> tuple[int, Code, str]:
     fate, status, text = failure(error)
     if isinstance(error, _UnsupportedError):
         fate = int(FateCode.UNSUPPORTED)
+    elif isinstance(error, _ElsewhereError):
+        fate = int(FateCode.PROXY_ROUTER)
     elif isinstance(error, NotAllowedError):
         fate = int(FateCode.PROXY_AUTH)
     elif isinstance(error, FeatureSourceError):

@@ -129,6 +129,10 @@ def test_what_kubernetes_sets_for_a_service_named_tessera_is_no_setting(tmp_path
         ('plaintext_caller = "shop"', "plaintext_caller: 'shop' is not among peers"),
         ('[peers.shop]\napp_key = "k"', "peers.shop.app_key: 'k' is no key of fate.keys whose party is this one"),
         (
+            'fate.unary_over_http = true\nfate.keys.k = {party = "bank", secret_file = "k"}\n',
+            "fate.unary_over_http: needs fate.keys of other parties: a packet's signature tells whose it is",
+        ),
+        (
             'workers = 2\ncache.embedded = false\nfate.keys.k = {party = "shop", secret_file = "k"}\n',
             "fate.keys: several processes remember signed packets together in one cache: set cache.url",
         ),

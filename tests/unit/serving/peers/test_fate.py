@@ -23,7 +23,7 @@ from loaders.registry import open_half
 from loaders.signature import Batch
 from serving.features.memory import MemoryFeatureSource
 from serving.frontdoor.fate import unary_call
-from serving.frontdoor.fate.unary_call import PartnerSide
+from serving.frontdoor.fate.unary_call import PartnerSide, UnaryCall
 from serving.holds import Holder
 from serving.host import HostSide
 from serving.lifecycle import LoadState
@@ -128,7 +128,7 @@ async def pair(tmp_path: Path, sender: Sender = SENDER, limit: int = 1_000) -> A
     side = HostSide(pools[1], {"default": MemoryFeatureSource(USERS)})
     port = server(Transport.NATIVE)
     door = PartnerSide(side, pools[1], settings, Signatures(keys, 10.0), lambda call: GUEST)
-    unary_call.register(port, door, RequestFigures())
+    unary_call.register(port, UnaryCall(door), RequestFigures())
     link = channel(Transport.NATIVE, f"127.0.0.1:{port.add_port('127.0.0.1:0')}")
     await port.start()
     try:

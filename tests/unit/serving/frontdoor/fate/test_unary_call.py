@@ -25,7 +25,7 @@ from serving.admission import make_admission
 from serving.features.memory import MemoryFeatureSource
 from serving.features.source import FeatureRows, FeatureSource, FeatureSourceError
 from serving.frontdoor.fate import unary_call
-from serving.frontdoor.fate.unary_call import UNARY_CALL, PartnerSide
+from serving.frontdoor.fate.unary_call import UNARY_CALL, PartnerSide, UnaryCall
 from serving.host import HostSide
 from serving.limits import make_limiter
 from serving.peers.signing import AccessKey, Signatures, sign
@@ -75,6 +75,23 @@ class Host:
         return dict(json.loads(reply.body.value))
 
 
+async def make_side(
+    root: Path,
+    keys: Mapping[str, AccessKey] | None = None,
+    caller: str = GUEST,
+    allowed: PeerSettings | None = None,
+    features: FeatureSource | None = None,
+) -> PartnerSide:
+    pool = ModelPool(1 << 24)
+    for version in MODELS:
+        pool.put(await asyncio.to_thread(handle, root, version))
+    settings = Settings(party=HOST, state_dir=str(root), registry="", limits=Limits(max_batch_rows=10))
+    settings = msgspec.structs.replace(settings, peers={caller: allowed or PeerSettings()})
+    admission = await asyncio.to_thread(make_admission, settings, b"s" * 32, make_limiter(settings).parties)
+    host = HostSide(pool, {"default": features or MemoryFeatureSource(USERS)}, admission)
+    return PartnerSide(host, pool, settings, Signatures(keys or {}, 10.0), lambda call: caller)
+
+
 @asynccontextmanager
 async def serving(
     root: Path,
@@ -83,16 +100,9 @@ async def serving(
     allowed: PeerSettings | None = None,
     features: FeatureSource | None = None,
 ) -> AsyncIterator[Host]:
-    pool = ModelPool(1 << 24)
-    for version in MODELS:
-        pool.put(await asyncio.to_thread(handle, root, version))
-    settings = Settings(party=HOST, state_dir=str(root), registry="", limits=Limits(max_batch_rows=10))
-    settings = msgspec.structs.replace(settings, peers={caller: allowed or PeerSettings()})
-    admission = await asyncio.to_thread(make_admission, settings, b"s" * 32, make_limiter(settings).parties)
-    host = HostSide(pool, {"default": features or MemoryFeatureSource(USERS)}, admission)
-    side = PartnerSide(host, pool, settings, Signatures(keys or {}, 10.0), lambda call: caller)
+    side = await make_side(root, keys, caller, allowed, features)
     port = server(Transport.GRPCIO)
-    unary_call.register(port, side, RequestFigures())
+    unary_call.register(port, UnaryCall(side), RequestFigures())
     link = channel(Transport.GRPCIO, f"127.0.0.1:{port.add_port('127.0.0.1:0')}")
     await port.start()
     try:
@@ -283,7 +293,8 @@ async def test_who_asks_is_who_connects(tmp_path: Path) -> None:
 async def test_a_packet_for_another_party_is_refused(host: Host) -> None:
     asked = single("1", "u1")
     asked.header.dst.partyId = "10001"
-    assert (await host.ask(asked))["retcode"] == 100
+    reply = await host.ask(asked)
+    assert (reply["retcode"], "is for party '10001'" in reply["retmsg"]) == (628, True)
 
 
 async def test_with_keys_only_signed_packets_are_answered_and_only_once(tmp_path: Path) -> None:
