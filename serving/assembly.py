@@ -59,6 +59,7 @@ from serving.peers.fallback import Fallbacks
 from serving.peers.fate import FatePeer, Sender
 from serving.peers.hedging import Hedging
 from serving.peers.metrics import peer_metrics
+from serving.peers.occasions import Occasions
 from serving.peers.peer import Peer
 from serving.peers.remote import RemotePartials
 from serving.peers.signing import AccessKey, access_keys
@@ -113,7 +114,8 @@ async def assemble(settings: Settings, counts: SharedCounts | None = None) -> No
     pool = ModelPool(settings.limits.pool_max_bytes, _threads(settings))
     audit, limits = AuditLog(Path(settings.state_dir)), settings.limits
     keys, tracing = await asyncio.to_thread(access_keys, settings.fate), await asyncio.to_thread(make_tracing, settings)
-    peers = await _peers(settings, pool, keys, tracing)
+    occasions = _occasions(settings)
+    peers = await _peers(settings, pool, keys, tracing, occasions)
     publishing, reconciler = await asyncio.to_thread(_publishing, settings, replicas, pool, peers, audit)
     upkeep, limiter = HoldUpkeep(publishing.keep_holds), make_limiter(settings, counts)
     publishing.watch(limiter.follow)
@@ -141,7 +143,8 @@ async def assemble(settings: Settings, counts: SharedCounts | None = None) -> No
         return report(node.state is NodeState.READY, node.state.value, (*checks, schedule.problems), replicas.heard())
 
     telling, cases = _telling(settings, replicas), _cases(secret, replicas)
-    fate = FateNode(settings, publishing, pool, pipeline, audit, access, readiness, host, keys, shared, telling, cases)
+    hosted = (host, keys, shared)
+    fate = FateNode(settings, publishing, pool, pipeline, audit, access, readiness, *hosted, telling, cases, occasions)
     protocols, jobs = _foreign_protocols(fate, servers, figures, tracing.watching(oip.MODEL_STREAM_INFER))
     readings: tuple[Reading, ...] = (
         *(partial(request_metrics, figures), partial(lag_metrics, lag), partial(figure_metrics, effects)),
@@ -314,14 +317,19 @@ async def _peer_channel(settings: Settings, party: str, address: str, tracing: U
     return tracing.channel(link) if settings.peers[party].traces else link
 
 
+def _occasions(settings: Settings) -> Occasions:
+    return Occasions(asked_for=any(peer.protocol is PeerProtocol.FATE for peer in settings.peers.values()))
+
+
 async def _peers(
-    settings: Settings, pool: ModelPool, keys: Mapping[str, AccessKey], tracing: Untraced
+    settings: Settings, pool: ModelPool, keys: Mapping[str, AccessKey], tracing: Untraced, occasions: Occasions
 ) -> dict[str, Peer]:
     def peer_of(party: str, peer: PeerSettings, link: Channel) -> Peer:
         if peer.protocol is PeerProtocol.TESSERA:
             return Peer(party, link)
         secret = keys[peer.app_key].secret if peer.app_key else b""
-        return FatePeer(party, link, pool, Sender(settings.party, settings.fate.user_id or "id", peer.app_key, secret))
+        user_id = settings.fate.user_id or "id"
+        return FatePeer(party, link, pool, Sender(settings.party, user_id, peer.app_key, secret, occasions))
 
     return {
         party: peer_of(party, peer, await _peer_channel(settings, party, peer.address, tracing))

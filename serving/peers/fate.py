@@ -10,8 +10,9 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -27,6 +28,7 @@ from loaders.loader import LoadError, PartialSpec
 from serving.errors import PeerUnavailableError
 from serving.holds import Holder
 from serving.lifecycle import LoadState, ReplicaOutcome
+from serving.peers.occasions import Occasion, Occasions
 from serving.peers.peer import LATE, MAX_REASON, Peer, PeerAnswer, failed, failed_call, first_of
 from serving.peers.signing import sign
 from serving.peers.status import PeerStatus
@@ -82,12 +84,13 @@ class _Reply(msgspec.Struct, rename="camel"):
 @dataclass(frozen=True, slots=True)
 class Sender:
     """This party as its packets show it. `user_id`: the name under which a user's id travels. `app_key` empty: packets
-    are not signed."""
+    are not signed. `occasions`: what the callers of running calls say, which packets repeat."""
 
     party: str
     user_id: str
     app_key: str = ""
     secret: bytes = b""
+    occasions: Occasions = field(default_factory=partial(Occasions, asked_for=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +142,10 @@ class FatePeer(Peer):
         except OSError:
             logger.exception("the files of %s cannot be read", model)
             return failed(PartyStatus.INTERNAL, len(user_ids), wanted, f"the files of {model} cannot be read here")
-        parts = [user_ids[start : start + ROWS_AT_ONCE] for start in range(0, len(user_ids), ROWS_AT_ONCE)]
-        return _joined(await asyncio.gather(*(self._ask_part(half, part, wanted, deadline) for part in parts)))
+        packets = list(self._packets(user_ids))
+        told = [([user_ids[place] for place in places], occasion) for occasion, places in packets]
+        parts = await asyncio.gather(*(self._ask_part(half, *one, wanted, deadline) for one in told))
+        return _joined(parts, [place for _, places in packets for place in places])
 
     async def status(self, models: Sequence[tuple[ModelId, str]], timeout_s: float) -> PeerStatus:
         raise PeerUnavailableError(f"unmanaged: {UNMANAGED}")
@@ -167,12 +172,20 @@ class FatePeer(Peer):
             self._halves[digest] = _Half(FateName(f"host#{self.party}#{name.model_id}", name.table), reader)
         return self._halves[digest]
 
-    async def _ask_part(self, half: _Half, user_ids: Sequence[str], wanted: PartialSpec, deadline: float) -> PeerAnswer:
+    def _packets(self, user_ids: Sequence[str]) -> Iterator[tuple[Occasion, Sequence[int]]]:
+        """The places of the users in packets, none larger than such hosts take."""
+        for occasion, places in self._sender.occasions.by_packet(user_ids).items():
+            for start in range(0, len(places), ROWS_AT_ONCE):
+                yield occasion, places[start : start + ROWS_AT_ONCE]
+
+    async def _ask_part(
+        self, half: _Half, user_ids: Sequence[str], occasion: Occasion, wanted: PartialSpec, deadline: float
+    ) -> PeerAnswer:
         left_s = deadline - self._clock()
         if left_s <= 0:
             return failed(PartyStatus.TIMEOUT, len(user_ids), wanted, LATE)
         try:
-            packet = self._packet(half.name, user_ids)
+            packet = self._packet(half.name, user_ids, occasion)
         except RecursionError:
             return failed(PartyStatus.REJECTED, len(user_ids), wanted, "a user is named by values that go too deep")
         try:
@@ -185,7 +198,7 @@ class FatePeer(Peer):
         except _UNUSABLE as error:
             return failed(PartyStatus.MISMATCH, len(user_ids), wanted, f"its reply cannot be used: {error}")
 
-    def _packet(self, name: FateName, user_ids: Sequence[str]) -> wire.Packet:
+    def _packet(self, name: FateName, user_ids: Sequence[str], occasion: Occasion) -> wire.Packet:
         case, sender = secrets.token_hex(16), self._sender
         packet = wire.Packet(
             header=wire.Metadata(
@@ -196,7 +209,9 @@ class FatePeer(Peer):
                 operator=VERSION,
             ),
             body=wire.Data(value=msgspec.json.encode(self._body(name, user_ids, case))),
-            auth=wire.AuthInfo(nonce=case, version=VERSION),
+            auth=wire.AuthInfo(
+                applyId=occasion.apply_id, nonce=occasion.case or case, version=VERSION, serviceId=occasion.service
+            ),
         )
         if sender.app_key:
             sign(packet, sender.app_key, sender.secret, self._now())
@@ -272,10 +287,13 @@ def _said(reply: _Reply | _Row) -> str:
     return said(reply.retcode, (reply.retmsg or "")[:MAX_REASON])
 
 
-def _joined(parts: Sequence[PeerAnswer]) -> PeerAnswer:
+def _joined(parts: Sequence[PeerAnswer], places: Sequence[int]) -> PeerAnswer:
+    """`places`: those of the rows of all parts, one after the other, in what was asked for."""
     if len(parts) == 1:
         return parts[0]
+    rows = np.argsort(places)
     statuses = [status for part in parts for status in part.statuses]
     reasons = [reason for part in parts for reason in part.reasons or [part.reason] * len(part.statuses)]
-    values = np.concatenate([part.values for part in parts])
-    return PeerAnswer(values, statuses, None, first_of(reasons), reasons=reasons)
+    values = np.concatenate([part.values for part in parts])[rows]
+    reasons = [reasons[row] for row in rows]
+    return PeerAnswer(values, [statuses[row] for row in rows], None, first_of(reasons), reasons=reasons)

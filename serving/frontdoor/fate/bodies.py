@@ -9,6 +9,7 @@ import msgspec
 from google.protobuf.message import DecodeError
 
 from serving.errors import InvalidRequestError
+from serving.peers.occasions import Occasion
 from tessera.compat import fate_inference_pb2 as wire
 
 Word = str | int | None
@@ -26,6 +27,7 @@ class NamedBody(msgspec.Struct, rename="camel", kw_only=True):
     party_id: Word = None
     case_id: Word = None
     caseid: Word = None
+    apply_id: Word = None
 
     @property
     def service(self) -> str:
@@ -46,6 +48,11 @@ class NamedBody(msgspec.Struct, rename="camel", kw_only=True):
     @property
     def case(self) -> str:
         return _text(self.case_id) or _text(self.caseid)
+
+    @property
+    def occasion(self) -> Occasion:
+        """What hosts hear of the call."""
+        return Occasion(self.service, _text(self.apply_id), self.case)
 
     @property
     def is_first_line(self) -> bool:

@@ -20,6 +20,7 @@ from serving.frontdoor.fate.rules import Flow
 from serving.frontdoor.fate.served import FateModels
 from serving.frontdoor.fate.unary_call import PartnerSide, UnaryCall
 from serving.host import HostSide
+from serving.peers.occasions import Occasions
 from serving.peers.signing import AccessKey, Claim, Signatures
 from serving.pipeline import Pipeline
 from serving.pool import ModelPool
@@ -51,6 +52,7 @@ class FateNode:
     shared: RedisTier | None
     telling: Telling
     cases: Cases
+    occasions: Occasions
 
 
 def register(servers: Servers, node: FateNode, figures: RequestFigures) -> tuple[list[Route], Jobs]:
@@ -59,7 +61,7 @@ def register(servers: Servers, node: FateNode, figures: RequestFigures) -> tuple
     settings, publishing = node.settings, node.publishing
     flow = Flow(node.pipeline.limiter.resources)
     flow.others = node.telling.tell("fate", flow.encoded)
-    models = FateModels(publishing, node.pool, settings.fate.user_id, flow, settings.party)
+    models = FateModels(publishing, node.pool, settings.fate.user_id, flow, settings.party, node.occasions)
     door = FateInference(node.pipeline, models, settings.limits.max_batch_rows)
     written = None if node.shared is None else node.shared.flush
     jobs = Jobs(door, node.cases, node.shared, settings.limits.peer_timeout_s, written=written)

@@ -17,6 +17,7 @@ from serving.frontdoor.fate.codes import failure, is_of_a_call, of_first_line
 from serving.frontdoor.fate.features import features_in, specs_of, user_id_in
 from serving.frontdoor.fate.rules import Flow
 from serving.frontdoor.fate.served import BATCH_INFERENCE, INFERENCE, FateModels
+from serving.peers.occasions import Occasion
 from serving.pipeline import Pipeline
 from serving.pool import ModelId
 from serving.routing import Address
@@ -33,6 +34,7 @@ class SingleCodec(Codec):
         self._models = models
         self._asked: tuple[Address, str] | None = None
         self._answered: ModelId | None = None
+        self._occasion: Occasion | None = None
 
     def decode(self, raw: bytes) -> Request:
         body = body_in(raw, SingleBody)
@@ -41,6 +43,7 @@ class SingleCodec(Codec):
         self._asked = address, ""
         user = user_id_in(body.sent(self._models.user_id), self._models.user_id)
         self._asked = address, user or body.case
+        self._occasion = self._models.begun((user,), body)
         numbers, texts = features_in(body.feature_data, specs_of(handle.servable.signature for handle in handles))
         return Request(
             service=service,

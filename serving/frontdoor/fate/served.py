@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from serving.errors import InvalidRequestError, LimitError, TesseraError, Unknow
 from serving.frontdoor.fate.bodies import NamedBody
 from serving.frontdoor.fate.descriptions import named, resource_of
 from serving.frontdoor.fate.rules import Flow
+from serving.peers.occasions import Occasion, Occasions
 from serving.pool import ModelHandle, ModelId, ModelPool
 from serving.publishing import Publishing
 from serving.routing import Address
@@ -26,13 +28,14 @@ JOB_RESULT = f"/{SERVICE}/getInferenceResult"
 @dataclass(frozen=True, slots=True)
 class FateModels:
     """What FATE's names lead to here. `user_id`: the name of the user's id among what is sent to hosts;
-    `party`: this one."""
+    `party`: this one; `occasions`: of the calls that are running."""
 
     publishing: Publishing
     pool: ModelPool
     user_id: str
     flow: Flow
     party: str
+    occasions: Occasions
 
     def address(self, body: NamedBody) -> Address:
         """A service; a version; the version in use for a namespace, or for this party. Raises InvalidRequestError,
@@ -50,6 +53,13 @@ class FateModels:
         if body.namespace or body.party != self.party or not routes.default_service:
             raise UnknownNameError(f"no version is in use for {body.namespace or body.party!r}: publishOnline names it")
         return ("", "", "")
+
+    def begun(self, users: Iterable[str], body: NamedBody) -> Occasion | None:
+        """What hosts hear of a call about these users, for as long as the caller keeps it."""
+        if not self.occasions.asked_for:
+            return None
+        self.occasions.begin(users, occasion := body.occasion)
+        return occasion
 
     def admitted(self, address: Address, rows: int) -> list[ModelHandle]:
         """The versions that may answer. Raises UnknownNameError, and LimitError when a flow rule is used up."""

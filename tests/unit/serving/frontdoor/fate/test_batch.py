@@ -37,6 +37,7 @@ HOST = HOSTS[0]
 LR = make(3, Recipe("lr", plain=True))
 NAME = FateName(f"guest#{GUEST}#m", "lr")
 CASE = {f"g{place}": 0.25 * place for place in range(5)}
+VERSION = {"modelId": NAME.namespace, "modelVersion": NAME.table}
 
 
 class Host:
@@ -45,10 +46,15 @@ class Host:
     def __init__(self) -> None:
         self.codes: dict[str, int] = {}
         self.whole = 0
+        self.scores: dict[str, float] = {}
         self.asked: list[list[str]] = []
+        self.heard: list[tuple[str, str, str]] = []
+        """Service, apply id and nonce of every packet."""
 
     def answer(self, raw: bytes, call: Call) -> bytes:
-        asked = json.loads(fate_proxy_pb2.Packet.FromString(raw).body.value)
+        packet = fate_proxy_pb2.Packet.FromString(raw)
+        self.heard.append((packet.auth.serviceId, packet.auth.applyId, packet.auth.nonce))
+        asked = json.loads(packet.body.value)
         rows = asked.get("batchDataList", [asked])
         users = [row["sendToRemoteFeatureData"]["id"] for row in rows]
         self.asked.append(users)
@@ -66,7 +72,15 @@ class Host:
         code = self.codes.get(user, 0)
         if code:
             return {"index": index, "retcode": code, "retmsg": f"of {user}"}
-        return {"index": index, "retcode": 0, "data": {"heterologisticregression_0": {"score": 1.5}}}
+        return {
+            "index": index,
+            "retcode": 0,
+            "data": {"heterologisticregression_0": {"score": self.scores.get(user, 1.5)}},
+        }
+
+
+def message(body: dict[str, Any]) -> bytes:
+    return fate_inference_pb2.InferenceMessage(body=json.dumps(body).encode()).SerializeToString()
 
 
 class Guest:
@@ -74,14 +88,18 @@ class Guest:
         self.door = door
         self.host = host
 
-    async def batch(self, *users: str) -> list[tuple[int, str]]:
+    async def ask(self, user: str, **said: Any) -> float:
+        body = {"featureData": CASE, "sendToRemoteFeatureData": {"id": user}, **said}
+        reply = self.door.single(message(body), None, "")
+        answered = reply if isinstance(reply, bytes) else await reply
+        return float(json.loads(fate_inference_pb2.InferenceMessage.FromString(answered).body)["data"]["score"])
+
+    async def batch(self, *users: str, **said: Any) -> list[tuple[int, str]]:
         rows = [
             {"index": index, "featureData": CASE, "sendToRemoteFeatureData": {"id": user}}
             for index, user in enumerate(users)
         ]
-        body = {"modelId": NAME.namespace, "modelVersion": NAME.table, "batchDataList": rows}
-        raw = fate_inference_pb2.InferenceMessage(body=json.dumps(body).encode()).SerializeToString()
-        reply = self.door.batch(raw, None, "")
+        reply = self.door.batch(message({**VERSION, "batchDataList": rows, **said}), None, "")
         answered = reply if isinstance(reply, bytes) else await reply
         shown = json.loads(fate_inference_pb2.InferenceMessage.FromString(answered).body)
         assert [row["index"] for row in shown["batchDataList"]] == list(range(len(users)))
@@ -100,14 +118,15 @@ async def guest(tmp_path: Path) -> AsyncIterator[Guest]:
     await port.start()
     try:
         async with running(GUEST, tmp_path) as party:
-            peer = Batcher(FatePeer(HOST, link, party.pool, Sender(GUEST, "id")), BatchSettings())
+            sender = Sender(GUEST, "id")
+            peer = Batcher(FatePeer(HOST, link, party.pool, sender), BatchSettings())
             await party.publishing.load_here(ModelId(NAME.model, NAME.version))
             tiers = TieredCache(MemoryTier(1_000, 600.0), None)
             remote = RemotePartials(GUEST, {HOST: peer}, tiers, SECRET, CacheSettings())
             answers = Answers(ResultCache(100, 60.0), Effects(MemoryFigureStore(), SECRET))
             limiter = Limiter(Limits(peer_timeout_s=5.0))
             pipeline = Pipeline(party.publishing.routes, party.pool, remote, answers, limiter)
-            models = FateModels(party.publishing, party.pool, "id", Flow(limiter.resources), GUEST)
+            models = FateModels(party.publishing, party.pool, "id", Flow(limiter.resources), GUEST, sender.occasions)
             yield Guest(FateInference(pipeline, models, 1_000), host)
     finally:
         await link.close()
@@ -130,6 +149,25 @@ async def test_a_row_has_the_code_that_the_host_gives_it(guest: Guest, code: int
         (2113, "host return code 113 host msg :party '10000' does not know the user"),
         (2110, "host return code 110 host msg :of u3"),
     ]
+
+
+async def test_a_host_hears_what_the_caller_says_of_its_call(guest: Guest) -> None:
+    await guest.ask("u1", **VERSION, applyId="loan-1", caseId="case-1")
+    await guest.batch("u2", "u3", applyId=7, caseId="case-2")
+    await guest.ask("u4", **VERSION)
+    first, batch, unnamed = guest.host.heard
+    assert (first, batch, unnamed[:2]) == (("", "loan-1", "case-1"), ("", "7", "case-2"), ("", ""))
+    assert len(unnamed[2]) == 32
+    assert guest.host.asked == [["u1"], ["u2", "u3"], ["u4"]]
+
+
+async def test_calls_with_something_else_to_say_go_in_packets_of_their_own(guest: Guest) -> None:
+    calls = [guest.ask(f"u{place}", **VERSION, applyId=apply) for place, apply in enumerate(("a", "b", "a"))]
+    guest.host.scores = {"u0": 0.5, "u1": 40.0, "u2": -40.0}
+    low, high, none = await asyncio.gather(*calls)
+    assert sorted(guest.host.asked) == [["u0", "u2"], ["u1"]]
+    assert sorted(apply for _, apply, _ in guest.host.heard) == ["a", "b"]
+    assert none < 1e-9 < low < 1 - 1e-9 < high
 
 
 async def test_rows_whose_status_says_all_are_not_asked_again(guest: Guest) -> None:
