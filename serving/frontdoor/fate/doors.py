@@ -72,7 +72,7 @@ def register(servers: Servers, node: FateNode, figures: RequestFigures) -> tuple
     operations.register(servers.operator, admin, flow, node.readiness)
     others = {name: key for name, key in node.keys.items() if key.party != settings.party}
     signatures = Signatures(others, settings.fate.request_expire_s, claim=_claim(settings, node.shared))
-    side = PartnerSide(node.host, node.pool, settings, signatures, node.access.party)
+    side = PartnerSide(node.host, node.pool, settings, signatures, node.access.party, flow)
     partners = UnaryCall(side)
     unary_call.register(servers.party, partners, figures)
     routes = http.routes(door, node.access, figures, settings.limits.max_request_bytes)

@@ -22,7 +22,9 @@ from serving.admission import Asker
 from serving.errors import ConflictError, InvalidRequestError, LimitError, NotAllowedError, UnknownNameError
 from serving.features.source import FeatureSourceError
 from serving.frontdoor.fate.codes import FateCode, failure
+from serving.frontdoor.fate.descriptions import named, resource_of
 from serving.frontdoor.fate.features import user_id_in
+from serving.frontdoor.fate.rules import Flow
 from serving.host import HostSide, Partials
 from serving.peers.fate import BATCH, BITS_ON_THE_LOOP, SINGLE, UNARY_CALL
 from serving.peers.signing import Signatures
@@ -33,6 +35,8 @@ from serving.transport import Call, Code, Server
 from tessera.compat import fate_proxy_pb2 as wire
 
 SERVICE = "com.webank.ai.fate.api.networking.proxy.DataTransferService"
+RESOURCE = "I_unaryCall"
+"""For flow rules and figures."""
 TREE = "federatedInference4Tree"
 FIRST_LINE_BELOW = 200
 """Callers with a lower version, or none, are of the first line: they name the guest's model, and read flat replies."""
@@ -69,6 +73,7 @@ class PartnerSide:
     settings: Settings
     signatures: Signatures
     caller: Caller
+    flow: Flow
 
 
 def register(server: Server, door: UnaryCall, figures: RequestFigures) -> None:
@@ -105,12 +110,15 @@ class UnaryCall:
 
     async def replied(self, read: Read, counted: MethodFigures) -> wire.Packet:
         """The packet that goes back, whatever happens. `read` fills the one that came and tells who sent it."""
-        began, code, packet = counted.start(), Code.CANCELLED, wire.Packet()
+        began, code, packet, flow = counted.start(), Code.CANCELLED, wire.Packet(), self._side.flow
         try:
             caller = await read(packet)
+            flow.take(RESOURCE, 1)
             reply = await self.answer(packet, caller)
+            flow.succeeded(RESOURCE)
             code = Code.OK
         except Exception as error:  # noqa: BLE001 - the outermost frame of a call
+            flow.refused(RESOURCE, error)
             fate, code, text = _failure(error)
             reply = _body(retcode=fate, retmsg=text)
         finally:
@@ -167,7 +175,21 @@ class UnaryCall:
     ) -> tuple[PartnerHalf, Partials]:
         half = await self._half(handle)
         users = [user_id_in(one, self._side.settings.fate.user_id) for one in sent]
-        return half, await self._side.host.infer(handle.id, handle.artifact.binding_digest, users, Asker(caller))
+        return half, await self._counted(handle, users, caller)
+
+    async def _counted(self, handle: ModelHandle, users: Sequence[str], caller: str) -> Partials:
+        """Each user is a row of the model, for its flow rule and its figures."""
+        flow, resource, rows = self._side.flow, resource_of(named(handle)), len(users)
+        try:
+            flow.take(resource, rows)
+            partials = await self._side.host.infer(handle.id, handle.artifact.binding_digest, users, Asker(caller))
+        except Exception as error:
+            flow.refused(resource, error, rows)
+            raise
+        answered = partials.statuses.count(PartyStatus.OK)
+        flow.succeeded(resource, answered)
+        flow.refused(resource, _RowError(), rows - answered)
+        return partials
 
     async def _half(self, handle: ModelHandle) -> PartnerHalf:
         """Read once: a half never changes."""
@@ -182,6 +204,10 @@ class UnaryCall:
 
 class _UnsupportedError(InvalidRequestError):
     """A command that there is not."""
+
+
+class _RowError(InvalidRequestError):
+    """A user for whom there is no part."""
 
 
 class _ElsewhereError(InvalidRequestError):

@@ -23,10 +23,12 @@ from loaders.registry import open_half
 from loaders.signature import Batch
 from serving.features.memory import MemoryFeatureSource
 from serving.frontdoor.fate import unary_call
+from serving.frontdoor.fate.rules import Flow
 from serving.frontdoor.fate.unary_call import PartnerSide, UnaryCall
 from serving.holds import Holder
 from serving.host import HostSide
 from serving.lifecycle import LoadState
+from serving.limits import Limiter
 from serving.peers.fate import BITS_ON_THE_LOOP, ROWS_AT_ONCE, UNARY_CALL, FatePeer, Sender
 from serving.peers.peer import LATE, PeerAnswer
 from serving.peers.signing import AccessKey, Signatures
@@ -127,7 +129,9 @@ async def pair(tmp_path: Path, sender: Sender = SENDER, limit: int = 1_000) -> A
     keys = {"key": AccessKey(GUEST, SECRET)} if sender.app_key else {}
     side = HostSide(pools[1], {"default": MemoryFeatureSource(USERS)})
     port = server(Transport.NATIVE)
-    door = PartnerSide(side, pools[1], settings, Signatures(keys, 10.0), lambda call: GUEST)
+    door = PartnerSide(
+        side, pools[1], settings, Signatures(keys, 10.0), lambda call: GUEST, Flow(Limiter(settings.limits).resources)
+    )
     unary_call.register(port, UnaryCall(door), RequestFigures())
     link = channel(Transport.NATIVE, f"127.0.0.1:{port.add_port('127.0.0.1:0')}")
     await port.start()

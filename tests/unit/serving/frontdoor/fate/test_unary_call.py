@@ -22,9 +22,11 @@ from loaders.merge import merge_rule
 from loaders.registry import open_half
 from loaders.signature import Signature
 from serving.admission import make_admission
+from serving.control import State, WantedLimit
 from serving.features.memory import MemoryFeatureSource
 from serving.features.source import FeatureRows, FeatureSource, FeatureSourceError
 from serving.frontdoor.fate import unary_call
+from serving.frontdoor.fate.rules import Flow, Second
 from serving.frontdoor.fate.unary_call import UNARY_CALL, PartnerSide, UnaryCall
 from serving.host import HostSide
 from serving.limits import make_limiter
@@ -67,8 +69,9 @@ def handle(root: Path, version: str) -> ModelHandle:
 
 
 class Host:
-    def __init__(self, link: Channel) -> None:
+    def __init__(self, link: Channel, side: PartnerSide) -> None:
         self.link = link
+        self.side = side
 
     async def ask(self, packet: wire.Packet) -> dict[str, Any]:
         reply = wire.Packet.FromString(await self.link.unary(UNARY_CALL, packet.SerializeToString(), 5.0))
@@ -81,15 +84,19 @@ async def make_side(
     caller: str = GUEST,
     allowed: PeerSettings | None = None,
     features: FeatureSource | None = None,
+    rules: Mapping[str, WantedLimit] | None = None,
 ) -> PartnerSide:
     pool = ModelPool(1 << 24)
     for version in MODELS:
         pool.put(await asyncio.to_thread(handle, root, version))
     settings = Settings(party=HOST, state_dir=str(root), registry="", limits=Limits(max_batch_rows=10))
     settings = msgspec.structs.replace(settings, peers={caller: allowed or PeerSettings()})
-    admission = await asyncio.to_thread(make_admission, settings, b"s" * 32, make_limiter(settings).parties)
+    limiter = make_limiter(settings)
+    limiter.follow(State(limits={"resource": rules or {}}))
+    admission = await asyncio.to_thread(make_admission, settings, b"s" * 32, limiter.parties)
     host = HostSide(pool, {"default": features or MemoryFeatureSource(USERS)}, admission)
-    return PartnerSide(host, pool, settings, Signatures(keys or {}, 10.0), lambda call: caller)
+    flow = Flow(limiter.resources)
+    return PartnerSide(host, pool, settings, Signatures(keys or {}, 10.0), lambda call: caller, flow)
 
 
 @asynccontextmanager
@@ -99,14 +106,15 @@ async def serving(
     caller: str = GUEST,
     allowed: PeerSettings | None = None,
     features: FeatureSource | None = None,
+    rules: Mapping[str, WantedLimit] | None = None,
 ) -> AsyncIterator[Host]:
-    side = await make_side(root, keys, caller, allowed, features)
+    side = await make_side(root, keys, caller, allowed, features, rules)
     port = server(Transport.GRPCIO)
     unary_call.register(port, UnaryCall(side), RequestFigures())
     link = channel(Transport.GRPCIO, f"127.0.0.1:{port.add_port('127.0.0.1:0')}")
     await port.start()
     try:
-        yield Host(link)
+        yield Host(link, side)
     finally:
         await link.close()
         await port.stop(0)
@@ -317,3 +325,24 @@ async def test_its_queries_count_as_those_of_any_guest(tmp_path: Path) -> None:
         over = await host.ask(packet("1", sendToRemoteFeatureData={"id": "u2"}))
         assert "the query budget is spent" in over["retmsg"]
         assert (await host.ask(packet("1", sendToRemoteFeatureData={"id": "u1"})))["retcode"] == 0
+
+
+async def test_flow_rules_count_for_a_host_too_and_so_do_its_figures(tmp_path: Path) -> None:
+    model = f"M_1_host#{HOST}#m"
+    async with serving(tmp_path, rules={model: WantedLimit(per_s=3.0)}) as host:
+        rows = [{"index": len(user), "sendToRemoteFeatureData": {"id": user}} for user in ("u1", "nobody")]
+        assert (await host.ask(packet("1", "batch", batchDataList=rows)))["retcode"] == 0
+        assert (await host.ask(single("1", "u1")))["retcode"] == 0
+        assert (await host.ask(single("1", "u2")))["retcode"] == 124
+        assert (await host.ask(single("2", "u2")))["retcode"] == 0
+        assert (await host.ask(packet("1", "dance")))["retcode"] == 125
+        total = {"I_unaryCall": Second(), model: Second()}
+        for _, resource, second in await host.side.flow.between(0, 10**15, ""):
+            total.setdefault(resource, Second()).add(second)
+    assert total[model] == Second(passed=3, succeeded=2, blocked=1, failed=1)
+    assert total["I_unaryCall"] == Second(passed=4, succeeded=3, blocked=1, failed=1)
+
+
+async def test_a_flow_rule_of_the_method_counts_calls(tmp_path: Path) -> None:
+    async with serving(tmp_path, rules={"I_unaryCall": WantedLimit(per_s=0.0)}) as host:
+        assert (await host.ask(single("1", "u1")))["retcode"] == 124
