@@ -409,9 +409,12 @@ def test_callers_of_the_proxy_over_http(fate: Deployment) -> None:
     assert (reply.status_code, shown["retcode"], shown.keys() & {"log", "warn", "caseid"}) == (200, 0, set())
     assert shown["data"]["score"] == pytest.approx(expected(LR, "u1"), abs=1e-12)
     assert fate.guest.http("GET", "/federation/v1/inference", json=asked).json()["data"] == shown["data"]
-    rows = {"head": {"serviceId": "http"}, "body": {"batchDataList": [{**body, "index": 0}]}}
+    cases = [{**body, "index": 0}, {**body, "index": 1, "featureData": {}}]
+    rows = {"head": {"serviceId": "http"}, "body": {"batchDataList": cases}}
     batch = fate.guest.http("POST", "/federation/v1/batchInference", json=rows).json()
     assert batch["batchDataList"][0]["data"]["score"] == shown["data"]["score"]
+    assert batch["batchDataList"][1] == batch["singleInferenceResultMap"]["1"]
+    assert batch["batchDataList"][1].keys() == {"index", "retcode", "retmsg"}
     for wrong, code in ((b"{", 100), (b'{"head": {"serviceId": "nothing"}, "body": {"featureData": {}}}', 104)):
         assert fate.guest.http("POST", "/federation/v1/inference", content=wrong).json()["retcode"] == code
 
@@ -481,7 +484,7 @@ def test_rows_fail_by_themselves_also_when_all_of_a_version_do(fate: Deployment)
 def test_models_are_described(fate: Deployment) -> None:
     fate.publish("described", "100")
     everything = fate.models(fate.guest, "queryModel", models.QueryModelRequest())
-    assert everything.retcode == 0
+    assert (everything.retcode, everything.message) == (0, "success")
     [exact] = fate.models(
         fate.guest, "queryModel", models.QueryModelRequest(queryType=2, serviceId="described")
     ).modelInfos
@@ -550,6 +553,11 @@ def test_flow_rules_and_figures(fate: Deployment) -> None:
         assert fate.infer(**case("u1", "limited"))["retcode"] == 124
         assert fate.operations("updateFlowRule", rule(source=resource, allowQps=1e6)).statusCode == 0
         assert fate.infer(**case("u1", "limited"))["retcode"] == 0
+        [info] = fate.models(
+            fate.guest, "queryModel", models.QueryModelRequest(queryType=2, serviceId="limited")
+        ).modelInfos
+        content = json.loads(info.content)
+        assert (content["resourceName"], content["allowQps"]) == (resource, 1e6)
         assert fate.operations("updateFlowRule", rule(source="I_inference", allowQps=0)).statusCode == 0
         assert fate.infer(**case("u1", "limited"))["retcode"] == 124
     finally:
@@ -597,7 +605,8 @@ def test_settings_and_health_are_shown_without_secrets(fate: Deployment) -> None
         "limits.max_batch_rows": "1000"
     }
     health = json.loads(fate.operations("checkHealthService", operations.HealthCheckRequest()).data)
-    assert {record["healthCheckStatus"] for record in health["records"]} == {"ok"}
+    assert [record["healthCheckStatus"] for record in health["records"]] == ["ok"] * 3
+    assert fate.flow.url in health["records"][2]["msg"]
     for method, request in (
         ("queryJvmInfo", operations.QueryJvmInfoRequest()),
         ("updateService", operations.UpdateServiceRequest()),

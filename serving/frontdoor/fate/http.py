@@ -67,4 +67,11 @@ def _message(raw: bytes, case_id: str) -> bytes:
 
 def _shown(reply: bytes) -> bytes:
     found = msgspec.json.decode(wire.InferenceMessage.FromString(reply).body)
-    return msgspec.json.encode({key: value for key, value in found.items() if key not in UNSHOWN})
+    return msgspec.json.encode(_without_nulls({key: value for key, value in found.items() if key not in UNSHOWN}))
+
+
+def _without_nulls(shown: Any) -> Any:
+    """As the proxy writes JSON: what is not there has no key."""
+    if isinstance(shown, dict):
+        return {key: _without_nulls(value) for key, value in shown.items() if value is not None}
+    return list(map(_without_nulls, shown)) if isinstance(shown, list) else shown

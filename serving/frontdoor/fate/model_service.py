@@ -20,8 +20,9 @@ from serving.audit import AuditLog
 from serving.errors import ConflictError, InvalidRequestError, NotAllowedError
 from serving.frontdoor.answer import answering_method
 from serving.frontdoor.fate.codes import FateCode, failure
-from serving.frontdoor.fate.descriptions import described, named, publication_in
+from serving.frontdoor.fate.descriptions import described, named, publication_in, resource_of
 from serving.frontdoor.fate.models import FateModelStore, name_of
+from serving.limit_kind import LimitKind
 from serving.pool import ModelHandle, ModelId
 from serving.publishing import Publishing
 from serving.settings import Role, Settings
@@ -33,6 +34,7 @@ SERVICE = "com.webank.ai.fate.api.mlmodel.manager.ModelService"
 TRANSFER = f"/{SERVICE}/modelTransfer"
 ALL, WITHIN, EXACTLY = 0, 1, 2
 """Kinds of queryModel."""
+SUCCESS = "success"
 
 R = TypeVar("R")
 
@@ -106,7 +108,7 @@ class ModelServicer(fate_model_service_pb2_grpc.ModelServiceServicer):
             await asyncio.to_thread(self._shown, handle, place)
             for place, handle in enumerate(page, start=request.beginIndex)
         ]
-        return wire.QueryModelResponse(modelInfos=infos)
+        return wire.QueryModelResponse(message=SUCCESS, modelInfos=infos)
 
     @answering_method
     async def fetchModel(self, request: wire.FetchModelRequest, context: object) -> wire.FetchModelResponse:
@@ -193,8 +195,10 @@ class ModelServicer(fate_model_service_pb2_grpc.ModelServiceServicer):
         )
 
     def _described(self, handle: ModelHandle) -> dict[str, Any]:
-        life = self._admin.publishing.life(handle.id)
-        return described(handle, self._store.services_of(handle.id), int(1_000 * life.since_s) if life else 0)
+        publishing, resource = self._admin.publishing, resource_of(named(handle))
+        life, rule = publishing.life(handle.id), publishing.limits.wanted(LimitKind.RESOURCE, resource)
+        shown = described(handle, self._store.services_of(handle.id), int(1_000 * life.since_s) if life else 0)
+        return shown if rule is None else {**shown, "allowQps": rule.per_s}
 
     def _name_of(self, request: wire.PublishRequest) -> FateName:
         return name_of(request, self._admin.settings.party)
@@ -240,7 +244,7 @@ async def _coded(
         found, _, text = failure(error)
         natural = code is None or isinstance(error, InvalidRequestError)
         return reply(statusCode=found if natural else int(code or found), message=text)
-    return reply(statusCode=0, message="success")
+    return reply(statusCode=0, message=SUCCESS)
 
 
 def _name(request: Any) -> FateName:

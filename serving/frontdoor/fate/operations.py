@@ -100,8 +100,11 @@ class OperationsServicer(fate_common_service_pb2_grpc.CommonServiceServicer):
         self._allow(context, Role.VIEWER)
         report = self._readiness()
         node = _record("node state", report.state, "ok" if report.ready else "error")
-        model = _record("model loaded", f"{len(self._admin.store.loaded())} models", "ok")
-        return _answered({"records": [node, model, *(_record("problem", one, "warn") for one in report.problems)]})
+        loaded, urls = len(self._admin.store.loaded()), self._admin.settings.fate.transfer_urls
+        model = _record("model loaded", f"{loaded} models", _well(bool(loaded)))
+        flow = _record("default FATE-Flow config", " ".join(urls) or "fate.transfer_urls is not set", _well(bool(urls)))
+        problems = [_record("problem", one, "warn") for one in report.problems]
+        return _answered({"records": [node, model, flow, *problems]})
 
     def _allow(self, context: object, role: Role) -> None:
         self._admin.access.admin(call_of(context), role)
@@ -122,6 +125,10 @@ def _answered(shown: object) -> wire.CommonResponse:
 
 def _refused(code: FateCode, text: str) -> wire.CommonResponse:
     return wire.CommonResponse(statusCode=int(code), message=text)
+
+
+def _well(there: bool) -> str:
+    return "ok" if there else "warn"
 
 
 def _record(name: str, text: str, status: str) -> dict[str, str]:
