@@ -12,6 +12,7 @@ from starlette.responses import Response
 from serving.access import Access
 from serving.errors import InvalidRequestError, LimitError, public
 from serving.frontdoor.answer import REQUEST_ID, request_id_in
+from serving.frontdoor.http_encoding import inflated
 from serving.telemetry.requests import MethodFigures
 from serving.transport import Code
 
@@ -29,6 +30,7 @@ HTTP_STATUS = {
 }
 """As google.rpc.Code maps them; 500 for the rest."""
 JSON = "application/json"
+IDENTITY = "identity"
 TIMEOUT_HEADER = "x-timeout-ms"
 
 Answer = Callable[[Request], Awaitable[Response]]
@@ -66,15 +68,15 @@ def _retry_header(error: Exception) -> dict[str, str]:
 
 
 async def body_of(request: Request, max_bytes: int) -> bytes:
-    """Raises LimitError before more than `max_bytes` are kept."""
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise InvalidRequestError("compressed bodies are not taken")
+    """As it was before it was compressed. Raises InvalidRequestError, and LimitError before more than `max_bytes` are
+    kept."""
     kept = bytearray()
     async for chunk in request.stream():
         kept += chunk
         if len(kept) > max_bytes:
             raise LimitError(f"the body has more than {max_bytes} bytes (limits.max_request_bytes)")
-    return bytes(kept)
+    encoding = request.headers.get("content-encoding", IDENTITY).strip().lower()
+    return bytes(kept) if encoding == IDENTITY else await inflated(bytes(kept), encoding, max_bytes)
 
 
 def caller_of(request: Request, access: Access) -> str:

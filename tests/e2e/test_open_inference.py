@@ -523,6 +523,14 @@ def test_tensors_travel_in_every_form(said_over_http: dict[str, Any], form: str,
     assert answer["id"] == ("r" if form == "binary" else None)
 
 
+@pytest.mark.parametrize("form", ["gzip", "deflate"])
+def test_bodies_may_be_compressed_both_ways(said_over_http: dict[str, Any], guest: PartyNode, form: str) -> None:
+    assert said_over_http[form] == [score("0001")] * 1_000
+    inputs = [{"name": "x", "datatype": "FP32", "shape": [1_000, 2], "data": [0.25] * 2_000}]
+    answer = guest.http("POST", "/v2/models/local/infer", json={"inputs": inputs}, headers={"accept-encoding": form})
+    assert (answer.headers["content-encoding"], answer.json()["outputs"][0]["shape"][0]) == (form, 1_000)
+
+
 def test_http_refuses_as_grpc_does(said_over_http: dict[str, Any]) -> None:
     code, text = said_over_http["unknown"]
     assert "Request for unknown model" in text
@@ -549,7 +557,8 @@ def test_http_refuses_as_grpc_does(said_over_http: dict[str, Any]) -> None:
         (b'{"inputs": []}xx', {"Inference-Header-Content-Length": "14"}, "2 binary bytes behind"),
         (b'{"inputs": []}', {"Inference-Header-Content-Length": "-1"}, "is a number of bytes"),
         (b'{"inputs": []}', {"Inference-Header-Content-Length": "9" * 5_000}, "is a number of bytes"),
-        (b"x", {"Content-Encoding": "gzip"}, "compressed bodies"),
+        (b"xx", {"Content-Encoding": "gzip"}, "the body is not gzip"),
+        (b"x", {"Content-Encoding": "br"}, "content-encoding 'br'"),
     ],
 )
 def test_wrong_bodies_are_told_what_is_wrong(guest: PartyNode, body: bytes, headers: dict[str, str], said: str) -> None:

@@ -47,6 +47,13 @@ def outputs(binary: bool) -> list[Any]:
     return [triton.InferRequestedOutput(name, binary_data=binary) for name in ("score", "fed_status_shop")]
 
 
+def compressed(client: Any, form: str) -> Any:
+    """Both ways: the scores."""
+    options = {"request_compression_algorithm": form, "response_compression_algorithm": form}
+    asked, wanted = inputs(["0001"] * 1_000, binary=True), outputs(binary=form == "deflate")
+    return client.infer("s", asked, outputs=wanted, **options).as_numpy("score").tolist()
+
+
 def main() -> None:
     client = triton.InferenceServerClient(sys.argv[1])
     steps: dict[str, Callable[[], Any]] = {
@@ -59,6 +66,8 @@ def main() -> None:
         "config": lambda: client.get_model_config("s"),
         "binary": lambda: shown(client.infer("s", inputs(["0001", "0002"], binary=True), request_id="r")),
         "mixed": lambda: shown(client.infer("s", inputs(["0001"], binary=True), outputs=outputs(binary=False))),
+        "gzip": lambda: compressed(client, "gzip"),
+        "deflate": lambda: compressed(client, "deflate"),
         "json": lambda: shown(client.infer("s", inputs(["0003"], binary=False), outputs=outputs(binary=False))),
         "statistics": lambda: client.get_inference_statistics("s"),
         "index": client.get_model_repository_index,

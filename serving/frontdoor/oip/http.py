@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from serving.errors import InvalidRequestError
 from serving.frontdoor.http_call import JSON, Answer, answering, body_of, caller_of, remaining_s
+from serving.frontdoor.http_encoding import squeezed
 from serving.frontdoor.oip.door import Terms
 from serving.frontdoor.oip.json_described import described
 from serving.frontdoor.oip.json_messages import asked_of, body_parts, encoded, with_id
@@ -24,6 +25,8 @@ from serving.telemetry.requests import RequestFigures
 from serving.transport import Code
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+"""Of the body before it is compressed."""
+BINARY = "application/octet-stream"
 MODEL = "/v2/models/{name}"
 VERSION = MODEL + "/versions/{version}"
 TRACES = ("/v2/trace/setting", MODEL + "/trace/setting")
@@ -140,9 +143,10 @@ class OipHttp:
         form = f"oip-http {header_length} " + ("*" if wanted is None else ",".join(sorted(wanted)))
         reply = await self.node.door.infer(form, asked, lambda one: encoded(one, wanted), raw, terms)
         content, json_length = with_id(reply, asked.id)
+        content, headers = await squeezed(content, request.headers.get("accept-encoding", ""))
         if json_length is None:
-            return Response(content, media_type=JSON)
-        return Response(content, headers={HEADER_LENGTH: str(json_length)}, media_type="application/octet-stream")
+            return Response(content, headers=headers, media_type=JSON)
+        return Response(content, headers={**headers, HEADER_LENGTH: str(json_length)}, media_type=BINARY)
 
     async def _index(self, request: Request) -> Response:
         caller_of(request, self.node.access)
