@@ -148,6 +148,30 @@ def test_a_local_model_gives_all_its_outputs_for_all_rows(said: dict[str, Any], 
         assert given == pytest.approx(1 / (1 + math.exp(0.5 - a - 2 * b)), abs=1e-6)
 
 
+def test_the_largest_values_are_named_where_a_caller_asks_for_classes(
+    said: dict[str, Any], said_over_http: dict[str, Any]
+) -> None:
+    largest = [["0.250000:1"], ["1.000000:0"]]
+    assert said["classes"] == largest
+    assert said_over_http["classes"] == [largest, largest]
+
+
+def test_a_repeated_case_has_the_classes_of_its_own_call(guest: PartyNode) -> None:
+    inputs = [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [0.5, 0.25]}]
+
+    def data(**parameters: Any) -> list[Any]:
+        asked = {
+            "inputs": inputs,
+            "parameters": {"case_id": "classes"},
+            "outputs": [{"name": "same", "parameters": parameters}],
+        }
+        found: list[Any] = guest.http("POST", "/v2/models/local/infer", json=asked).json()["outputs"][0]["data"]
+        return found
+
+    for _ in range(2):
+        assert (data(classification=1), data()) == (["0.500000:0"], [0.5, 0.25])
+
+
 def test_a_local_model_is_described_as_itself(said: dict[str, Any]) -> None:
     tensors = {one["name"]: (one["datatype"], one["shape"]) for one in said["local_metadata"]["outputs"]}
     assert tensors == {

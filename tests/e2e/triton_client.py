@@ -61,6 +61,14 @@ def local(client: Any, model: str) -> dict[str, Any]:
     return {**shown, "word": words, "names": [one.name for one in result.get_response().outputs]}
 
 
+def classes(client: Any) -> Any:
+    """The larger of two columns, by Triton's classification."""
+    tensor = triton.InferInput("x", [2, 2], "FP32")
+    tensor.set_data_from_numpy(np.array([[0.0, 0.25], [1.0, 0.5]], dtype=np.float32))
+    wanted = [triton.InferRequestedOutput("same", class_count=1)]
+    return client.infer("local", [tensor], outputs=wanted).as_numpy("same").astype(str).tolist()
+
+
 def coloured(client: Any) -> list[list[float]]:
     """A model of one text."""
     words = ["red", "grün", "", "GRÜN"]
@@ -129,6 +137,7 @@ def main() -> None:
         "statistics": lambda: service.get_inference_statistics("s", as_json=True),
         "local": lambda: local(service, "local"),
         "split": lambda: local(service, "split"),
+        "classes": lambda: classes(service),
         "words": lambda: coloured(service),
         "words_metadata": lambda: service.get_model_metadata("words", as_json=True),
         "numbers_for_words": lambda: refused(lambda: service.infer("words", [numbers_for("colour")])),

@@ -54,6 +54,14 @@ def compressed(client: Any, form: str) -> Any:
     return client.infer("s", asked, outputs=wanted, **options).as_numpy("score").tolist()
 
 
+def classes(client: Any, binary: bool) -> Any:
+    """The larger of two columns, by Triton's classification."""
+    tensor = triton.InferInput("x", [2, 2], "FP32")
+    tensor.set_data_from_numpy(np.array([[0.0, 0.25], [1.0, 0.5]], dtype=np.float32))
+    wanted = [triton.InferRequestedOutput("same", binary_data=binary, class_count=1)]
+    return client.infer("local", [tensor], outputs=wanted).as_numpy("same").astype(str).tolist()
+
+
 def main() -> None:
     client = triton.InferenceServerClient(sys.argv[1])
     steps: dict[str, Callable[[], Any]] = {
@@ -69,6 +77,7 @@ def main() -> None:
         "gzip": lambda: compressed(client, "gzip"),
         "deflate": lambda: compressed(client, "deflate"),
         "json": lambda: shown(client.infer("s", inputs(["0003"], binary=False), outputs=outputs(binary=False))),
+        "classes": lambda: [classes(client, binary) for binary in (True, False)],
         "statistics": lambda: client.get_inference_statistics("s"),
         "index": client.get_model_repository_index,
         "unknown": lambda: refused(lambda: client.infer("none", inputs(["0001"], binary=True))),

@@ -62,7 +62,7 @@ class _Codec(Codec):
     def encode(self, response: Response, level: CacheLevel) -> bytes:
         """May be called several times for one call."""
         self.rows = _rows_by_version(response)
-        return self.into(answer_of(response, self.view, self.asked.outputs))
+        return self.into(answer_of(response, self.view, self.asked))
 
 
 def _rows_by_version(response: Response) -> Counter[str]:
@@ -81,7 +81,7 @@ class Door:
         """The reply without the call's id. `form` names the carrier and whatever else of it shapes the reply; what is
         asked for counts besides, since a carrier may name it outside of `raw`."""
         view = self.models.find(asked.model, asked.version)
-        codec = _Codec(repr((form, asked.model, asked.version, asked.outputs)), asked, view, into)
+        codec = _Codec(repr((form, asked.shape)), asked, view, into)
         return self._counted(codec, raw, terms.within(asked.parameters))
 
     async def _counted(self, codec: _Codec, raw: bytes, terms: Terms) -> bytes:

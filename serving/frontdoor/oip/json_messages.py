@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from serving.errors import InvalidRequestError
+from serving.frontdoor.oip.classes import classes_in
 from serving.frontdoor.oip.rows import Answered, Asked, check_offered
 from serving.frontdoor.oip.tensors import BF16, BYTES, Tensor, from_raw, from_values, to_raw
 
@@ -47,9 +48,12 @@ class InferBody(msgspec.Struct):
     outputs: list[_Output] = []
 
     def binary_outputs(self) -> frozenset[str] | None:
-        """Names of the outputs that are to be binary; None for all."""
-        wanted = frozenset(one.name for one in self.outputs if one.parameters.get(BINARY))
-        return None if self.parameters.get(ALL_BINARY) and not self.outputs else wanted
+        """Names of the outputs that are to be binary; None for all. What an output says counts before what the request
+        says of all."""
+        every = bool(self.parameters.get(ALL_BINARY))
+        if every and not self.outputs:
+            return None
+        return frozenset(one.name for one in self.outputs if one.parameters.get(BINARY, every))
 
 
 def body_parts(raw: bytes, header_length: str | None) -> tuple[InferBody, bytes]:
@@ -72,6 +76,7 @@ def asked_of(model: str, version: str, body: InferBody, binary: bytes) -> Asked:
         parameters=body.parameters,
         inputs=_tensors(body.inputs, binary),
         outputs=tuple(one.name for one in body.outputs),
+        classes=tuple(classes_in(one.parameters) for one in body.outputs),
     )
 
 

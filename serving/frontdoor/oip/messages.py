@@ -8,6 +8,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from serving.errors import InvalidRequestError
+from serving.frontdoor.oip.classes import classes_in
 from serving.frontdoor.oip.figures import Figures
 from serving.frontdoor.oip.models import ModelView
 from serving.frontdoor.oip.rows import Answered, Asked, check_offered
@@ -47,6 +48,7 @@ def asked(message: wire.ModelInferRequest) -> Asked:
         parameters=_parameters(message.parameters),
         inputs=_raw_inputs(message) if message.raw_input_contents else [_typed(one) for one in message.inputs],
         outputs=tuple(one.name for one in message.outputs),
+        classes=tuple(classes_in(_parameters(one.parameters)) for one in message.outputs),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from apps.app import PartyOutcome, Request, Response
 from serving.errors import CallerError, InvalidRequestError
+from serving.frontdoor.oip.classes import classified
 from serving.frontdoor.oip.models import LABEL, STATUS_PREFIX, USER_ID, ModelView, TensorView
 from serving.frontdoor.oip.tensors import BYTES, Array, Tensor, as_bytes, of_texts, texts
 from serving.transport import Code
@@ -21,7 +22,7 @@ RESERVED = frozenset(
 )
 
 
-_NOT_OFFERED = {"shared_memory_region": "shared memory", "classification": "classification"}
+_NOT_OFFERED = {"shared_memory_region": "shared memory"}
 """By the parameter of an input or an output that asks for it."""
 
 
@@ -41,7 +42,8 @@ def check_offered(parameters: Iterable[Container[str]]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """An inference as it came in. `outputs`: names asked for, none for all."""
+    """An inference as it came in. `outputs`: names asked for, none for all; `classes`: of each of these, how many of
+    its largest values are to be named, 0 for the values themselves."""
 
     model: str
     version: str
@@ -49,6 +51,12 @@ class Asked:
     parameters: Mapping[str, Any]
     inputs: Sequence[Tensor]
     outputs: tuple[str, ...] = ()
+    classes: tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> object:
+        """What of it shapes the reply, beside the inputs."""
+        return (self.model, self.version, self.outputs, self.classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +104,22 @@ def key_of(asked: Asked) -> str:
     return user.decode(errors="replace")
 
 
-def answer_of(response: Response, view: ModelView, wanted: Sequence[str]) -> Answered:
+def answer_of(response: Response, view: ModelView, asked: Asked) -> Answered:
     """The outputs asked for, all when none was named. Raises InvalidRequestError for one that there is not."""
     outputs = [_score(response, view), *_further(response, view)]
     if response.labels:
         outputs.append(of_texts(LABEL, response.labels))
     outputs += [of_texts(STATUS_PREFIX + one.party, _statuses(one)) for one in response.parties]
-    if wanted:
+    if asked.outputs:
         there = {tensor.name: tensor for tensor in outputs}
-        absent = [name for name in wanted if name not in there]
+        absent = [name for name in asked.outputs if name not in there]
         if absent:
             raise InvalidRequestError(f"unknown output {absent[0]!r}; there are {', '.join(map(repr, there))}")
-        outputs = [there[name] for name in wanted]
+        labels = {view.score.name: view.handles[0].artifact.manifest.merge.labels}
+        wanted = zip(asked.outputs, asked.classes, strict=True)
+        outputs = [
+            classified(there[name], most, labels.get(name, ())) if most else there[name] for name, most in wanted
+        ]
     parameters: dict[str, str | bool] = {"fed_complete": response.complete}
     if len(set(response.variants)) == 1:
         parameters["fed_variant"] = response.variants[0]

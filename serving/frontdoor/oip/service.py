@@ -37,6 +37,7 @@ EXTENSIONS = (
     "model_configuration",
     "statistics",
     "parameters",
+    "classification",
     "binary_tensor_data",
     "logging",
     "trace",

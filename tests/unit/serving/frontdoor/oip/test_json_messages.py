@@ -103,7 +103,27 @@ def test_outputs_are_json_of_their_datatype() -> None:
     assert shown == {"flag": [True, False], "count": [1, 2], "score": [0.5, None], "word": ["a", "b"]}
 
 
-@pytest.mark.parametrize("name", ["shared_memory_region", "classification"])
+@pytest.mark.parametrize(
+    ("every", "outputs", "binary"),
+    [
+        (None, {}, frozenset()),
+        (True, {}, None),
+        (True, {"a": None, "b": False, "c": True}, {"a", "c"}),
+        (False, {"a": None, "b": False, "c": True}, {"c"}),
+    ],
+)
+def test_an_output_says_for_itself_whether_it_is_binary(
+    every: bool | None, outputs: dict[str, bool | None], binary: set[str] | None
+) -> None:
+    asked = json.loads(body("FP64", [1.0]))
+    asked["parameters"] = {} if every is None else {"binary_data_output": every}
+    asked["outputs"] = [
+        {"name": name, "parameters": {} if given is None else {"binary_data": given}} for name, given in outputs.items()
+    ]
+    assert body_parts(json.dumps(asked).encode(), None)[0].binary_outputs() == binary
+
+
+@pytest.mark.parametrize("name", ["shared_memory_region"])
 def test_what_is_not_offered_is_not_left_out_in_silence(name: str) -> None:
     with pytest.raises(NotOfferedError, match="is not supported"):
         read(body("FP64", [1.0], parameters={name: "r"}))
@@ -115,3 +135,16 @@ def test_what_is_not_offered_is_not_left_out_in_silence(name: str) -> None:
                 read(json.dumps(asked).encode())
         else:
             read(json.dumps(asked).encode())
+
+
+def test_an_output_may_be_asked_for_by_its_classes() -> None:
+    def classes(**given: Any) -> tuple[int, ...]:
+        asked = json.loads(body("FP64", [1.0]))
+        asked["outputs"] = [{"name": "score", "parameters": given}, {"name": "label"}]
+        parts, binary = body_parts(json.dumps(asked).encode(), None)
+        return asked_of("m", "", parts, binary).classes
+
+    assert (classes(classification=3), classes()) == ((3, 0), (0, 0))
+    for wrong in (0, -1, True, "2", 1.5, None):
+        with pytest.raises(InvalidRequestError, match="number of classes"):
+            classes(classification=wrong)

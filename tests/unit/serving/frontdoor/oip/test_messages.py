@@ -109,7 +109,7 @@ def test_raw_and_typed_contents_do_not_mix() -> None:
         asked(fewer)
 
 
-@pytest.mark.parametrize("name", ["shared_memory_region", "classification"])
+@pytest.mark.parametrize("name", ["shared_memory_region"])
 def test_what_is_not_offered_is_not_left_out_in_silence(name: str) -> None:
     by_input = request("FP32", [1], fp32_contents=[1.0])
     by_input.inputs[0].parameters[name].string_param = "r"
@@ -119,3 +119,13 @@ def test_what_is_not_offered_is_not_left_out_in_silence(name: str) -> None:
         with pytest.raises(NotOfferedError, match="is not supported") as caught:
             asked(message)
         assert caught.value.code is Code.UNIMPLEMENTED
+
+
+def test_an_output_may_be_asked_for_by_its_classes() -> None:
+    message = request("FP32", [1], fp32_contents=[1.0])
+    message.outputs.add(name="score").parameters["classification"].int64_param = 3
+    message.outputs.add(name="label")
+    assert (asked(message).outputs, asked(message).classes) == (("score", "label"), (3, 0))
+    message.outputs[0].parameters["classification"].string_param = "3"
+    with pytest.raises(InvalidRequestError, match="number of classes"):
+        asked(message)

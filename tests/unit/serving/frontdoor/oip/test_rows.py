@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
-from apps.app import Request
+from apps.app import Request, Response
 from loaders.catalog import load_servable, loader_for
 from loaders.merge import merge_rule
 from loaders.registry import open_half
 from serving.errors import InvalidRequestError
 from serving.frontdoor.oip.models import ModelView
-from serving.frontdoor.oip.rows import Asked, request_of
+from serving.frontdoor.oip.rows import Asked, answer_of, request_of
 from serving.frontdoor.oip.tensors import Tensor, from_values
 from serving.pool import ModelHandle, ModelId
 from tests.unit.serving.halves import publish
@@ -24,13 +26,15 @@ from tests.unit.serving.halves import publish
 Ask = Callable[..., Request]
 
 
-def view(root: Path) -> ModelView:
+def view(root: Path, labels: tuple[str, ...] = ()) -> ModelView:
     publish({"bank": root}, ModelId("m", "1"))
     artifact = open_half(root, "m", "1", "bank")
     loader = loader_for(artifact)
     servable = load_servable(loader)
-    handle = ModelHandle(artifact, servable, merge_rule(artifact.manifest.merge, servable), loader.estimate())
-    return ModelView("m", ("", "m", "1"), (handle,))
+    rule = merge_rule(artifact.manifest.merge, servable)
+    named = msgspec.structs.replace(artifact.manifest.merge, labels=labels)
+    artifact = replace(artifact, manifest=msgspec.structs.replace(artifact.manifest, merge=named))
+    return ModelView("m", ("", "m", "1"), (ModelHandle(artifact, servable, rule, loader.estimate()),))
 
 
 @pytest.fixture
@@ -95,3 +99,12 @@ async def test_what_cannot_be_used_is_named(ask: Ask, inputs: list[Tensor], text
 async def test_a_case_is_one_row(ask: Ask) -> None:
     with pytest.raises(InvalidRequestError, match="'case_id' is for one row, the inputs have 2"):
         ask(x(1.0, 2.0), case_id="c")
+
+
+async def test_classes_of_the_score_have_the_names_that_the_model_gives_them(tmp_path: Path) -> None:
+    model = await asyncio.to_thread(view, tmp_path, ("low", "high"))
+    response = Response(np.array([[0.25, 0.75]]), "m", "1", (), complete=True)
+    asked = Asked("m", "1", "", {}, [], outputs=("partial", "partial"), classes=(2, 0))
+    named, plain = answer_of(response, model, asked).outputs
+    assert named.array.tolist() == [[b"0.750000:1:high", b"0.250000:0:low"]]
+    assert plain.array.tolist() == [[0.25, 0.75]]
