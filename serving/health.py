@@ -20,6 +20,7 @@ class Health:
     def __init__(self) -> None:
         self._status = _STATUS.NOT_SERVING
         self._changed = asyncio.Event()
+        self._over = False
 
     def register(self, server: Server, services: Iterable[str]) -> None:
         """`services`: the full names of those registered on `server`, which are known there beside the empty name."""
@@ -30,6 +31,8 @@ class Health:
         self._set(_STATUS.SERVING)
 
     def draining(self) -> None:
+        """Watches end with it, so that no drain waits for them."""
+        self._over = True
         self._set(_STATUS.NOT_SERVING)
 
     @property
@@ -37,13 +40,15 @@ class Health:
         return self._status
 
     async def statuses(self) -> AsyncIterator[Any]:
-        """The one now, then every other; of those that follow each other quickly the last."""
+        """The one now, then every other, until the node drains; of those that follow each other quickly the last."""
         told = None
         while True:
-            changed = self._changed
+            changed, over = self._changed, self._over
             if self._status != told:
                 told = self._status
                 yield told
+            if over:
+                return
             await changed.wait()
 
     def _set(self, status: Any) -> None:
@@ -53,7 +58,7 @@ class Health:
 
 
 class _PortHealth(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
-    """Check knows no other services; a watch of one says SERVICE_UNKNOWN, and waits: ports never gain any."""
+    """Check knows no other services; a watch of one says SERVICE_UNKNOWN, and no more: ports never gain any."""
 
     def __init__(self, health: Health, names: frozenset[str]) -> None:
         self._health = health
@@ -66,8 +71,9 @@ class _PortHealth(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
 
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
         del context
-        if request.service not in self._names:
+        known = request.service in self._names
+        if not known:
             yield _STATUS(status=_STATUS.SERVICE_UNKNOWN)
-            await asyncio.Event().wait()
         async for status in self._health.statuses():
-            yield _STATUS(status=status)
+            if known:
+                yield _STATUS(status=status)

@@ -11,6 +11,7 @@ from serving.transport import Code, RpcError, Transport, channel, server
 SERVICE = "tessera.v1.Inference"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 class Story:
@@ -92,20 +93,22 @@ async def test_a_drain_lets_the_running_call_finish_before_parts_stop(tmp_path):
     await link.close()
 
 
-async def test_watchers_learn_that_the_node_drains_whoever_else_has_left(tmp_path):
-    story = Story(tmp_path, drain_s=0.1)
+async def test_watchers_learn_that_the_node_drains_whoever_else_has_left_and_hold_nothing_up(tmp_path):
+    story = Story(tmp_path, drain_s=600.0)
     story.loaded.set()
     running = asyncio.create_task(story.node.run())
     await story.state(NodeState.READY)
     link = channel(Transport.NATIVE, story.node.addresses["service"])
     watch = health_pb2_grpc.HealthStub(link.stub_channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+    unknown = health_pb2_grpc.HealthStub(link.stub_channel).Watch(health_pb2.HealthCheckRequest(service="nothing"))
     left = health_pb2_grpc.HealthStub(link.stub_channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
-    assert [(await one.read()).status for one in (left, watch)] == [SERVING, SERVING]
+    assert [(await one.read()).status for one in (left, watch, unknown)] == [SERVING, SERVING, SERVICE_UNKNOWN]
     left.cancel()
     assert await left.code() is Code.CANCELLED
     story.node.ask_to_stop()
     assert (await watch.read()).status == NOT_SERVING
-    await running
+    async with asyncio.timeout(10):
+        await running
     await link.close()
 
 
