@@ -578,6 +578,7 @@ def test_http_refuses_as_grpc_does(said_over_http: dict[str, Any]) -> None:
             "unknown feature 'zz'",
         ),
         (b"{}garbage", {"Inference-Header-Content-Length": "2"}, "is not an inference request"),
+        (b'{"inputs": []}', {"Inference-Header-Content-Length": "15"}, "says 15 bytes, the body has 14"),
         (b'{"inputs": []}xx', {"Inference-Header-Content-Length": "14"}, "2 binary bytes behind"),
         (b'{"inputs": []}', {"Inference-Header-Content-Length": "-1"}, "is a number of bytes"),
         (b'{"inputs": []}', {"Inference-Header-Content-Length": "9" * 5_000}, "is a number of bytes"),

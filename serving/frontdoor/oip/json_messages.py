@@ -61,6 +61,8 @@ def body_parts(raw: bytes, header_length: str | None) -> tuple[InferBody, bytes]
     if header_length is not None and not _DIGITS.fullmatch(header_length):
         raise InvalidRequestError("Inference-Header-Content-Length is a number of bytes")
     length = len(raw) if header_length is None else int(header_length)
+    if length > len(raw):
+        raise InvalidRequestError(f"Inference-Header-Content-Length says {length} bytes, the body has {len(raw)}")
     try:
         return msgspec.json.decode(raw[:length], type=InferBody), raw[length:]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
