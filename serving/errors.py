@@ -31,7 +31,7 @@ from apps.app import AppError, PartyStatus
 from loaders.artifact import ArtifactError
 from loaders.loader import LoadError
 from loaders.signature import FeatureError
-from serving.transport.status import Code
+from serving.transport.status import Code, let_go
 
 logger = logging.getLogger(__name__)
 
@@ -143,11 +143,13 @@ def code_of(error: BaseException) -> Code:
 
 def public(error: Exception, request_id: str = "") -> tuple[Code, str]:
     """Status and text for the caller. What is not meant for callers is logged under a request id, the caller's own if
-    there is one, and only the id goes out."""
+    there is one, and only the id goes out. Other errors are let go; this one each call logs that it fails."""
     if isinstance(error, TesseraError) and error.code is not Code.INTERNAL:
+        let_go(error)
         return error.code, str(error)
     for kind, code in _FOREIGN.items():
         if isinstance(error, kind):
+            let_go(error)
             return code, str(error)
     request_id = request_id or secrets.token_hex(8)
     logger.error("request %s failed", request_id, exc_info=error)

@@ -6,10 +6,11 @@ For what a test wants to look at from within, and for several nodes where proces
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from bench.harness.population import GUEST, MODEL, SERVICE, VERSION, host_name, write_model, write_users
 from serving.assembly import assemble
@@ -57,9 +58,9 @@ class Parties:
             await link.close()
 
 
-async def start(config: Path) -> Live:
+async def start(config: Path, environ: Mapping[str, str] = MappingProxyType({})) -> Live:
     """Returns when the node is ready."""
-    node = await assemble(await asyncio.to_thread(load, config, {}))
+    node = await assemble(await asyncio.to_thread(load, config, environ))
     running = asyncio.create_task(node.run())
     async with asyncio.timeout(START_S):
         while node.state is not NodeState.READY:
@@ -71,9 +72,16 @@ async def start(config: Path) -> Live:
 
 @asynccontextmanager
 async def parties(
-    folder: Path, *, hosts: int, users: int = 200, guest: str = "", host: str = ""
+    folder: Path,
+    *,
+    hosts: int,
+    users: int = 200,
+    guest: str = "",
+    host: str = "",
+    environ: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Parties]:
-    """`guest` and `host` are further settings, as TOML tables. There is no shared level."""
+    """`guest` and `host` are further settings, as TOML tables, `environ` of all as the environment has them. There is
+    no shared level, unless its URL is given."""
     ports = [free_port() for _ in range(hosts)]
     proxy = Proxy(ports[0])
     async with AsyncExitStack() as stack:
@@ -85,7 +93,7 @@ async def parties(
         await asyncio.to_thread(write_model, registries[-1], registries[:-1])
         live: list[Live] = []
         for config in configs:
-            live.append(await start(config))
+            live.append(await start(config, environ))
             stack.push_async_callback(live[-1].stop)
         await _publish(live[-1].address("admin"))
         yield Parties(live[-1], live[:-1], proxy)
@@ -96,6 +104,7 @@ def _write(folder: Path, ports: Sequence[int], users: int, settings: str) -> lis
     configs = []
     for index, port in enumerate(ports):
         asked = f"plaintext_caller = '{GUEST}'\n[peers.{GUEST}]\nmay_load = ['*']\n"
+        asked += "purposes = ['infer', 'warmup', 'shadow']\n"
         features = "[features.default]\npath = 'users.parquet'\n"
         config = _config(folder / host_name(index), host_name(index), f"{asked}{features}{settings}", port)
         write_users(config.parent / "users.parquet", index, users)

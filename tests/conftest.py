@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -61,6 +62,13 @@ def untraced() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as environ:
         environ.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
         yield
+
+
+@pytest.fixture(scope="module")
+def thawed() -> Iterator[None]:
+    """For suites that count what the collector finds: it looks through all that there is again afterwards."""
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module", params=Transport, ids=lambda kind: kind.value)

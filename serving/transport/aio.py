@@ -179,7 +179,7 @@ class ServicerCall(ServerCall):
         try:
             await self._answer(request)
         except asyncio.CancelledError:
-            self.fail(RpcError(Code.CANCELLED, "cancelled"))
+            self._cancelled()
             raise
         except Exception as error:  # noqa: BLE001 - the outermost frame of a call
             left_out = self._method.threaded and isinstance(error, NotImplementedError)  # what generated servicers do

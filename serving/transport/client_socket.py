@@ -13,7 +13,7 @@ from serving.transport.deadlines import Deadlines, Timed
 from serving.transport.frames import ErrorCode
 from serving.transport.portions import MUCH, Portioned
 from serving.transport.status import Code, RpcError
-from serving.transport.streams import ConnectionLimits, Stream, StreamOwner
+from serving.transport.streams import NOWHERE, ConnectionLimits, Stream, StreamOwner
 from serving.transport.watch import Watch
 
 
@@ -30,7 +30,7 @@ class ClientProtocol(Portioned):
 
     def __init__(self, keepalive_s: float, keepalive_without_calls: bool = False) -> None:
         self.loop = asyncio.get_running_loop()
-        self.connection = Connection(self, Head, ConnectionLimits(), self.loop.time, client=True)
+        self.connection = Connection(NOWHERE, Head, ConnectionLimits(), self.loop.time, client=True)
         self.waiting: deque[asyncio.Future[None]] = deque()
         self.lost = asyncio.Event()
         self._greeting: asyncio.Future[None] | None = self.loop.create_future()
@@ -41,7 +41,7 @@ class ClientProtocol(Portioned):
         self._lost_at: float | None = None
         self._watch = Watch(self.connection, keepalive_s, self._opened_at)
         self._ticking: asyncio.TimerHandle | None = None
-        self.deadlines = Deadlines(self.loop, self._calls)
+        self.deadlines = Deadlines(self.loop, self.connection.streams)
 
     @property
     def usable(self) -> bool:
@@ -72,6 +72,7 @@ class ClientProtocol(Portioned):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self.connection.plug(self)
         self._heard_at = self.loop.time()
         self._ticking = self.loop.call_later(self._keepalive_s, self._tick)
         self.flush()
@@ -97,6 +98,7 @@ class ClientProtocol(Portioned):
             self._ticking.cancel()
         self.deadlines.cancel()
         self.connection.lost("the peer closed the connection")
+        self.connection.plug(NOWHERE)
         self._admit_waiting(len(self.waiting))
         self.lost.set()
         if self._greeting is not None:

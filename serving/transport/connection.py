@@ -41,13 +41,6 @@ class Connection(Control):
         """Of those that CONTINUATIONs end."""
         self._early: dict[int, Any] = {}
         """Heads of requests whose data may follow in the same read: clients send the heads of many calls first."""
-        self._whole = self._whole_response if client else self._whole_request
-        self._handlers = {
-            frames.DATA: self._data, frames.HEADERS: self._headers, frames.PRIORITY: self._priority,
-            frames.RST_STREAM: self._rst_stream, frames.SETTINGS: self._settings,
-            frames.PUSH_PROMISE: self._push_promise, frames.PING: self._ping, frames.GOAWAY: self._goaway,
-            frames.WINDOW_UPDATE: self._window_update, frames.CONTINUATION: self._continuation,
-        }  # fmt: skip
         self._greet()
 
     def _greet(self) -> None:
@@ -62,6 +55,16 @@ class Connection(Control):
         more = self.limits.connection_window_bytes - frames.DEFAULT_WINDOW
         if more > 0:
             self._out.append(frames.window_update(0, more))
+
+    @classmethod
+    def handlers(cls) -> dict[int, Callable[[Connection, int, int, bytes], None]]:
+        """By the type of the frame. No connection has its own: each would hold itself."""
+        return {
+            frames.DATA: cls._data, frames.HEADERS: cls._headers, frames.PRIORITY: cls._priority,
+            frames.RST_STREAM: cls._rst_stream, frames.SETTINGS: cls._settings, frames.PUSH_PROMISE: cls._push_promise,
+            frames.PING: cls._ping, frames.GOAWAY: cls._goaway, frames.WINDOW_UPDATE: cls._window_update,
+            frames.CONTINUATION: cls._continuation,
+        }  # fmt: skip
 
     # --- what this side does ---
 
@@ -126,7 +129,7 @@ class Connection(Control):
 
     def _act(self, received: list[Frame]) -> None:
         """On frames in their order; on all those of a call at once where they follow each other."""
-        handlers, whole, early = self._handlers, self._whole, self._early
+        whole, early = self._whole_response if self._client else self._whole_request, self._early
         position, count = 0, len(received)
         while position < count:
             kind, flags, stream_id, payload = received[position]
@@ -143,11 +146,11 @@ class Connection(Control):
                     continue
                 if early:
                     self._begin_early()
-                handler = handlers.get(kind)
+                handler = _HANDLERS.get(kind)
                 if handler is None:
                     self._patience.spend()
                 else:
-                    handler(flags, stream_id, payload)
+                    handler(self, flags, stream_id, payload)
             except StreamFault as fault:
                 self._fault(fault)
         if early:
@@ -370,6 +373,7 @@ class Connection(Control):
             self._patience.regain()
 
 
+_HANDLERS = Connection.handlers()
 _BOMB_COST = 50
 """Decoding a few bytes into very many fields takes as long as this many frames."""
 _WRONG_LENGTH = "a content-length that is not that of the content"

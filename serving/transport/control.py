@@ -81,6 +81,10 @@ class Control(Sender):
         except ConnectionFault as fault:
             self.close(fault.code, fault.reason)
 
+    def plug(self, endpoint: Endpoint) -> None:
+        """Tell this one from now on; NOWHERE while there is no socket, or the two would hold each other for ever."""
+        self._endpoint = endpoint
+
     def ping(self) -> None:
         self.pings_unanswered += 1
         self.emit(frames.frame(frames.PING, 0, 0, b"tessera\x00"))

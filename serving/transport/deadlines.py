@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Protocol, cast
+
+from serving.transport.streams import Stream
 
 _SOONEST_S = 0.001
 _FOREVER_S = 3.0e9
@@ -29,14 +31,15 @@ class Deadlines:
     """The timer goes off at the earliest deadline it was told of, though that call has mostly ended by then; it looks
     for calls that are due, and waits for the earliest of the others."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, running: Callable[[], Iterable[Timed]]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, streams: Mapping[int, Stream]) -> None:
+        """`streams` of the connection: their owners are the calls that run."""
         self._loop = loop
-        self._running = running
+        self._streams = streams
         self._at = math.inf
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, deadline: float) -> None:
-        """For a call that `running` will name until it has ended."""
+        """For a call on one of the streams, or one that will be there at once."""
         if deadline < self._at:
             self.cancel()
             self._at = deadline
@@ -49,7 +52,8 @@ class Deadlines:
     def _look(self) -> None:
         now = self._loop.time()
         self._at, self._timer = math.inf, None
-        calls = [(call.deadline, call) for call in self._running() if call.deadline is not None]
+        owners = [cast(Timed, stream.owner) for stream in self._streams.values() if stream.owner is not None]
+        calls = [(call.deadline, call) for call in owners if call.deadline is not None]
         for deadline, call in calls:
             if deadline <= now:
                 call.expire()

@@ -21,7 +21,7 @@ from serving.transport.outcome import (
     wrong_trailers,
 )
 from serving.transport.port import ChannelOptions
-from serving.transport.status import Code, Metadata, RpcError, too_large
+from serving.transport.status import Code, Metadata, RpcError, let_go, too_large
 from serving.transport.streams import Stream
 
 _MAX_REPLAY_BYTES = 4 << 20
@@ -85,7 +85,7 @@ class Exchange:
         if size > self.options.max_send_bytes:
             self.abandon(too_large(size, self.options.max_send_bytes))
         if self.done:
-            raise self.error or RpcError(Code.INTERNAL, "the call has ended")
+            raise self.error.anew() if self.error else RpcError(Code.INTERNAL, "the call has ended")
         self._send(framed, end)
 
     def half_close(self) -> None:
@@ -117,7 +117,7 @@ class Exchange:
         while not self._messages:
             if self.done:
                 if self.error is not None:
-                    raise self.error
+                    raise self.error.anew()
                 return None
             await self._progress()
         message = self._messages.popleft()
@@ -132,7 +132,7 @@ class Exchange:
             return await inflated(message)
         except RpcError as error:
             self.abandon(error)
-            raise
+            raise error.anew() from None
 
     async def only(self) -> bytes:
         """The single reply of a unary call. Raises the call's error."""
@@ -143,7 +143,7 @@ class Exchange:
         if len(self._messages) > 1:
             self.abandon(_not_one("more than one reply"))
         if self.error is not None:
-            raise self.error
+            raise self.error.anew()
         if len(self._messages) != 1:
             raise _not_one(f"{len(self._messages)} replies")
         return await self._plain(self._messages[0])
@@ -176,6 +176,7 @@ class Exchange:
         self.error = error
         self._settle()
         if error is not None:
+            let_go(error)
             self.trailing = error.trailing_metadata
         self._wake()
         self.stream = None

@@ -18,7 +18,7 @@ import grpc.aio
 
 from serving.transport.interception import intercepted, reader
 from serving.transport.port import Interceptor
-from serving.transport.status import RpcError
+from serving.transport.status import RpcError, let_go
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def _refusal(error: Exception) -> Any:
     """A handler, right for every cardinality, that ends the call with this error."""
 
     async def refuse(requests: Any, context: Any) -> None:
-        await context.abort(*_verdict(error, context))
+        await _end(context, error)
 
     return grpc.stream_stream_rpc_method_handler(refuse)
 
@@ -132,7 +132,7 @@ def _async_generator(behaviour: Any, read: _Read) -> Any:
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - the outermost frame of a call
-            await context.abort(*_verdict(error, context))
+            await _end(context, error)
 
     return call
 
@@ -144,7 +144,7 @@ def _coroutine(behaviour: Any, read: _Read) -> Any:
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - the outermost frame of a call
-            await context.abort(*_verdict(error, context))
+            await _end(context, error)
 
     return call
 
@@ -156,7 +156,7 @@ def _generator(behaviour: Any, read: _Read) -> Any:
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - the outermost frame of a call
-            context.abort(*_verdict(error, context))
+            _end_in_thread(context, error)
 
     return call
 
@@ -170,15 +170,38 @@ def _function(behaviour: Any, read: _Read) -> Any:
         except NotImplementedError:  # the body that generated servicers have
             return context.abort(grpc.StatusCode.UNIMPLEMENTED, "method not implemented")
         except Exception as error:  # noqa: BLE001 - the outermost frame of a call
-            return context.abort(*_verdict(error, context))
+            return _end_in_thread(context, error)
 
     return call
 
 
+async def _end(context: Any, error: Exception) -> None:
+    """The call with the error's status, as soon as its handler returns."""
+    with _once():
+        await context.abort(*_verdict(error, context))
+
+
+def _end_in_thread(context: Any, error: Exception) -> None:
+    with _once():
+        context.abort(*_verdict(error, context))
+
+
+@contextlib.contextmanager
+def _once() -> Iterator[None]:
+    """grpc keeps what `abort` raises, and raises it again when the handler has returned. The frames here know the
+    context, which knows where it is kept."""
+    try:
+        yield
+    except grpc.aio.AbortError as kept:
+        let_go(kept)
+
+
 def _verdict(error: Exception, context: Any) -> tuple[grpc.StatusCode, str, tuple[Any, ...]]:
     """Status, text and trailing metadata for the caller. In threads grpc does not tell what metadata was set before."""
+    if not isinstance(error, RpcError):
+        logger.error("a handler failed", exc_info=error)
+    let_go(error)
     before = context.trailing_metadata() if hasattr(context, "trailing_metadata") else ()
     if isinstance(error, RpcError):
         return _STATUSES[error.code], error.details, (*before, *error.trailing_metadata)
-    logger.error("a handler failed", exc_info=error)
     return grpc.StatusCode.INTERNAL, "internal error", tuple(before)

@@ -99,6 +99,9 @@ class Link:
         await asyncio.wait((connecting,))
         if connecting.cancelled():
             raise RpcError(Code.CANCELLED, "the channel is closed")
+        error = connecting.exception()
+        if isinstance(error, RpcError):
+            raise error.anew()
         return connecting.result()
 
     def _connect_ended(self, task: asyncio.Task[ClientProtocol]) -> None:

@@ -38,11 +38,10 @@ class NativeChannel(Channel):
         self._prefixes: dict[str, bytes] = {}
         self._closed = False
         self._retrying: set[asyncio.Task[None]] = set()
-        self._stub_channel = StubChannel(self)
 
     @property
     def stub_channel(self) -> Any:
-        return self._stub_channel
+        return StubChannel(self)
 
     async def unary(self, path: str, request: bytes, timeout_s: float | None, metadata: Metadata = ()) -> bytes:
         options, timeout_s = self.options, bounded(timeout_s)
@@ -70,6 +69,8 @@ class NativeChannel(Channel):
         except asyncio.CancelledError:
             call.abandon(RpcError(Code.CANCELLED, "cancelled"))
             raise
+        finally:
+            del call  # whose reply may be the error that goes through this frame
 
     async def close(self, grace_s: float = 0.0) -> None:
         self._closed = True

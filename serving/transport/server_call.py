@@ -27,7 +27,7 @@ from serving.transport.inflation import Inflation, Squeezed
 from serving.transport.intake import Intake
 from serving.transport.port import BytesHandler, ServerOptions
 from serving.transport.promise import Promise
-from serving.transport.status import Code, Metadata, RpcError, too_large
+from serving.transport.status import Code, Metadata, RpcError, let_go, too_large
 from serving.transport.streams import Stream
 
 logger = logging.getLogger(__name__)
@@ -50,9 +50,11 @@ class Host(Protocol):
 
 def verdict(error: BaseException) -> RpcError:
     """The status for what a handler raised. Only RpcErrors speak to the caller; the rest goes to the log."""
+    if not isinstance(error, RpcError):
+        logger.error("a handler failed", exc_info=error)
+    let_go(error)
     if isinstance(error, RpcError):
         return error
-    logger.error("a handler failed", exc_info=error)
     return RpcError(Code.INTERNAL, "internal error")
 
 
@@ -159,6 +161,11 @@ class ServerCall:
         self.fail(error)
         self._stop()
 
+    def _cancelled(self) -> None:
+        """For the task that ends so: it keeps an error whose frames know the call, which must not know the task."""
+        self.fail(RpcError(Code.CANCELLED, "cancelled"))
+        self.task = None
+
     def expire(self) -> None:
         self.cancel(RpcError(Code.DEADLINE_EXCEEDED, "deadline exceeded"))
 
@@ -252,8 +259,9 @@ class ServerCall:
         self._stop()
 
     def _stop(self) -> None:
-        if self.task is not None:
-            self.task.cancel()
+        task, self.task = self.task, None  # also one that never began keeps such an error
+        if task is not None:
+            task.cancel()
 
 
 class BytesCall(ServerCall):
@@ -288,7 +296,7 @@ class BytesCall(ServerCall):
         try:
             message = await self.inflated(request)
         except asyncio.CancelledError:
-            self.fail(RpcError(Code.CANCELLED, "cancelled"))
+            self._cancelled()
             raise
         except RpcError as error:
             self.fail(error)
@@ -311,12 +319,12 @@ class BytesCall(ServerCall):
             self.start(self._later(reply))
 
     def _stop(self) -> None:
+        task, reply = self.task, self._reply
         super()._stop()
-        reply = self._reply
         if isinstance(reply, (Promise, asyncio.Future)):
             reply.cancel()
-        elif self.task is not None and isinstance(reply, Coroutine):  # a task that never began leaves it unawaited
-            self.task.add_done_callback(lambda _: reply.close())
+        elif task is not None and isinstance(reply, Coroutine):  # a task that never began leaves it unawaited
+            task.add_done_callback(lambda _: reply.close())
 
     def _replied(self, reply: Promise[bytes] | asyncio.Future[bytes]) -> None:
         self._reply = None
@@ -331,7 +339,7 @@ class BytesCall(ServerCall):
         try:
             self.succeed(await reply)
         except asyncio.CancelledError:
-            self.fail(RpcError(Code.CANCELLED, "cancelled"))
+            self._cancelled()
             raise
         except Exception as error:  # noqa: BLE001 - the outermost frame of a call
             self.fail(verdict(error))

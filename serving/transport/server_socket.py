@@ -22,7 +22,7 @@ from serving.transport.port import Compression, ServerOptions
 from serving.transport.portions import MUCH, Portioned
 from serving.transport.server_call import BytesCall, ServerCall, unknown_method, unserved
 from serving.transport.status import Code, RpcError
-from serving.transport.streams import ConnectionLimits, Stream
+from serving.transport.streams import NOWHERE, ConnectionLimits, Stream
 from serving.transport.watch import Uploads, Watch
 
 _GOODBYE_S = 5.0
@@ -68,8 +68,8 @@ class ServerProtocol(Portioned):
         self.loop = asyncio.get_running_loop()
         self.peer = ""
         self.identity = NOBODY
-        self.connection = Connection(self, Head, ConnectionLimits(), self.loop.time, client=False)
-        self.deadlines = Deadlines(self.loop, self._calls)
+        self.connection = Connection(NOWHERE, Head, ConnectionLimits(), self.loop.time, client=False)
+        self.deadlines = Deadlines(self.loop, self.connection.streams)
         self._transport: asyncio.Transport | None = None
         self._uploads: Uploads[ServerCall] = Uploads()
         self.watch = Watch(self.connection, self.options.keepalive_s, self.loop.time())
@@ -78,6 +78,7 @@ class ServerProtocol(Portioned):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self.connection.plug(self)
         self.peer = peer_of(transport.get_extra_info("peername"))
         secured = transport.get_extra_info("ssl_object")
         self.server.admit(self)
@@ -105,6 +106,7 @@ class ServerProtocol(Portioned):
         self.deadlines.cancel()
         self.server.lost(self)
         self.connection.lost("the peer closed the connection")
+        self.connection.plug(NOWHERE)
 
     def pause_writing(self) -> None:
         """A peer that does not read is not read either."""

@@ -40,6 +40,16 @@ class RpcError(Exception):
         self.details = details
         self.trailing_metadata = trailing_metadata
 
+    def anew(self) -> RpcError:
+        """To be raised by who keeps this one: the frames that it goes through hold what keeps it."""
+        return RpcError(self.code, self.details, self.trailing_metadata)
+
+
+def let_go(error: BaseException) -> None:
+    """Forget where the error was raised, and what led to it: that holds what holds the error, and all of it would wait
+    until the interpreter looks for cycles. For whoever has told what there is to tell."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+
 
 def too_large(size: int, limit: int) -> RpcError:
     return RpcError(Code.RESOURCE_EXHAUSTED, f"message of {size} bytes is larger than the limit of {limit}")

@@ -72,3 +72,20 @@ class Stream:
         self.pending: bytearray | None = None
         self.last: bytes | None = None
         self.owed: int | None = None
+
+
+class _Nowhere:
+    """Where there is no socket."""
+
+    def wake(self) -> None: ...
+
+    def opened(self, stream: Stream, head: Any, end: bool, payload: bytes) -> None: ...
+
+    def answered(self, stream: Stream, head: Any, payload: bytes, last: Any) -> None: ...
+
+    def head_too_large(self, stream: Stream) -> None: ...
+
+    def going_away(self) -> None: ...
+
+
+NOWHERE: Endpoint = _Nowhere()

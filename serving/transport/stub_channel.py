@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from serving.transport.call import frame_message
@@ -86,6 +87,20 @@ class StubChannel:
     stream_stream = stream_unary
 
 
+async def _begin(caller: Caller, exchange: Exchange, block: bytes, waits: bool) -> None:
+    try:
+        await caller.begin(exchange, block, waits)
+    except RpcError as error:
+        exchange.finish(error)
+
+
+def _stop(begun: asyncio.Task[None], sending: asyncio.Task[None]) -> None:
+    """No call keeps the task that sends for it: one that is cancelled keeps an error, whose frames know the call."""
+    if sending is not asyncio.current_task():
+        sending.cancel()
+    begun.cancel()
+
+
 class StubCall:
     """A running call with the surface of grpc.aio's: awaited for a single reply, iterated or read for a stream."""
 
@@ -94,17 +109,11 @@ class StubCall:
         self._squeezes = how.squeezes
         self._exchange = Exchange(method.caller.options, how.timeout_s)
         block = method.caller.request_block(method.path, how.timeout_s, how.metadata)
-        self._begun = asyncio.ensure_future(self._begin(block + GZIP_FIELD if how.squeezes else block, how.waits))
-        self._sending = asyncio.ensure_future(self._send(request))
-        self._exchange.on_done.append(self._stop_sending)
+        beginning = _begin(method.caller, self._exchange, block + GZIP_FIELD if how.squeezes else block, how.waits)
+        self._begun = asyncio.ensure_future(beginning)
+        self._exchange.on_done.append(partial(_stop, self._begun, asyncio.ensure_future(self._send(request))))
 
     # --- requests ---
-
-    async def _begin(self, block: bytes, waits: bool) -> None:
-        try:
-            await self._method.caller.begin(self._exchange, block, waits)
-        except RpcError as error:
-            self._exchange.finish(error)
 
     async def _send(self, request: Any) -> None:
         """Send the requests that came with the call; without any, `write` sends them."""
@@ -131,11 +140,6 @@ class StubCall:
             for request in requests:
                 await self.write(request)
         self._exchange.half_close()
-
-    def _stop_sending(self) -> None:
-        if self._sending is not asyncio.current_task():
-            self._sending.cancel()
-        self._begun.cancel()
 
     async def write(self, request: Any) -> None:
         """Send one request, and wait while the peer is slow to read. Raises RpcError."""

@@ -18,7 +18,7 @@ from serving.transport.outcome import (
     wrong_head,
     wrong_trailers,
 )
-from serving.transport.status import Code, RpcError
+from serving.transport.status import Code, RpcError, let_go
 from serving.transport.streams import Stream
 
 
@@ -60,6 +60,7 @@ class UnaryCall:
 
     def _fail(self, error: Exception) -> None:
         if self._ended():
+            let_go(error)
             self.reply.set_exception(error)
 
     def _ended(self) -> bool:
@@ -118,6 +119,7 @@ class UnaryCall:
         try:
             self.reply.set_result(message.inflated())
         except RpcError as error:
+            let_go(error)
             self.reply.set_exception(error)
 
     def _inflated(self, inflating: asyncio.Task[bytes]) -> None:

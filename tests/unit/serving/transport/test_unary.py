@@ -82,7 +82,7 @@ class Cancellation:
 def connected(keepalive_s=1e6, **options):
     protocol, wire = ClientProtocol(keepalive_s, **options), Wire()
     protocol.loop = TickedLoop()
-    protocol.deadlines = Deadlines(protocol.loop, protocol._calls)
+    protocol.deadlines = Deadlines(protocol.loop, protocol.connection.streams)
     protocol.connection_made(wire)
     protocol.data_received(frames.settings({}))
     return protocol, wire
