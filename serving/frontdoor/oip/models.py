@@ -61,6 +61,12 @@ class ModelView:
             return TensorView(SCORE, "FP64", (-1, self.handles[0].servable.score_width))
         return _view(declared)
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of the places of the score; none where versions differ in them, since each row has met one of these."""
+        named = {handle.artifact.manifest.merge.labels for handle in self.handles}
+        return named.pop() if len(named) == 1 else ()
+
     def inputs(self) -> list[TensorView]:
         user = TensorView(USER_ID, BYTES, (-1, 1), optional=not self.hosts)
         return [user, *map(_view, self.signature.inputs)]

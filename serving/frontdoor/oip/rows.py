@@ -115,7 +115,7 @@ def answer_of(response: Response, view: ModelView, asked: Asked) -> Answered:
         absent = [name for name in asked.outputs if name not in there]
         if absent:
             raise InvalidRequestError(f"unknown output {absent[0]!r}; there are {', '.join(map(repr, there))}")
-        labels = {view.score.name: view.handles[0].artifact.manifest.merge.labels}
+        labels = {view.score.name: view.labels}
         wanted = zip(asked.outputs, asked.classes, strict=True)
         outputs = [
             classified(there[name], most, labels.get(name, ())) if most else there[name] for name, most in wanted

@@ -108,3 +108,16 @@ async def test_classes_of_the_score_have_the_names_that_the_model_gives_them(tmp
     named, plain = answer_of(response, model, asked).outputs
     assert named.array.tolist() == [[b"0.750000:1:high", b"0.250000:0:low"]]
     assert plain.array.tolist() == [[0.25, 0.75]]
+
+
+async def test_classes_have_no_names_where_the_versions_of_a_service_name_them_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first, other = [
+        await asyncio.to_thread(view, tmp_path / place, names)
+        for place, names in (("a", ("low", "high")), ("b", ("high", "low")))
+    ]
+    service = replace(first, handles=(*first.handles, *other.handles))
+    response = Response(np.array([[0.25, 0.75]]), "m", "2", (), complete=True)
+    asked = Asked("m", "", "", {}, [], outputs=("partial",), classes=(1,))
+    assert answer_of(response, service, asked).outputs[0].array.tolist() == [[b"0.750000:1"]]
