@@ -112,9 +112,7 @@ class UnaryCall:
         """The packet that goes back, whatever happens. `read` fills the one that came and tells who sent it."""
         began, code, packet, flow = counted.start(), Code.CANCELLED, wire.Packet(), self._side.flow
         try:
-            caller = await read(packet)
-            flow.take(RESOURCE, 1)
-            reply = await self.answer(packet, caller)
+            reply = await self.answer(packet, await read(packet))
             flow.succeeded(RESOURCE)
             code = Code.OK
         except Exception as error:  # noqa: BLE001 - the outermost frame of a call
@@ -131,6 +129,7 @@ class UnaryCall:
         header, party = packet.header, self._side.settings.party
         if header.src.partyId != caller:
             raise NotAllowedError(f"the packet says it is from party {header.src.partyId!r}, it comes from {caller!r}")
+        self._side.flow.take(RESOURCE, 1)  # not before: strangers reach the HTTP port, and would use up the rule
         if header.dst.partyId != party:
             raise _ElsewhereError(f"the packet is for party {header.dst.partyId!r}, this is {party!r}")
         if header.command.name not in {SINGLE, BATCH, TREE}:

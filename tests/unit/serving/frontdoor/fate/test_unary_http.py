@@ -14,6 +14,7 @@ import pytest
 from google.protobuf import json_format
 from starlette.applications import Starlette
 
+from serving.control import WantedLimit
 from serving.frontdoor.fate import unary_http
 from serving.frontdoor.fate.unary_call import UnaryCall
 from serving.peers.signing import AccessKey, sign
@@ -27,9 +28,11 @@ MAX_BYTES = 10_000
 
 
 @asynccontextmanager
-async def posting(root: Path, keys: Mapping[str, AccessKey]) -> AsyncIterator[Any]:
+async def posting(
+    root: Path, keys: Mapping[str, AccessKey], rules: Mapping[str, WantedLimit] | None = None
+) -> AsyncIterator[Any]:
     figures = RequestFigures()
-    route = unary_http.route(UnaryCall(await make_side(root, keys)), figures, MAX_BYTES)
+    route = unary_http.route(UnaryCall(await make_side(root, keys, rules=rules)), figures, MAX_BYTES)
     transport = httpx.ASGITransport(Starlette(routes=[route]))
     async with httpx.AsyncClient(transport=transport, base_url="http://host") as client:
 
@@ -72,6 +75,14 @@ async def test_nobody_else_is_answered(tmp_path: Path) -> None:
             assert (said["retcode"], text in said["retmsg"], said["data"]) == (629, True, {}), said
     async with posting(tmp_path, {}) as post:
         assert (await post(signed()))[1]["retcode"] == 629
+
+
+async def test_strangers_use_up_nothing_of_what_parties_may_ask(tmp_path: Path) -> None:
+    async with posting(tmp_path, KEYS, {"I_unaryCall": WantedLimit(per_s=0.001, burst=1)}) as post:
+        for _ in range(3):
+            assert (await post(single("1", "u1")))[1]["retcode"] == 629
+        assert (await post(signed()))[1]["retcode"] == 0
+        assert (await post(signed()))[1]["retcode"] == 124
 
 
 @pytest.mark.parametrize(
