@@ -142,7 +142,7 @@ class FatePeer(Peer):
         except OSError:
             logger.exception("the files of %s cannot be read", model)
             return failed(PartyStatus.INTERNAL, len(user_ids), wanted, f"the files of {model} cannot be read here")
-        packets = list(self._packets(user_ids))
+        packets = list(self._packets(model, user_ids))
         told = [([user_ids[place] for place in places], occasion) for occasion, places in packets]
         parts = await asyncio.gather(*(self._ask_part(half, *one, wanted, deadline) for one in told))
         return _joined(parts, [place for _, places in packets for place in places])
@@ -172,9 +172,9 @@ class FatePeer(Peer):
             self._halves[digest] = _Half(FateName(f"host#{self.party}#{name.model_id}", name.table), reader)
         return self._halves[digest]
 
-    def _packets(self, user_ids: Sequence[str]) -> Iterator[tuple[Occasion, Sequence[int]]]:
+    def _packets(self, model: ModelId, user_ids: Sequence[str]) -> Iterator[tuple[Occasion, Sequence[int]]]:
         """The places of the users in packets, none larger than such hosts take."""
-        for occasion, places in self._sender.occasions.by_packet(user_ids).items():
+        for occasion, places in self._sender.occasions.by_packet(model, user_ids).items():
             for start in range(0, len(places), ROWS_AT_ONCE):
                 yield occasion, places[start : start + ROWS_AT_ONCE]
 

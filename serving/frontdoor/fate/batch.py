@@ -59,7 +59,7 @@ class BatchCodec(Codec):
         self._answered = Counter[ModelId]()
         for row in self._body.batch_data_list:
             self._take(row, self._specs)
-        self._occasion = models.begun((case.user for case in self._cases), self._body)
+        self._occasion = models.begun(handles, (case.user for case in self._cases), self._body)
 
     def _take(self, row: RowBody, specs: Specs) -> None:
         try:

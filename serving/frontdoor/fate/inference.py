@@ -43,7 +43,7 @@ class SingleCodec(Codec):
         self._asked = address, ""
         user = user_id_in(body.sent(self._models.user_id), self._models.user_id)
         self._asked = address, user or body.case
-        self._occasion = self._models.begun((user,), body)
+        self._occasion = self._models.begun(handles, (user,), body)
         numbers, texts = features_in(body.feature_data, specs_of(handle.servable.signature for handle in handles))
         return Request(
             service=service,

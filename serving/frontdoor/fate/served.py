@@ -54,11 +54,11 @@ class FateModels:
             raise UnknownNameError(f"no version is in use for {body.namespace or body.party!r}: publishOnline names it")
         return ("", "", "")
 
-    def begun(self, users: Iterable[str], body: NamedBody) -> Occasion | None:
-        """What hosts hear of a call about these users, for as long as the caller keeps it."""
+    def begun(self, handles: Iterable[ModelHandle], users: Iterable[str], body: NamedBody) -> Occasion | None:
+        """What hosts of these versions hear of a call about these users, for as long as the caller keeps it."""
         if not self.occasions.asked_for:
             return None
-        self.occasions.begin(users, occasion := body.occasion)
+        self.occasions.begin([handle.id for handle in handles if handle.hosts], users, occasion := body.occasion)
         return occasion
 
     def admitted(self, address: Address, rows: int) -> list[ModelHandle]:
