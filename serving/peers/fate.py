@@ -287,10 +287,17 @@ def _said(reply: _Reply | _Row) -> str:
     return said(reply.retcode, (reply.retmsg or "")[:MAX_REASON])
 
 
+def _failed_whole(answer: PeerAnswer) -> bool:
+    return bool(answer.reason) and not answer.reasons
+
+
 def _joined(parts: Sequence[PeerAnswer], places: Sequence[int]) -> PeerAnswer:
     """`places`: those of the rows of all parts, one after the other, in what was asked for."""
     if len(parts) == 1:
         return parts[0]
+    if len({(part.statuses[0], part.reason, bool(part.reasons)) for part in parts}) == 1 and _failed_whole(parts[0]):
+        values = np.concatenate([part.values for part in parts])
+        return PeerAnswer(values, [parts[0].statuses[0]] * len(places), None, parts[0].reason)
     rows = np.argsort(places)
     statuses = [status for part in parts for status in part.statuses]
     reasons = [reason for part in parts for reason in part.reasons or [part.reason] * len(part.statuses)]

@@ -165,6 +165,13 @@ async def test_more_users_than_hosts_take_go_in_several_calls(tmp_path: Path) ->
         assert answer.values[:, 0].tolist() == [answer.values[n % 4, 0] for n in range(len(users))]
 
 
+async def test_several_calls_that_fail_alike_are_one_that_failed(tmp_path: Path) -> None:
+    async with pair(tmp_path, Sender(GUEST, "id", "key", b"guessed"), limit=ROWS_AT_ONCE) as guest:
+        answer = await guest.ask("lr", ["u1"] * (ROWS_AT_ONCE + 1))
+        assert (answer.statuses, answer.values.shape[0]) == ([REJECTED] * (ROWS_AT_ONCE + 1), ROWS_AT_ONCE + 1)
+        assert ("629" in answer.reason, answer.reasons) == (True, ())
+
+
 async def test_a_large_answer_of_trees_is_that_of_single_users(tmp_path: Path) -> None:
     async with pair(tmp_path) as guest:
         users = [f"u{n % 4}" for n in range(ROWS_AT_ONCE)]
