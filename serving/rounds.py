@@ -126,11 +126,11 @@ class Round:
         return self.outputs
 
     def run_meanwhile(self, turns: int = _TURNS) -> None:
-        """The local half, once the questions to hosts, which are about to be put, have left. What is wrong with it
-        shows when its outputs are needed."""
+        """The local half, once the questions to hosts, which are about to be put, have left; not where these were
+        refused by then, and the calls with them. What is wrong with it shows when its outputs are needed."""
         if turns:
             asyncio.get_running_loop().call_soon(self.run_meanwhile, turns - 1)
-        else:
+        elif not all([call.reply.done() for call in self.calls]):
             with contextlib.suppress(Exception):
                 self.run()
 

@@ -471,6 +471,16 @@ async def test_the_local_half_runs_once_while_the_host_answers(tmp_path: Path) -
     assert half.rows == [1]
 
 
+async def test_the_local_half_does_not_run_for_calls_that_were_refused_at_once(world: World) -> None:
+    handle = world.pool.half(ModelId("m", "1"))
+    handle.servable = half = Threaded(handle.servable)
+    with pytest.raises(UnknownUserError):
+        await world.pipeline.predict(request("nobody"), None)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert half.rows == []
+
+
 async def test_hosts_are_left_alone_when_the_request_ends(tmp_path: Path) -> None:
     source = SlowSource()
     world = await asyncio.to_thread(make_world, tmp_path, source, Limits(peer_timeout_s=3_600))
