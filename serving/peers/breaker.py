@@ -129,4 +129,5 @@ class Breaking:
         if self._clock() - began < self._settings.min_wait_s:
             self.breaker.abandoned(admitted)
         else:
+            self.failed += 1
             self.breaker.failed(admitted)
