@@ -33,8 +33,9 @@ def classified(tensor: Tensor, most: int, labels: Sequence[str]) -> Tensor:
     rows = tensor.array.reshape(len(tensor.array), math.prod(tensor.array.shape[1:]))
     order = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :most]
     named = [f":{label}" for label in labels] if len(labels) == rows.shape[1] else [""] * rows.shape[1]
+    largest = np.take_along_axis(rows, order, axis=1)
     shown = [
-        [f"{values[place]:f}:{place}{named[place]}" for place in places]
-        for values, places in zip(rows.tolist(), order.tolist(), strict=True)
+        [f"{value:f}:{place}{named[place]}" for value, place in zip(values, places, strict=True)]
+        for values, places in zip(largest.tolist(), order.tolist(), strict=True)
     ]
     return Tensor(tensor.name, BYTES, as_bytes(np.array(shown, dtype=np.object_).reshape(order.shape)))
