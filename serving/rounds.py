@@ -77,6 +77,7 @@ class Round:
         taken.lookups = [lookup.take(places) for lookup in self.lookups]
         if self.outputs is not None:
             taken.outputs = {name: values[rows] for name, values in self.outputs.items()}
+            taken.local_s = self.local_s * len(places) / len(self.calls)
         return taken
 
     def by_lacking(self) -> list[Round]:

@@ -142,8 +142,19 @@ def _settled(config: Path | None, port: str, default: str) -> Place:
     if named:
         return _from_settings(Path(named), f"as {CONFIG_VARIABLE} says", port)
     if CONFIG.is_file():
-        return _from_settings(CONFIG, "found here", port)
+        return _on_this_machine(_from_settings(CONFIG, "found here", port))
     return Place(default, f"the default: no --config, no {CONFIG_VARIABLE}, no {CONFIG} here")
+
+
+def _on_this_machine(place: Place) -> Place:
+    """Nobody named the settings that lie here: they are not to say who gets the operator's token."""
+    from serving.security import is_loopback  # noqa: PLC0415 - keeps `tessera --help` quick
+
+    if not is_loopback(place.address):
+        raise click.ClickException(
+            f"{place.address} ({place.origin}) is not on loopback; say --config {CONFIG} or --admin HOST:PORT"
+        )
+    return place
 
 
 def _remedy(config: Path | str) -> str:

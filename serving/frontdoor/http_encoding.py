@@ -13,6 +13,8 @@ AT_ONCE_BYTES = 64 << 10
 """Inflated, or squeezed, on the event loop; more in a thread."""
 WORTH_BYTES = 16 << 10
 """Shorter replies leave as they are."""
+MOST_FOLD = 64
+"""What a body may become: features never shrink as far, and nobody is to have much read at no cost of his own."""
 _FORMATS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """By the name of the encoding, zlib's word for it."""
 _FASTEST = 1
@@ -20,9 +22,12 @@ _NO_WEIGHT = re.compile(r"0(\.0{0,3})?")
 
 
 async def inflated(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """What was squeezed. Raises InvalidRequestError, and LimitError before more than `max_bytes` are kept."""
+    """What was squeezed. Raises InvalidRequestError, and LimitError before more than `max_bytes`, or many times what
+    came, are kept."""
     if encoding not in _FORMATS:
         raise InvalidRequestError(f"content-encoding {encoding!r} is none of {', '.join(_FORMATS)}, identity")
+    fold_bytes = max(AT_ONCE_BYTES, MOST_FOLD * len(body))
+    limit, max_bytes = max_bytes, min(max_bytes, fold_bytes)
     inflater = zlib.decompressobj(_FORMATS[encoding])
     try:
         plain = inflater.decompress(body, min(AT_ONCE_BYTES, max_bytes + 1))
@@ -31,7 +36,12 @@ async def inflated(body: bytes, encoding: str, max_bytes: int) -> bytes:
     except zlib.error:
         raise InvalidRequestError(f"the body is not {encoding}") from None
     if len(plain) > max_bytes:
-        raise LimitError(f"the body has more than {max_bytes} bytes (limits.max_request_bytes)")
+        said = (
+            f"more than {limit} bytes (limits.max_request_bytes)"
+            if max_bytes == limit
+            else f"{MOST_FOLD} times its size"
+        )
+        raise LimitError(f"the body becomes {said}")
     if not inflater.eof or inflater.unused_data:
         raise InvalidRequestError(f"the body is cut short, or something is behind its {encoding}")
     return plain

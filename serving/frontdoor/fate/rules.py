@@ -1,6 +1,5 @@
 """FATE-Serving's figures by resource: calls of an interface (`I_inference`), rows of a model (`M_...`), whether callers
-ask for them or, at a host, other parties. Its flow rules
-are limits of the kind `resource`."""
+ask for them or, at a host, other parties. Its flow rules are limits of the kind `resource`."""
 
 from __future__ import annotations
 

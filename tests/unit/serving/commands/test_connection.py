@@ -71,6 +71,16 @@ def test_named_settings_come_before_those_that_lie_here_and_what_is_given_before
     assert f"no node answers at {nobody} (as --admin says);" in result.stderr
 
 
+def test_settings_that_lie_here_send_no_token_to_another_machine(here):
+    settings_of(here, {"admin": "198.51.100.7:8702"})
+    result = CliRunner().invoke(main, ["service", "list"])
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Error: 198.51.100.7:8702 (of serving.toml, found here) is not on loopback; "
+        "say --config serving.toml or --admin HOST:PORT\n"
+    )
+
+
 @pytest.mark.parametrize("runs", [True, False])
 def test_where_nothing_answers_it_is_said_why_one_asked_there(here, nobody, monkeypatch, runs):
     @click.command()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import secrets
 import zlib
 
 import pytest
@@ -9,7 +10,7 @@ from serving.errors import InvalidRequestError, LimitError
 from serving.frontdoor.http_encoding import AT_ONCE_BYTES, WORTH_BYTES, inflated, squeezed
 
 PLAIN = bytes(range(256)) * 4
-LARGE = PLAIN * (AT_ONCE_BYTES // 512)
+LARGE = secrets.token_hex(AT_ONCE_BYTES).encode()
 SQUEEZE = {"gzip": gzip.compress, "x-gzip": gzip.compress, "deflate": zlib.compress}
 
 
@@ -24,6 +25,14 @@ async def test_what_was_squeezed_comes_back(encoding: str, plain: bytes) -> None
 async def test_no_more_is_kept_than_a_body_may_have(encoding: str, plain: bytes) -> None:
     with pytest.raises(LimitError, match=f"more than {len(plain) - 1} bytes"):
         await inflated(SQUEEZE[encoding](plain), encoding, len(plain) - 1)
+
+
+@pytest.mark.parametrize("encoding", list(SQUEEZE))
+async def test_a_little_does_not_become_very_much(encoding: str) -> None:
+    squeezed_lists = SQUEEZE[encoding](b"[" + b"[]," * (1 << 20))
+    assert len(squeezed_lists) < (1 << 14)
+    with pytest.raises(LimitError, match="becomes 64 times its size"):
+        await inflated(squeezed_lists, encoding, 4 << 20)
 
 
 @pytest.mark.parametrize(
