@@ -140,10 +140,12 @@ def _offline_imputation(meta: Any, param: Any, row: Row) -> Row:
     done = dict(row)
     if not meta.need_run:
         return done
+    listed = meta.imputer_meta.missing_value
+    fills = not listed or any(not text.lstrip("-").isdigit() for text in listed)
     for name, replacement in param.imputer_param.missing_replace_value.items():
         if name in param.imputer_param.skip_cols or name not in row:
             continue
-        if _absent(row[name]) or _text(row[name]) in meta.imputer_meta.missing_value:
+        if (fills and _absent(row[name])) or _text(row[name]) in meta.imputer_meta.missing_value:
             done[name] = _typed(replacement)
     return done
 

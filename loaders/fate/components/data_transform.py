@@ -18,6 +18,8 @@ KINDS = frozenset({"DataIO", "DataTransform"})
 
 ABSENT_IS_ZERO = {"tag", "sparse"}
 """Input formats whose rows name only some columns."""
+MISSING_TEXTS = ("", "NULL", "null", "NA")
+"""What is missing offline in dense rows without an imputer."""
 
 
 def transform(component: Component, columns: Columns) -> Columns:
@@ -34,12 +36,15 @@ def transform(component: Component, columns: Columns) -> Columns:
         columns = columns.next_stage(dict.fromkeys(columns.known, Fill(0.0)))
     if meta.outlier_meta.is_outlier:
         markers = _markers(meta.outlier_meta.outlier_value, compat)
-        columns = _outliers(columns, markers, dict(param.outlier_param.outlier_replace_value))
-    return columns
+        replacements = dict(param.outlier_param.outlier_replace_value)
+        columns = _outliers(columns, markers, replacements, not compat and any(map(_marks_missing, markers)))
+    if compat or sparse or imputes:
+        return columns
+    return replace(columns, spellings={**dict.fromkeys(MISSING_TEXTS), **columns.spellings})
 
 
-def impute(columns: Columns, markers: Iterable[str], replacements: Mapping[str, str]) -> Columns:
-    """Missing and marked values of the columns of `replacements` become these."""
+def impute(columns: Columns, markers: Iterable[str], replacements: Mapping[str, str], fills: bool = True) -> Columns:
+    """Marked values of the columns of `replacements` become these, and missing ones where it `fills`."""
     markers = frozenset(markers)
     texts = {marker for marker in markers if number_in(marker) is None}
     codes = frozenset(code for marker in markers if (code := text_code(marker)) == code)  # NaN is missing by itself
@@ -50,12 +55,11 @@ def impute(columns: Columns, markers: Iterable[str], replacements: Mapping[str, 
     )
     columns = _as_texts(columns, replacements)
     marked = {name: Replace(codes, text_code(value), is_whole(value)) for name, value in replacements.items()}
-    filled = {name: Fill(text_code(value), is_whole(value)) for name, value in replacements.items()}
-    return columns.next_stage(filled).next_stage(marked if codes else {})
+    return columns.next_stage(_filled(replacements) if fills else {}).next_stage(marked if codes else {})
 
 
-def _outliers(columns: Columns, markers: frozenset[str], replacements: Mapping[str, str]) -> Columns:
-    """An outlier of a column without replacement is missing afterwards."""
+def _outliers(columns: Columns, markers: frozenset[str], replacements: Mapping[str, str], fills: bool) -> Columns:
+    """An outlier of a column without replacement is missing afterwards; what is missing is one where it `fills`."""
     codes = frozenset(code for marker in markers if (code := text_code(marker)) == code)
     spelled = {marker: text_code(marker) for marker in markers if number_in(marker) is None}
     columns = replace(
@@ -63,10 +67,19 @@ def _outliers(columns: Columns, markers: frozenset[str], replacements: Mapping[s
         words=columns.words | markers | set(replacements.values()),
         spellings={**spelled, **columns.spellings},
     )
-    columns = _as_texts(columns, replacements)
+    columns = _as_texts(columns, replacements).next_stage(_filled(replacements) if fills else {})
     lost: dict[str, Step] = dict.fromkeys(columns.known, Replace(codes, math.nan))
     steps = {name: Replace(codes, text_code(value), is_whole(value)) for name, value in replacements.items()}
     return columns.next_stage({**lost, **steps}, Replace(codes, math.nan) if columns.is_open else None)
+
+
+def _filled(replacements: Mapping[str, str]) -> dict[str, Step]:
+    return {name: Fill(text_code(value), is_whole(value)) for name, value in replacements.items()}
+
+
+def _marks_missing(marker: str) -> bool:
+    number = number_in(marker)
+    return not marker or (number is not None and math.isnan(number))
 
 
 def _as_texts(columns: Columns, replacements: Mapping[str, str]) -> Columns:

@@ -40,13 +40,13 @@ def transform(component: Component, columns: Columns) -> Columns:
 def _results(
     component: Component, meta: wire.FeatureBinningMeta, param: wire.FeatureBinningParam
 ) -> dict[str, wire.IVParam]:
-    """The bins; offline those that a model which only transforms brings."""
+    """The bins of the training; offline those of a model that only transforms where there are no others."""
     own = dict(param.binning_result.binning_result)
     if component.site.compat:
         return own
     if len(param.multi_class_result.labels) > 2 and meta.transform_param.transform_type == "woe":
         raise ComponentError("weights of evidence of more than two classes are not served")
-    return dict(param.transform_binning_result.binning_result) or own
+    return own or dict(param.transform_binning_result.binning_result)
 
 
 def _numbered(result: wire.IVParam, missing: float) -> Bins:

@@ -1,9 +1,15 @@
-"""FeatureImputation: missing values of columns replaced, each by its own value. FATE-Serving passes it by."""
+"""FeatureImputation: missing values of columns replaced, each by its own value. FATE-Serving passes it by.
+
+A list of numbers alone says that only these are missing: a value that is not there stays so.
+"""
 
 from __future__ import annotations
 
+import math
+
 from loaders.fate.component import Columns, Component
 from loaders.fate.components.data_transform import impute
+from loaders.servables.program import number_in
 from tessera.compat import fate_model_pb2 as wire
 
 KINDS = frozenset({"FeatureImputation"})
@@ -18,4 +24,6 @@ def transform(component: Component, columns: Columns) -> Columns:
         return columns
     skipped = set(param.skip_cols)
     replacements = {name: value for name, value in param.missing_replace_value.items() if name not in skipped}
-    return impute(columns, meta.imputer_meta.missing_value, replacements)
+    listed = list(meta.imputer_meta.missing_value)
+    numbers = [number for number in map(number_in, listed) if number is not None and not math.isnan(number)]
+    return impute(columns, listed, replacements, fills=not numbers or len(numbers) < len(listed))

@@ -10,6 +10,7 @@ import pytest
 
 from loaders.fate.compiling import compile_half
 from loaders.fate.component import Mode, Site
+from loaders.signature import FeatureError
 from tessera.compat import fate_model_pb2 as wire
 from tests.fate_models import GUEST, Builder
 from tests.unit.loaders.fate.halves import batch
@@ -41,6 +42,22 @@ def imputed(builder: Builder, replacement: str, *markers: str) -> None:
     builder.add("dataio_0", "DataIO", "DataIO", meta, param)
 
 
+def listed(builder: Builder, *outliers: str) -> None:
+    """Outliers become 5; there is no imputer."""
+    meta, param = wire.DataIOMeta(input_format="dense"), wire.DataIOParam(header=["x"])
+    meta.outlier_meta.is_outlier = True
+    meta.outlier_meta.outlier_value.extend(outliers)
+    param.outlier_param.outlier_replace_value["x"] = "5"
+    builder.add("dataio_0", "DataIO", "DataIO", meta, param)
+
+
+def filled_in(builder: Builder, *markers: str) -> None:
+    meta, param = wire.FeatureImputationMeta(need_run=True), wire.FeatureImputationParam(header=["x"])
+    meta.imputer_meta.missing_value.extend(markers)
+    param.imputer_param.missing_replace_value["x"] = "5"
+    builder.add("feature_imputation_0", "FeatureImputation", "FeatureImputation", meta, param)
+
+
 def one_hot(builder: Builder) -> None:
     """The sum of the indicators is 10 for 0, 20 for 1, 30 for 2, else 0."""
     meta, param = wire.OneHotMeta(transform_col_names=["x"], need_run=True), wire.OneHotParam()
@@ -61,6 +78,14 @@ def sent(value: object, mode: Mode, *steps: Callable[[Builder], None]) -> float:
     servable = compile_half(builder.finish(), Site("guest", GUEST, (), mode)).servable()
     [[score]] = servable.predict(batch(servable, [{} if value is None else {"x": value}]))["partial"]
     return float(score)
+
+
+def found(value: object, mode: Mode, *steps: Callable[[Builder], None]) -> float | None:
+    """The same; None where it is missing."""
+    try:
+        return sent(value, mode, *steps)
+    except FeatureError:
+        return None
 
 
 COMPAT, STRICT = Mode.SERVING_COMPAT, Mode.STRICT_OFFLINE
@@ -133,3 +158,58 @@ def test_min_max_scale_also_where_its_limits_are_in_the_wrong_order(
 
     assert sent(value, COMPAT, step) == compat
     assert math.isfinite(sent(value, STRICT, step))
+
+
+@pytest.mark.parametrize(
+    ("outliers", "value", "compat", "strict"),
+    [
+        (("", "none", "null", "na", "None", "nan"), None, 0.0, 5.0),
+        (("", "none", "null", "na", "None", "nan"), "", 5.0, 5.0),
+        (("", "none", "null", "na", "None", "nan"), "none", 5.0, 5.0),
+        (("nan",), "NaN", 0.0, 5.0),
+        (("-999",), -999, 5.0, 5.0),
+        (("-999",), None, 0.0, None),
+    ],
+)
+def test_what_is_missing_is_an_outlier_offline_where_it_is_listed(
+    outliers: tuple[str, ...], value: object, compat: float, strict: float | None
+) -> None:
+    def step(builder: Builder) -> None:
+        listed(builder, *outliers)
+
+    assert (sent(value, COMPAT, step), found(value, STRICT, step)) == (compat, strict)
+
+
+@pytest.mark.parametrize(
+    ("markers", "missing", "marked"),
+    [(("nan", "7"), 5.0, 5.0), ((), 5.0, 7.0), (("none",), 5.0, 7.0), (("7", "-1.5"), None, 5.0)],
+)
+def test_a_list_of_numbers_leaves_missing_what_is_not_there(
+    markers: tuple[str, ...], missing: float | None, marked: float
+) -> None:
+    def step(builder: Builder) -> None:
+        filled_in(builder, *markers)
+
+    assert (found(None, STRICT, step), found(7, STRICT, step)) == (missing, marked)
+
+
+@pytest.mark.parametrize("text", ["", "NULL", "null", "NA"])
+def test_some_texts_are_missing_offline_without_an_imputer(text: str) -> None:
+    def step(builder: Builder) -> None:
+        meta = wire.DataIOMeta(input_format="dense")
+        builder.add("dataio_0", "DataIO", "DataIO", meta, wire.DataIOParam(header=["x"]))
+
+    assert (sent(text, STRICT, step, binned), sent(None, STRICT, step, binned)) == (3.0, 3.0)
+    with pytest.raises(FeatureError):
+        sent(text, COMPAT, step, binned)
+
+
+def test_the_bins_are_those_of_the_training() -> None:
+    def step(builder: Builder) -> None:
+        binned(builder)
+        name = "hetero_feature_binning_0/model/FeatureBinningParam"
+        param = wire.FeatureBinningParam.FromString(builder.parts[name])
+        param.transform_binning_result.binning_result["x"].split_points.extend([-5.0, -4.0, -3.0])
+        builder.parts[name] = param.SerializeToString()
+
+    assert (sent(1.0, STRICT, step), sent(1.0, COMPAT, step)) == (1.0, 1.0)
