@@ -213,3 +213,33 @@ def test_the_bins_are_those_of_the_training() -> None:
         builder.parts[name] = param.SerializeToString()
 
     assert (sent(1.0, STRICT, step), sent(1.0, COMPAT, step)) == (1.0, 1.0)
+
+
+def test_an_outlier_of_a_column_without_a_replacement_is_missing() -> None:
+    def step(builder: Builder) -> None:
+        listed(builder, "777")
+        param = wire.DataIOParam.FromString(builder.parts["dataio_0/model/DataIOParam"])
+        param.outlier_param.outlier_replace_value.clear()
+        builder.parts["dataio_0/model/DataIOParam"] = param.SerializeToString()
+
+    for mode, missing in ((STRICT, 3.0), (COMPAT, 0.0)):
+        assert [sent(value, mode, step, binned) for value in (777, 1.0)] == [missing, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("marker", "text", "compat", "strict"),
+    [
+        ("none", "none", 5.0, 5.0),
+        ("none", "NONE", 5.0, None),
+        ("none", "None", 5.0, None),
+        ("None", "None", None, 5.0),
+        ("None", "none", None, None),
+    ],
+)
+def test_fate_serving_sees_texts_in_lower_case(
+    marker: str, text: str, compat: float | None, strict: float | None
+) -> None:
+    def step(builder: Builder) -> None:
+        imputed(builder, "5", marker)
+
+    assert (found(text, COMPAT, step), found(text, STRICT, step)) == (compat, strict)
