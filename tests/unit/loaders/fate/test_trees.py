@@ -11,6 +11,7 @@ import pytest
 from loaders.artifact import Link
 from loaders.fate.compiling import compile_half
 from loaders.fate.component import Mode, Site
+from loaders.fate.components.hetero_secureboost import KINDS
 from tessera.compat import fate_model_pb2 as wire
 from tests.fate_models import GUEST, HOSTS, Builder
 from tests.unit.loaders.fate.halves import batch
@@ -24,7 +25,9 @@ Change = Callable[[Any, Any], object]
 def nothing(meta: Any, param: Any) -> None: ...
 
 
-def half(mode: Mode, change: Change = nothing, role: str = "guest", party: str = GUEST) -> Any:
+def half(
+    mode: Mode, change: Change = nothing, role: str = "guest", party: str = GUEST, kind: str = "HeteroSecureBoost"
+) -> Any:
     """One tree of two leaves, with a split of x at 0.5."""
     site = f"{role}:{party}"
     builder = Builder(random.Random(0), site, ["x"])
@@ -37,7 +40,7 @@ def half(mode: Mode, change: Change = nothing, role: str = "guest", party: str =
     tree.tree_.add(id=2, is_leaf=True, weight=RIGHT)
     tree.split_maskdict[0], tree.missing_dir_maskdict[0] = 0.5, 1
     change(meta, param)
-    builder.add("boost_0", "HeteroSecureBoostingTree", "HeteroSecureBoostingTree", meta, param)
+    builder.add("boost_0", kind, "HeteroSecureBoostingTree", meta, param)
     return compile_half(builder.finish(), Site(role, party, (HOST,) if role == "host" else (), mode))
 
 
@@ -112,3 +115,8 @@ def test_a_regression_is_one_whatever_its_number_of_classes_but_for_fate_serving
         meta.task_type = "regression"
 
     assert [half(mode, change).merge.link for mode in (STRICT, COMPAT)] == [Link.IDENTITY, Link.SIGMOID]
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_trees_have_several_classes_of_components(kind: str) -> None:
+    assert half(STRICT, kind=kind).merge.link is Link.SIGMOID
