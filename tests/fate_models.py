@@ -99,7 +99,7 @@ class Builder:
 
     def feature_imputation(self) -> None:
         meta = wire.FeatureImputationMeta(need_run=self.source.random() < 0.8)
-        meta.imputer_meta.missing_value.extend(["", "none", "nan", "555"])
+        meta.imputer_meta.missing_value.extend(self.source.choice([["", "none", "nan", "555"], ["555", "-999"]]))
         param = wire.FeatureImputationParam(header=self.columns)
         names = [name for name in self.some(self.columns) if name not in self.worded]
         param.imputer_param.missing_replace_value.update({name: str(self.number()) for name in names})
