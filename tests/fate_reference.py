@@ -311,7 +311,7 @@ def _model(kind: str, meta: Any, param: Any, halves: Halves, serving: bool) -> A
         return _sigmoid(total)
     if kind == "HeteroPoisson":
         exposure = guest[0].get(meta.exposure_colname)
-        if _absent(exposure) or _number(exposure) <= 0:
+        if _absent(exposure) or _number(exposure) < 0:
             raise Missing(meta.exposure_colname)
         return _exp(total) * _number(exposure)
     return total

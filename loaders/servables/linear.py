@@ -44,6 +44,10 @@ class LinearServable(Servable):
         return partial
 
 
+LOG_OF_0 = -1e300
+"""A number, and so small that e to it is 0 whatever is added."""
+
+
 class Exposed(Servable):
     """A linear half whose last column is an exposure: its logarithm is added, so that the expectation is multiplied."""
 
@@ -55,7 +59,8 @@ class Exposed(Servable):
 
     def predict(self, batch: Batch) -> Outputs:
         exposure = batch.numbers[:, -1]
-        if not (exposure > 0).all() or np.isinf(exposure).any():
-            raise FeatureError(f"feature {self._name!r} is an exposure: it must be a positive number")
+        if not (exposure >= 0).all() or np.isinf(exposure).any():
+            raise FeatureError(f"feature {self._name!r} is an exposure: it must be a number from 0 on")
         partial = self._linear.predict(Batch(batch.numbers[:, :-1], batch.texts))[self._output]
-        return {self._output: partial + np.log(exposure)[:, None]}
+        logarithm = np.where(exposure > 0, np.log(np.where(exposure > 0, exposure, 1.0)), LOG_OF_0)
+        return {self._output: partial + logarithm[:, None]}

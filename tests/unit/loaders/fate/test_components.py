@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from google.protobuf.message import Message
 
 from loaders.fate.compiling import WITHOUT_EFFECT, CompiledHalf, compile_half
 from loaders.fate.component import ComponentError, Mode, Site
 from loaders.fate.dsl import nodes_of
+from loaders.merge import merge_rule
+from loaders.signature import FeatureError
 from tessera.compat import fate_model_pb2 as wire
 from tests.fate_models import GUEST, HOSTS, Builder
 from tests.unit.loaders.fate.halves import batch
@@ -112,6 +116,25 @@ def test_a_count_may_have_no_exposure(mode: Mode) -> None:
     builder.add("model_0", "HeteroPoisson", "Poisson", wire.PoissonModelMeta(), param)
     half = compile_half(builder.finish(), Site("guest", GUEST, HOSTS[:1], mode))
     assert answered(half, x=0.5) == 1.0
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_count_is_as_large_as_its_exposure(mode: Mode) -> None:
+    builder = Builder(random.Random(0), f"guest:{GUEST}", ["x", "e"])
+    param, meta = wire.PoissonModelParam(weight={"x": 2.0}, header=["x"]), wire.PoissonModelMeta(exposure_colname="e")
+    builder.add("model_0", "HeteroPoisson", "Poisson", meta, param)
+    half = compile_half(builder.finish(), Site("guest", GUEST, HOSTS[:1], mode))
+    servable = half.servable()
+
+    def count(exposure: float) -> float:
+        partial = servable.predict(batch(servable, [{"x": 0.5, "e": exposure}]))["partial"]
+        [[score]] = merge_rule(half.merge, servable)([partial, np.array([[-1.0]])])
+        return float(score)
+
+    assert [count(exposure) for exposure in (0, 1, 2.5)] == pytest.approx([0, 1, 2.5])
+    for exposure in (-1.0, math.nan):
+        with pytest.raises(FeatureError, match="'e' is an exposure"):
+            count(exposure)
 
 
 @pytest.mark.parametrize(
