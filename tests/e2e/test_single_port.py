@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ METHODS = {
     "control by callers": ("service", "/inference.GRPCInferenceService/LogSettings"),
     "control": ("admin", "/inference.GRPCInferenceService/LogSettings"),
 }
+CERTIFIED = {"vera": "viewer", "oscar": "operator"}
+"""Role by principal and name in its certificate."""
 ALL = set(METHODS)
 FEDERATION, READS = {"status", "infer"}, {"list", "fate list"}
 NO, NOBODY = Code.PERMISSION_DENIED, Code.UNAUTHENTICATED
@@ -56,7 +59,9 @@ WHO = {
     "stranger": Who("mallory", "", {"predict"}, NOBODY),
     "caller": Who("", "app", {"predict"}),
     "viewer": Who("", "vic", {"predict"} | READS),
+    "viewer by certificate": Who("vera", "", {"predict"} | READS),
     "operator": Who("", "ann", ALL - FEDERATION),
+    "operator by certificate": Who("oscar", "", ALL - FEDERATION),
     "party": Who("PEER", "", {"predict"} | FEDERATION, NOBODY),
     "node": Who("ITSELF", "", ALL - FEDERATION),
     "party with the token of a viewer": Who("PEER", "vic", {"predict"} | FEDERATION | READS),
@@ -70,13 +75,17 @@ class Pair:
         self.native = transport is Transport.NATIVE
         self.certificates = folder / "certificates"
         make_authority(self.certificates, "test")
-        for party in ("bank", "shop", "mallory"):
-            make_certificate(self.certificates, party, ["127.0.0.1", "localhost"])
+        for name in ("bank", "shop", "mallory", *CERTIFIED):
+            make_certificate(self.certificates, name, ["127.0.0.1", "localhost"])
+        certified = "".join(
+            f"[principals.{name}]\nrole = '{role}'\ncertificate = '{name}'\n" for name, role in CERTIFIED.items()
+        )
         clients = f"clients = '{'optional' if self.native else 'required'}'\n"
         port = free_port()
 
         def settings(party: str, more: str) -> str:
-            return f"transport = '{transport.value}'\n{more}{tls(self.certificates, party)}{clients}{principals()}"
+            who = f"{tls(self.certificates, party)}{clients}{principals()}{certified}"
+            return f"transport = '{transport.value}'\n{more}{who}"
 
         self.bank = PartyNode(folder, "bank", settings("bank", f"peers.shop.address = '127.0.0.1:{port}'\n"))
         served = "workers = 2\n" if self.native else ""
@@ -160,8 +169,11 @@ def test_who_may_what_does_not_depend_on_the_ports(pair: Pair, who: str) -> None
 
 
 def test_parties_load_and_answer_through_it(pair: Pair) -> None:
-    loaded = {(one.party, one.state) for one in pair.bank.load("m", "1").replicas}
-    assert loaded == {("bank", federation_pb2.LOAD_STATE_LOADED), ("shop", federation_pb2.LOAD_STATE_LOADED)}
+    replicas = pair.bank.load("m", "1").replicas
+    assert {one.state for one in replicas} == {federation_pb2.LOAD_STATE_LOADED}
+    # Of a host with two workers both are told by name.
+    assert Counter(one.party for one in replicas) == {"bank": 1, "shop": 2 if pair.native else 1}
+    assert len({one.replica for one in replicas if one.party == "shop"}) == (2 if pair.native else 1)
     pair.bank.online("s", "m", "1")
     reply = pair.bank.predict(service="s", user_id="0001", numbers={"a": -1.0})
     assert (reply.complete, list(reply.score)) == (True, [0.5])

@@ -7,7 +7,7 @@ import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from serving.figures.sqlite import SqliteFigureStore
 from serving.pool import ModelId
 from serving.transport import RpcError
 from tessera.v1 import admin_pb2 as wire
+from tests.app_sources import store, times
 from tests.dying import arm
 from tests.forking import Forked, ForkServer, fork_server
 from tests.integration.dying_writer import SUBJECT
@@ -164,7 +165,9 @@ class DyingNode(PartyNode):
     """A worker without its supervisor, which would make the pauses between starts longer and longer."""
 
     def __init__(self, forks: ForkServer, folder: Path) -> None:
-        super().__init__(folder, "bank", "[cache]\nembedded = false\n")
+        digest = store(folder / "apps", "1", times(2.0))
+        apps = f"[apps]\nroot = '{folder / 'apps'}'\nallowed = ['{digest}']\n"
+        super().__init__(folder, "bank", f"[cache]\nembedded = false\n{apps}")
         self._forks = forks
 
     def launch(self) -> None:
@@ -199,13 +202,24 @@ class Seen:
     versions: tuple[str, ...]
     revision: int
     online: str
+    apps: tuple[str, ...] = ()
+    default: bool = False
+    limited: bool = False
 
     @classmethod
     def at(cls, node: PartyNode) -> Seen:
         models = node.admin("ListModels", wire.ListModelsRequest()).models
-        assert {model.state for model in models} == {"READY"}
+        apps = [app for app in node.admin("ListApps", wire.ListAppsRequest()).apps if app.version]
+        assert {one.state for one in (*models, *apps)} == {"READY"}
         [service] = node.admin("ListServices", wire.ListServicesRequest()).services
-        return cls(tuple(model.version for model in models), service.revision, service.variants[0].version)
+        return cls(
+            tuple(model.version for model in models),
+            service.revision,
+            service.variants[0].version,
+            tuple(app.version for app in apps),
+            service.is_default,
+            bool(node.admin("ListLimits", wire.ListLimitsRequest()).limits),
+        )
 
 
 @dataclass(frozen=True)
@@ -218,23 +232,59 @@ class Change:
 
 
 CHANGES = (
-    Change("load", lambda node, _: node.load("m", "2"), lambda seen: Seen(("1", "2"), seen.revision, seen.online)),
+    Change("load", lambda node, _: node.load("m", "2"), lambda seen: replace(seen, versions=("1", "2"))),
     Change(
         "online",
         lambda node, seen: node.online("s", "m", "2", seen.revision),
-        lambda seen: Seen(seen.versions, seen.revision + 1, "2"),
+        lambda seen: replace(seen, revision=seen.revision + 1, online="2"),
     ),
     Change(
         "rollback",
         lambda node, seen: node.admin("Rollback", wire.RollbackRequest(service="s", revision=seen.revision)),
-        lambda seen: Seen(seen.versions, seen.revision + 1, "1"),
+        lambda seen: replace(seen, revision=seen.revision + 1, online="1"),
     ),
     Change(
         "unload",
         lambda node, _: node.admin("Unload", wire.UnloadRequest(model="m", version="2", force=True)),
-        lambda seen: Seen(("1",), seen.revision, seen.online),
+        lambda seen: replace(seen, versions=("1",)),
     ),
 )
+LIMIT_KIND = wire.LIMIT_KIND_SERVICE
+OTHERS = (
+    Change(
+        "load an app",
+        lambda node, _: node.admin("LoadApp", wire.LoadAppRequest(name="risk", version="1")),
+        lambda seen: replace(seen, apps=("1",)),
+    ),
+    Change(
+        "default service",
+        lambda node, _: node.admin("SetDefaultService", wire.SetDefaultServiceRequest(service="s")),
+        lambda seen: replace(seen, default=True),
+    ),
+    Change(
+        "limit",
+        lambda node, _: node.admin(
+            "SetLimit", wire.SetLimitRequest(kind=LIMIT_KIND, name="s", limit=wire.Limit(per_s=500))
+        ),
+        lambda seen: replace(seen, limited=True),
+    ),
+    Change(
+        "no limit",
+        lambda node, _: node.admin("ClearLimit", wire.ClearLimitRequest(kind=LIMIT_KIND, name="s")),
+        lambda seen: replace(seen, limited=False),
+    ),
+    Change(
+        "no default service",
+        lambda node, _: node.admin("SetDefaultService", wire.SetDefaultServiceRequest()),
+        lambda seen: replace(seen, default=False),
+    ),
+    Change(
+        "unload an app",
+        lambda node, _: node.admin("UnloadApp", wire.UnloadAppRequest(name="risk", version="1")),
+        lambda seen: replace(seen, apps=()),
+    ),
+)
+EVERY = CHANGES + OTHERS
 
 
 def make(change: Change, node: DyingNode, point: str, seen: Seen) -> None:
@@ -253,17 +303,32 @@ def make(change: Change, node: DyingNode, point: str, seen: Seen) -> None:
 @pytest.mark.timeout(300)
 def test_twenty_kills_of_a_node_at_named_points(bank: DyingNode) -> None:
     seen = Seen.at(bank)
-    for point, happened in POINTS.items():
+    for point in POINTS:
         for change in CHANGES:
-            make(change, bank, point, seen)
-            bank.start()
-            wanted = change.after(seen) if happened else seen
-            assert Seen.at(bank) == wanted, (change.name, point)
-            assert bank.predict(service="s", numbers={"x": 0.0}).version == wanted.online
-            if not happened:
-                change.ask(bank, seen)
-            seen = change.after(seen)
+            seen = killed(bank, change, point, seen)
     assert Seen.at(bank) == seen
+
+
+@pytest.mark.timeout(300)
+def test_kills_around_the_changes_of_everything_else(bank: DyingNode) -> None:
+    """Before the new state is in place and after it; the other points as above, since all take the same way."""
+    seen = Seen.at(bank)
+    for place, change in enumerate(OTHERS):
+        seen = killed(bank, change, ("rename state.draft", "sync state")[place % 2], seen)
+    assert Seen.at(bank) == seen
+
+
+def killed(node: DyingNode, change: Change, point: str, seen: Seen) -> Seen:
+    """The change, cut off at the point and then, if it had not happened, made; what is to be seen after it."""
+    make(change, node, point, seen)
+    node.start()
+    happened = POINTS[point]
+    wanted = change.after(seen) if happened else seen
+    assert Seen.at(node) == wanted, (change.name, point)
+    assert node.predict(service="s", numbers={"x": 0.0}).version == wanted.online
+    if not happened:
+        change.ask(node, seen)
+    return change.after(seen)
 
 
 class Operator(threading.Thread):
@@ -276,7 +341,7 @@ class Operator(threading.Thread):
 
     def run(self) -> None:
         while True:
-            change = CHANGES[self.turn % len(CHANGES)]
+            change = EVERY[self.turn % len(EVERY)]
             self.tried = change.after(self.seen)
             try:
                 change.ask(self._node, self.seen)
