@@ -15,11 +15,9 @@ async def collector(settings: Settings) -> Findings:
     """Nothing where there are no traces."""
     if not settings.traces.endpoint:
         return
-    from serving.traced.tracing import make_tracing  # noqa: PLC0415 - only a node that sends traces pays for it
-
     subject = "traces.endpoint"
     try:
-        await asyncio.to_thread(make_tracing, settings)
+        await asyncio.to_thread(_try_to_trace, settings)
     except SettingsError as error:
         yield Finding(Level.ERROR, subject, str(error))
         return
@@ -34,6 +32,13 @@ async def collector(settings: Settings) -> Findings:
     with suppress(OSError):
         await writer.wait_closed()
     yield Finding(Level.OK, subject, f"{where.netloc.rpartition('@')[2]} answers")
+
+
+def _try_to_trace(settings: Settings) -> None:
+    """Raises SettingsError."""
+    from serving.traced.tracing import make_tracing  # noqa: PLC0415 - only a node that sends traces pays for it
+
+    make_tracing(settings)
 
 
 _PORTS = {"http": 80, "https": 443}
