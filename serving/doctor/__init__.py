@@ -71,7 +71,7 @@ async def _peers(settings: Settings, artifacts: Mapping[ModelId, Artifact]) -> F
             except CredentialsError as error:
                 yield Finding(Level.ERROR, subject, str(error))
                 continue
-            async for finding in parties.peer(subject, link, shared):
+            async for finding in parties.peer(subject, link, shared, settings.tls_of("party") is not None):
                 yield finding
 
 

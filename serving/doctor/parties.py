@@ -22,12 +22,17 @@ _HALVES = {
 }
 
 
-async def peer(subject: str, link: Channel, models: Sequence[tuple[ModelId, str]]) -> Findings:
-    """Closes `link`."""
+_NO_TLS = "WRONG_VERSION_NUMBER"
+_CLOSED = ("closed the connection", "Socket closed")
+"""In what the transports say, of whoever answers a greeting with something else, or with nothing."""
+
+
+async def peer(subject: str, link: Channel, models: Sequence[tuple[ModelId, str]], has_tls: bool = False) -> Findings:
+    """Closes `link`. `has_tls`: whether it is one over TLS."""
     try:
         status = await ask_status(link, models, TIMEOUT_S)
     except RpcError as error:
-        yield Finding(Level.ERROR, subject, refusal(error))
+        yield Finding(Level.ERROR, subject, f"{refusal(error)}{_cause(error, has_tls)}")
         return
     except PeerUnavailableError as error:
         yield Finding(Level.ERROR, subject, str(error))
@@ -37,6 +42,17 @@ async def peer(subject: str, link: Channel, models: Sequence[tuple[ModelId, str]
     yield Finding(Level.OK, subject, f"answers in {1_000 * status.round_trip_s:.1f} ms, takes us for {status.caller!r}")
     for finding in (_protocol(subject, status), skew(subject, status.skew_s), *_halves(subject, models, status)):
         yield finding
+
+
+def _cause(error: RpcError, has_tls: bool) -> str:
+    """Where the transport does not say it: what does not fit about TLS."""
+    if has_tls and _NO_TLS in error.details:
+        return "; this node calls with TLS, and no TLS answers there"
+    if not any(one in error.details for one in _CLOSED):
+        return ""
+    if has_tls:
+        return "; it may not trust the certificate of this node (tls.party), if it has not stopped just now"
+    return "; it may want TLS, which tls.party is for, if it has not stopped just now"
 
 
 def _protocol(subject: str, status: PeerStatus) -> Finding:

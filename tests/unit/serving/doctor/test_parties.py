@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from serving.certificates import make_authority, make_certificate
 from serving.doctor.finding import Finding, Level, skew
 from serving.doctor.parties import peer
 from serving.host import HalfState
 from serving.peers.peer import PROTOCOL
 from serving.peers.status import STATUS
 from serving.pool import ModelId
-from serving.transport import Code, RpcError, ServerOptions, Transport, channel, server
+from serving.transport import (
+    ChannelCredentials,
+    ChannelOptions,
+    ClientCertificates,
+    Code,
+    RpcError,
+    ServerCredentials,
+    ServerOptions,
+    Transport,
+    channel,
+    server,
+)
 from serving.version import SOFTWARE
 from tessera.v1 import federation_pb2 as wire
 
@@ -103,3 +117,52 @@ async def test_a_half_that_does_not_go_with_ours(half: HalfState) -> None:
 )
 async def test_an_answer_that_is_none(reply: bytes | RpcError, text: str) -> None:
     assert wrong(await found(reply, V1)) == [(Level.ERROR, text)]
+
+
+@pytest.fixture(scope="module")
+def authorities(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two that do not know each other, each with a certificate for `bank` and one for `shop`."""
+    made = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("other")
+    for folder in made:
+        make_authority(folder, "test")
+        for party in ("bank", "shop"):
+            make_certificate(folder, party, ["127.0.0.1"])
+    return made
+
+
+@pytest.mark.parametrize("kind", Transport)
+@pytest.mark.parametrize(
+    ("calls", "answers", "cause"),
+    [
+        ("one", "one", ""),
+        ("", "one", "it may want TLS, which tls.party is for"),
+        ("one", "", "this node calls with TLS, and no TLS answers there"),
+        ("mixed", "one", "it may not trust the certificate of this node (tls.party)"),
+        ("other", "one", "certificate"),
+    ],
+    ids=["trusted", "without TLS", "no TLS there", "not trusted there", "not trusted here"],
+)
+async def test_what_does_not_fit_about_tls(
+    authorities: tuple[Path, Path], kind: Transport, calls: str, answers: str, cause: str
+) -> None:
+    one, other = authorities
+    trusted, own = {"one": (one, one), "mixed": (one, other), "other": (other, other)}.get(calls, (one, one))
+    required = ClientCertificates.REQUIRED
+    theirs = await asyncio.to_thread(ServerCredentials, one / "shop.pem", one / "shop.key", one / "ca.pem", required)
+    credentials = await asyncio.to_thread(
+        ChannelCredentials, trusted / "ca.pem", own / "bank.pem", own / "bank.key", "shop"
+    )
+    made = server(kind, ServerOptions())
+    made.add_bytes_handler(STATUS, lambda raw, call: said())
+    port = made.add_port("127.0.0.1:0", theirs if answers else None)
+    await made.start()
+    try:
+        link = channel(kind, f"127.0.0.1:{port}", ChannelOptions(credentials=credentials if calls else None))
+        found = wrong([one async for one in peer("peers.shop", link, (), bool(calls))])
+    finally:
+        await made.stop(0)
+    assert bool(found) is bool(cause)
+    for level, text in found:
+        assert (level, "\n" in text) == (Level.ERROR, False)
+        assert text.startswith("does not answer at its address: ")
+        assert cause in text.lower() if calls == "other" else cause in text
