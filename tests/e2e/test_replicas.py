@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -122,6 +124,32 @@ def test_two_operators_at_two_workers(node: PartyNode) -> None:
             node.online("contested", "m", "1", revision)
         assert refused.value.code is Code.FAILED_PRECONDITION
     assert versions(node, "contested") == {"2"}
+
+
+def test_no_call_meets_a_switch(node: PartyNode) -> None:
+    """Versions take turns, and all are answered: from the acknowledgement on by the new one, at all workers."""
+    for model in (V1, V2):
+        three_loaded(node, model)
+    node.online("switched", "m", "1")
+    met: list[str] = []
+    over = threading.Event()
+
+    def call() -> None:
+        while not over.is_set():
+            met.append(version(node, "switched"))
+
+    with ThreadPoolExecutor(3) as callers:
+        running = [callers.submit(call) for _ in range(3)]
+        try:
+            for revision in range(1, 4):
+                node.online("switched", "m", "12"[revision % 2], revision)
+                at = len(met)
+                until(lambda at=at: len(met) > at + 6)  # type: ignore[misc]
+                assert set(met[at + 3 :]) == {"12"[revision % 2]}  # three were under way
+        finally:
+            over.set()
+        for one in running:
+            one.result(20)
 
 
 def test_a_limit_counts_at_all_workers_until_it_is_cleared(node: PartyNode) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
 from click.testing import CliRunner
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -208,3 +210,21 @@ def test_commands_find_it_by_the_settings(pair: Pair, monkeypatch: pytest.Monkey
     assert not {"ports.service", "ports.party", "ports.admin", "tls.party"} & found.keys()
     asked = CliRunner().invoke(main, ["doctor", "--config", str(pair.bank.config), "--json"])
     assert asked.exit_code == 0, asked.output
+
+
+def test_the_http_port_asks_for_certificates_too_but_knows_nobody_by_them(pair: Pair) -> None:
+    def status(name: str, who: str = "") -> int:
+        context = ssl.create_default_context(cafile=pair.certificates / "ca.pem")
+        if name:
+            context.load_cert_chain(pair.certificates / f"{name}.pem", pair.certificates / f"{name}.key")
+        headers = {"authorization": f"Bearer {token(who)}"} if who else {}
+        address = f"https://{pair.bank.address('http')}"
+        with httpx.Client(base_url=address, verify=context, trust_env=False) as client:
+            return client.get("/console/data", headers=headers).status_code
+
+    if pair.native:
+        assert status("", "vic") == 200
+    else:
+        with pytest.raises(httpx.TransportError):
+            status("", "vic")
+    assert (status("vera"), status("mallory", "vic")) == (401, 200)
