@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from serving.certificates import make_authority, make_certificate
+from serving.certificates import CA_DAYS, make_authority, make_certificate
 from serving.doctor.certificates import certificates
 from serving.doctor.finding import Level
 from serving.settings import Settings, TlsSettings
@@ -40,7 +40,7 @@ def test_without_tls_there_is_nothing_to_say():
     [(-1, Level.ERROR, "valid only from"), (80, Level.WARNING, "expires on"), (101, Level.ERROR, "expired on")],
 )
 def test_its_time(folder, days, level, text):
-    [(found, said)] = findings(folder, days)
+    (found, said), *_ = findings(folder, days)  # of the authority another
     assert found is level
     assert text in said
 
@@ -56,6 +56,16 @@ def test_another_partys_certificate(folder):
 def test_another_authority(folder):
     levels = [level for level, _ in findings(folder, authority=folder / "other" / "ca.pem")]
     assert levels == [Level.OK, Level.WARNING]
+
+
+@pytest.mark.parametrize(("days", "level", "text"), [(0, Level.WARNING, "expires on"), (20, Level.ERROR, "expired on")])
+def test_an_authority_that_ends_before_its_certificates(tmp_path, days, level, text):
+    make_authority(tmp_path, "old", now=datetime.now(UTC) - timedelta(days=CA_DAYS - 10))
+    make_certificate(tmp_path, "bank", [], days=100)
+    [own, (found, said)] = findings(tmp_path, days)
+    assert own[0] is Level.OK
+    assert found is level
+    assert f"the authority's certificate {text}" in said
 
 
 @pytest.mark.parametrize("name", ["certificate", "key", "authority"])
