@@ -121,6 +121,13 @@ def figure_metrics(effects: Effects) -> Iterable[Metric]:
         for share, value in zip(QUANTILES, one.score_quantiles, strict=False)
     )
     yield gauge("tessera_variant_score", "Quantiles of the scores.", quantiles)
+    times = (
+        ({**who, "quantile": quantile}, value)
+        for who, one in pairs
+        for quantile, value in (("0.5", one.seconds_p50), ("0.99", one.seconds_p99))
+        if value is not None
+    )
+    yield gauge("tessera_variant_seconds", "Quantiles of the times to answer, as bounds of buckets.", times)
 
 
 def budget_metrics(admission: Admission) -> Iterable[Metric]:

@@ -57,6 +57,10 @@ async def test_variants() -> None:
     assert f"tessera_variant_auc{{{who}}} 1.0" in lines
     assert f"tessera_variant_seconds_mean{{{who}}} 0.5" in lines
     assert sum("tessera_variant_score{" in line for line in lines) == 5
+    assert [one for one in lines if one.startswith("tessera_variant_seconds{")] == [
+        f'tessera_variant_seconds{{quantile="{share}",service="credit",shadow="false",variant="m:1"}} 0.5'
+        for share in ("0.5", "0.99")
+    ]
     assert not any("tessera_variant_moved" in line for line in lines)
 
 
