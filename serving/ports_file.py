@@ -23,10 +23,11 @@ def write(state_dir: Path, addresses: Mapping[str, str]) -> None:
 
 
 def read(state_dir: Path) -> dict[str, str]:
-    """Empty when no node runs there. A single port is those of callers, other parties and operators, too."""
+    """Empty when no node runs there, or what is there is not ours. A single port is those of callers, other parties
+    and operators, too."""
     try:
         found = msgspec.json.decode((state_dir / NAME).read_bytes(), type=dict[str, str])
-    except FileNotFoundError:
+    except (FileNotFoundError, msgspec.DecodeError):
         return {}
     return {**dict.fromkeys(("service", "party", "admin"), found["single"]), **found} if "single" in found else found
 

@@ -80,7 +80,20 @@ def test_certificates_are_made_for_every_node_before_it_starts() -> None:
     names = {word.partition("=")[0]: word.partition("=")[2].split(",") for word in command if "=" in word}
     for name, party in PARTIES.items():
         assert name in names[party]
-        assert "certificates" in SERVICES[name]["depends_on"]
+        assert f"{party}-keys" in SERVICES[name]["depends_on"]
+
+
+def mounted(service: str) -> dict[str, str]:
+    """What lies where in a container."""
+    return {target: source for source, target, *_ in (one.split(":") for one in SERVICES[service]["volumes"])}
+
+
+def test_nobody_but_the_authority_has_its_key_or_anothers() -> None:
+    holders = {name: mounted(name).get("/certificates") for name in SERVICES if "volumes" in SERVICES[name]}
+    assert [name for name, volume in holders.items() if volume == "authority"] == ["certificates"]
+    for name in ("prometheus", *NODES):
+        assert holders[name] == f"{PARTIES.get(name, name)}-keys"
+        assert "authority" not in mounted(name).values()
 
 
 def options_of(service: str) -> dict[str, str]:
@@ -100,12 +113,12 @@ def test_replicas_share_what_they_must_and_nothing_else() -> None:
     assert settings.cache.url.removeprefix("redis://").partition(":")[0] != server
     states = set()
     for name in replicas:
-        assert {"secret", server} <= SERVICES[name]["depends_on"].keys()
-        mounted = {mount.split(":")[1]: mount.split(":")[0] for mount in SERVICES[name]["volumes"]}
-        assert mounted[settings.registry] == "guest-registry"
-        states.add(mounted[str(Path(settings.state_dir).parent)])
+        assert server in SERVICES[name]["depends_on"]
+        volumes = mounted(name)
+        assert volumes[settings.registry] == "guest-registry"
+        states.add(volumes[str(Path(settings.state_dir).parent)])
     assert len(states) == len(replicas)
-    assert settings.cache.secret_file in " ".join(SERVICES["secret"]["command"])
+    assert settings.cache.secret_file in " ".join(SERVICES["guest-keys"]["command"])
 
 
 def test_prometheus_scrapes_the_http_ports() -> None:
@@ -137,19 +150,35 @@ class Containers:
     def __init__(self, folder: Path, control_url: str) -> None:
         self.folder = folder
         self.control_url = control_url
-        self.certificates = folder / "certificates"
+        self.authority = folder / "authority"
         self.ports = {name: {port: free_port() for port in ("service", "party", "admin", "http")} for name in NODES}
         self.processes: list[subprocess.Popen[bytes]] = []
 
+    def keys(self, holder: str) -> Path:
+        return self.folder / "keys" / holder
+
+    def make_keys(self, holder: str) -> None:
+        """As the service that does it."""
+        self.keys(holder).mkdir(parents=True)
+        service, folders = (
+            SERVICES[f"{holder}-keys"],
+            {"/authority": self.authority, "/certificates": self.keys(holder)},
+        )
+        [script] = service["command"]
+        for inside, folder in folders.items():
+            script = script.replace(inside, str(folder))
+        subprocess.run([*service["entrypoint"], script], check=True)
+
     def environment(self, name: str) -> dict[str, str]:
         party = PARTIES[name]
+        keys = self.keys(party)
         changes = {
             "REPLICA": name,
             "STATE_DIR": str(self.folder / name / "state"),
             "REGISTRY": str(self.folder / party / "registry"),
-            "TLS__DEFAULT__CERTIFICATE": str(self.certificates / f"{party}.pem"),
-            "TLS__DEFAULT__KEY": str(self.certificates / f"{party}.key"),
-            "TLS__DEFAULT__AUTHORITY": str(self.certificates / "ca.pem"),
+            "TLS__DEFAULT__CERTIFICATE": str(keys / f"{party}.pem"),
+            "TLS__DEFAULT__KEY": str(keys / f"{party}.key"),
+            "TLS__DEFAULT__AUTHORITY": str(keys / "ca.pem"),
             **{f"PORTS__{port.upper()}": f"127.0.0.1:{number}" for port, number in self.ports[name].items()},
         }
         if party == "guest":
@@ -157,7 +186,7 @@ class Containers:
                 "PEERS__HOST__ADDRESS": f"127.0.0.1:{self.ports['host']['party']}",
                 "CACHE__URL": "",
                 "CACHE__EMBEDDED": "false",
-                "CACHE__SECRET_FILE": str(self.certificates / "guest.secret"),
+                "CACHE__SECRET_FILE": str(keys / "guest.secret"),
                 "CONTROL__URL": self.control_url,
             }
         else:
@@ -192,12 +221,10 @@ def containers(tmp_path: Path) -> Iterator[Containers]:
 
 
 def test_the_nodes_of_the_containers_answer_together(containers: Containers) -> None:
-    command = [
-        word.replace("/certificates", str(containers.certificates)) for word in SERVICES["certificates"]["command"]
-    ]
+    command = [word.replace("/certificates", str(containers.authority)) for word in SERVICES["certificates"]["command"]]
     assert containers.tessera("guest", *command).returncode == 0
-    making = [word.replace("/certificates", str(containers.certificates)) for word in SERVICES["secret"]["command"]]
-    subprocess.run([*SERVICES["secret"]["entrypoint"], *making], check=True)
+    for holder in ("guest", "host", "prometheus"):
+        containers.make_keys(holder)
     make_bound_pair(
         containers.folder / "guest" / "registry",
         containers.folder / "host" / "registry",
@@ -223,7 +250,7 @@ def test_the_nodes_of_the_containers_answer_together(containers: Containers) -> 
         assert done.returncode == 0, done.stderr + done.stdout
     assert "2 of 2 READY" in containers.tessera("guest-second", "model", "list", *config).stdout
 
-    credentials = ChannelCredentials(containers.certificates / "ca.pem")
+    credentials = ChannelCredentials(containers.keys("prometheus") / "ca.pem")
 
     async def ask(name: str) -> float:
         address = f"127.0.0.1:{containers.ports[name]['service']}"

@@ -1,3 +1,5 @@
+import pytest
+
 from serving import ports_file
 
 
@@ -17,3 +19,9 @@ def test_a_single_port_is_found_by_whom_it_is_for(tmp_path):
 def test_no_node_has_no_ports(tmp_path):
     assert ports_file.read(tmp_path) == {}
     ports_file.remove(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\x00", b"[1]", b'{"admin": 1}'])
+def test_what_is_no_list_of_ports_says_of_none(tmp_path, content):
+    (tmp_path / "ports.json").write_bytes(content)
+    assert ports_file.read(tmp_path) == {}
