@@ -287,7 +287,7 @@ class Held:
 
     @classmethod
     def now(cls):
-        names = [one.get_coro().__qualname__ for one in asyncio.all_tasks()]
+        names = [getattr(one.get_coro(), "__qualname__", "") for one in asyncio.all_tasks()]
         service = sum(name.endswith((".run_asgi", "._accept_connection2")) for name in names)
         connecting = sum(name.startswith("TaskHandle.") for name in names)
         files = len([*Path("/proc/self/fd").iterdir()])
