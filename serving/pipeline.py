@@ -210,7 +210,7 @@ class Pipeline:
         for first in range(0, len(calls), handle.together):
             began = self._clock()
             round_ = self._prepared(target, handle, calls[first : first + handle.together])
-            self.stages.prepare.observe(self._clock() - began)
+            self.stages.prepare.observe(self._clock() - began - (round_.app_s if round_ else 0.0))
             if round_ is not None:
                 self._go(round_)
 
@@ -226,7 +226,7 @@ class Pipeline:
 
     def _prepared(self, target: Target, handle: ModelHandle, calls: Sequence[Waiting[Any]]) -> Round | None:
         """With what is at hand of the hosts. A call that is wrong fails alone; None when all are."""
-        round_ = self.rounds(target, handle, calls)
+        round_ = self.rounds(target, handle, calls, self._clock)
         try:
             round_.prepare()
         except Exception as error:  # noqa: BLE001 - the caller is told, whatever went wrong
@@ -356,19 +356,16 @@ class Pipeline:
         else:
             for row, call in enumerate(calls):
                 call.succeed(answer, row)
-        self.stages.reply_s += self._clock() - since
+        self.stages.reply.observe(self._clock() - since)
 
     def _response(
         self, round_: Round, remote: Sequence[HostPartials], fallback: FallbackSettings | None
     ) -> tuple[Response, float]:
         """Of all calls, and when the scores were there. Calls that go together are complete."""
-        target, request, began = round_.target, round_.request, self._clock()
-        if fallback is None:
-            round_.run()
-            self.stages.local_s += round_.local_s
+        target, request = round_.target, round_.request
         result = round_.result(remote, fallback or FAIL)
         now = self._clock()
-        self.stages.finish.observe(now - began)
+        self.stages.took(round_.app_s, round_.local_s, round_.merge_s)
         self.stages.answered += len(round_.users)
         self.served.answered(target, len(round_.calls))
         seconds = [now - call.came for call in round_.calls for _ in call.request.user_ids]

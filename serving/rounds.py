@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,11 +27,28 @@ _TURNS = 4
 
 class Round:
     """`calls` of one row each, or one call of several. `batch`: their rows as the local half takes them; `lookups`: one
-    for each host; `outputs`: the local half's, once it ran, which took `local_s`."""
+    for each host; `outputs`: the local half's, once it ran. `app_s`, `local_s`, `merge_s`: what app, local half (here,
+    not on a thread) and merge took so far."""
 
-    __slots__ = ("_request", "batch", "calls", "handle", "local_s", "lookups", "outputs", "target", "users")
+    __slots__ = (
+        "_request",
+        "app_s",
+        "batch",
+        "calls",
+        "clock",
+        "handle",
+        "local_s",
+        "lookups",
+        "merge_s",
+        "outputs",
+        "target",
+        "users",
+    )  # fmt: skip
 
-    def __init__(self, target: Target, handle: ModelHandle, calls: Sequence[Waiting[Any]]) -> None:
+    def __init__(
+        self, target: Target, handle: ModelHandle, calls: Sequence[Waiting[Any]], clock: Callable[[], float]
+    ) -> None:
+        self.clock = clock
         self.target = target
         self.handle = handle
         self.calls = calls
@@ -40,7 +56,7 @@ class Round:
         self.batch = _NOTHING
         self.lookups: Sequence[Lookup] = ()
         self.outputs: Outputs | None = None
-        self.local_s = 0.0
+        self.app_s = self.local_s = self.merge_s = 0.0
         self._request: Request | None = None
 
     @classmethod
@@ -48,10 +64,11 @@ class Round:
         """Rounds of one call each, as one; None for none."""
         if not each:
             return None
-        whole = cls(each[0].target, each[0].handle, [call for one in each for call in one.calls])
+        whole = cls(each[0].target, each[0].handle, [call for one in each for call in one.calls], each[0].clock)
         whole.batch = Batch(
             *(np.concatenate([getattr(one.batch, part) for one in each]) for part in ("numbers", "texts"))
         )
+        whole.app_s = sum(one.app_s for one in each)
         whole.lookups = [Lookup.joined(lookups) for lookups in zip(*(one.lookups for one in each), strict=True)]
         return whole
 
@@ -72,12 +89,13 @@ class Round:
     def take(self, places: Sequence[int]) -> Round:
         """Some of the calls, which have one row each."""
         rows = np.asarray(places, dtype=np.intp)
-        taken = type(self)(self.target, self.handle, [self.calls[place] for place in places])
+        taken = type(self)(self.target, self.handle, [self.calls[place] for place in places], self.clock)
         taken.batch = self.batch.take(rows)
         taken.lookups = [lookup.take(places) for lookup in self.lookups]
         if self.outputs is not None:
             taken.outputs = {name: values[rows] for name, values in self.outputs.items()}
-            taken.local_s = self.local_s * len(places) / len(self.calls)
+        share = len(places) / len(self.calls)
+        taken.app_s, taken.local_s = share * self.app_s, share * self.local_s
         return taken
 
     def by_lacking(self) -> list[Round]:
@@ -108,22 +126,34 @@ class Round:
         """What is answered, once the hosts' parts are there."""
         if not all(part.complete for part in remote):
             scoring.refuse_failed(remote)  # before anything is computed for nothing
-        outputs = self.run()
-        merged = scoring.merged(self.handle, (self.batch, outputs), remote, fallback)
+        outputs, began = self.run(), self.clock()
+        merged = self._merged(remote, fallback)
+        then = self.clock()
+        answer = self._finished(merged, outputs, remote)
+        self.merge_s = then - began
+        self.app_s += self.clock() - then
+        return answer
+
+    def _merged(self, remote: Sequence[HostPartials], fallback: FallbackSettings) -> Result:
+        return scoring.merged(self.handle, (self.batch, self.run()), remote, fallback)
+
+    def _finished(self, merged: Result, outputs: Outputs, remote: Sequence[HostPartials]) -> Result:
         return scoring.finished(self.target.app, self.request, merged, outputs, remote)
 
     def prepare(self) -> None:
         """Raises what is wrong with one of the calls."""
         if self.handle.hosts and "" in self.users:
             raise InvalidRequestError(f"user_id is required: model {self.handle.id} has hosts")
+        began = self.clock()
         self.batch = scoring.prepared(self.target.app, self.request, self.handle)
+        self.app_s = self.clock() - began
 
     def run(self) -> Outputs:
         """The local half, if it did not run."""
         if self.outputs is None:
-            began = time.perf_counter()
+            began = self.clock()
             self.outputs = self.handle.servable.predict(self.batch)
-            self.local_s = time.perf_counter() - began
+            self.local_s = self.clock() - began
         return self.outputs
 
     def run_meanwhile(self, turns: int = _TURNS) -> None:

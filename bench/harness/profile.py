@@ -8,8 +8,9 @@ import msgspec
 
 from bench.harness.counters import Counters
 from bench.harness.meter import Usage
+from serving.telemetry.stages import STAGES
 
-STAGES = ("gather", "prepare", "shared", "peers", "long", "finish")
+WORK = ("prepare", "app", "local", "merge", "reply")
 ELSE = "else"
 _INFER = "/tessera.v1.Federation/Infer"
 _LAG = "tessera_event_loop_lag_seconds"
@@ -39,9 +40,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     call_us: float
     """From request to reply within the guest, mean over calls, repeats too."""
     work_us: dict[str, float]
-    """What the guest's event loop does, per answer (per row for batches), as `cpu_us` of the row: `prepare`, then
-    `local` (the local half), `merge` and `reply`, which are stage `finish` and what follows. `else`: its CPU time
-    beside these."""
+    """What the guest's event loop does in stages, per answer (per row for batches), as `cpu_us` of the row: those of
+    `WORK`. `else`: its CPU time beside these."""
     round_us: dict[str, float]
     """Mean of a round that came to this stage, which all its calls wait for. Those of `STAGES` that any came to."""
     hosts: dict[str, HostCalls]
@@ -81,8 +81,7 @@ def loop_lag(usage: Usage) -> dict[str, float]:
 
 
 def _work_s(guest: Counters, cpu_s: float) -> dict[str, float]:
-    parts = {"prepare": guest.total("tessera_stage_seconds_sum", stage="prepare")}
-    parts |= {part: guest.total("tessera_finish_seconds_total", part=part) for part in ("local", "merge", "reply")}
+    parts = {stage: guest.total("tessera_stage_seconds_sum", stage=stage) for stage in WORK}
     return {**parts, ELSE: max(0.0, cpu_s - sum(parts.values()))}
 
 

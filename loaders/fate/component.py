@@ -83,7 +83,7 @@ def _parsed(message: type[AnyMessage], raw: bytes | None, which: str) -> AnyMess
 class Columns:
     """The columns between two components. While `is_open`, any other name but those `gone` is an input of that name,
     to which `defaults` apply. `texts`: inputs that are texts, out of `words` or unknown. `spellings`: texts that stand
-    for a number (None: missing) where a number is declared."""
+    for a number (None: missing) where a number is declared. `sparse`: rows leave out what is 0."""
 
     known: Mapping[str, Column] = field(default_factory=dict)
     is_open: bool = True
@@ -93,6 +93,7 @@ class Columns:
     texts: frozenset[str] = frozenset()
     words: frozenset[str] = frozenset()
     spellings: Mapping[str, float | None] = field(default_factory=dict)
+    sparse: bool = False
 
     def find(self, name: str) -> Column | None:
         if name in self.known:

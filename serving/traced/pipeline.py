@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from apps.app import Request, Response, Result
 from loaders.loader import Outputs
-from serving import scoring
 from serving.calls import Waiting
 from serving.codec import Codec
 from serving.peers.partials import HostPartials
@@ -30,8 +29,10 @@ class TracedRound(Round):
 
     __slots__ = ("span",)
 
-    def __init__(self, target: Target, handle: ModelHandle, calls: Sequence[Waiting[Any]]) -> None:
-        super().__init__(target, handle, calls)
+    def __init__(
+        self, target: Target, handle: ModelHandle, calls: Sequence[Waiting[Any]], clock: Callable[[], float]
+    ) -> None:
+        super().__init__(target, handle, calls, clock)
         spans = _spans_of(calls)
         self.span = spans[0] if spans else None
 
@@ -57,16 +58,17 @@ class TracedRound(Round):
             local.add_done_callback(partial(_ended, step))
         return local
 
-    def result(self, remote: Sequence[HostPartials], fallback: FallbackSettings) -> Result:
+    def _merged(self, remote: Sequence[HostPartials], fallback: FallbackSettings) -> Result:
         if self.span is None:
-            return super().result(remote, fallback)
-        if not all(part.complete for part in remote):
-            scoring.refuse_failed(remote)
-        outputs = self.run()
+            return super()._merged(remote, fallback)
         with self.span.step("merge"):
-            merged = scoring.merged(self.handle, (self.batch, outputs), remote, fallback)
+            return super()._merged(remote, fallback)
+
+    def _finished(self, merged: Result, outputs: Outputs, remote: Sequence[HostPartials]) -> Result:
+        if self.span is None:
+            return super()._finished(merged, outputs, remote)
         with self.span.step("app postprocess"):
-            return scoring.finished(self.target.app, self.request, merged, outputs, remote)
+            return super()._finished(merged, outputs, remote)
 
 
 class TracedPipeline(Pipeline):

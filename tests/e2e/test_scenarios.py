@@ -17,7 +17,7 @@ from serving.transport import Transport
 pytestmark = pytest.mark.usefixtures("untraced")
 
 STAGE = Stage(Transport.NATIVE, 0.3, 20_000)
-AT_HAND = {"gather", "prepare", "finish"}
+AT_HAND = {"gather", "prepare", "app", "local", "merge", "reply"}
 STAGES = {"l1_hit": set[str](), "local_onnx": AT_HAND, "two_party_miss": {*AT_HAND, "shared", "peers"}}
 
 

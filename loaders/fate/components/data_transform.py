@@ -27,7 +27,7 @@ def transform(component: Component, columns: Columns) -> Columns:
     sparse, imputes = meta.input_format in ABSENT_IS_ZERO, meta.imputer_meta.is_imputer
     compat = component.site.compat
     if sparse or not compat:
-        columns = columns.only(param.header)
+        columns = replace(columns.only(param.header), sparse=not compat and meta.output_format == "sparse")
     if imputes:
         replacements = dict(param.imputer_param.missing_replace_value)
         columns = impute(columns, _markers(meta.imputer_meta.missing_value, compat), replacements)

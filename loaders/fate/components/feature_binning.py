@@ -25,6 +25,8 @@ def transform(component: Component, columns: Columns) -> Columns:
         return columns.with_nan_as_largest(names).next_stage(
             {name: _numbered(binned[name], math.nan) for name in names}
         )
+    if columns.sparse and names and meta.transform_param.transform_type in {"bin_num", "woe"}:
+        raise ComponentError("bins of sparse rows are not served: FATE leaves zeros as they are")
     match meta.transform_param.transform_type:
         case "" | "None":
             return columns

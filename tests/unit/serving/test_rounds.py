@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -40,7 +42,7 @@ def round_of(known):
         Waiting(Request("s", "", "", "", (f"u{row}",)), (0.0, 10.0 - row), lambda response, row: response)
         for row in range(len(known))
     ]
-    made = Round(TARGET, Handle(), calls)
+    made = Round(TARGET, Handle(), calls, time.monotonic)
     made.batch = Batch(np.arange(len(known), dtype=float)[:, None], np.empty((len(known), 0), dtype=np.object_))
     made.lookups = [
         Lookup(party, Handle(), made.users, [user.encode() for user in made.users],

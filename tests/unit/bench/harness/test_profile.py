@@ -22,8 +22,8 @@ def guest(asked: bool = True) -> Counters:
         **histogram("tessera_stage_seconds", 50 if asked else 0, 0.15, stage="peers"),
         **histogram("tessera_stage_seconds", 0, 0.0, stage="long"),
     }
-    for part, seconds in (("local", 0.002), ("merge", 0.003), ("reply", 0.005)):
-        values["tessera_finish_seconds_total", frozenset({("part", part)})] = seconds
+    for stage, seconds in (("app", 0.004), ("local", 0.002), ("merge", 0.003), ("reply", 0.005)):
+        values |= histogram("tessera_stage_seconds", 100, seconds, stage=stage)
     if asked:
         party = {"party": "shop"}
         values["tessera_peer_batches_total", frozenset(party.items())] = 25
@@ -45,8 +45,9 @@ def test_rounds_stages_and_work_are_told_apart() -> None:
     made = found({"bank": guest(), "shop": host()})
     assert made is not None
     assert (made.calls_per_round, made.rows_per_round, made.call_us) == (10, 20, 4_000)
-    assert made.round_us == {"gather": 2_000, "prepare": 100, "peers": 3_000}
-    assert made.work_us == {"prepare": 10, "local": 2, "merge": 3, "reply": 5, "else": 80}
+    ends = {"app": 40, "local": 20, "merge": 30, "reply": 50}
+    assert made.round_us == {"gather": 2_000, "prepare": 100, "peers": 3_000, **ends}
+    assert made.work_us == {"prepare": 10, "app": 4, "local": 2, "merge": 3, "reply": 5, "else": 76}
 
 
 def test_calls_to_hosts_are_told_with_their_part_in_them() -> None:

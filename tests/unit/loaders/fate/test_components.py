@@ -55,6 +55,26 @@ def test_fate_servings_imputer_leaves_only_the_columns_that_it_imputes() -> None
     assert [answered(compiled(mode, step), y=1.0) for mode in (COMPAT, STRICT)] == [3.0, 13.0]
 
 
+@pytest.mark.parametrize(("rows", "bins", "served"), [("sparse", "bin_num", False), ("sparse", "", True),
+    ("dense", "bin_num", True)])  # fmt: skip
+def test_bins_of_sparse_rows_are_refused_offline(rows: str, bins: str, served: bool) -> None:
+    meta, param = wire.FeatureBinningMeta(need_run=True), wire.FeatureBinningParam(header=["x"])
+    meta.transform_param.transform_cols.append(0)
+    meta.transform_param.transform_type = bins
+    param.binning_result.binning_result["x"].split_points.extend([1.0, 2.0])
+    steps: list[Step] = [
+        lambda one: one.add("read", "DataTransform", "DataTransform", wire.DataTransformMeta(output_format=rows),
+            wire.DataTransformParam(header=["x", "y"])),
+        lambda one: one.add("bins", "HeteroFeatureBinning", "HeteroFeatureBinning", meta, param),
+    ]  # fmt: skip
+    assert answered(compiled(COMPAT, *steps), x=1.5, y=0) == 1.0
+    if served:
+        assert answered(compiled(STRICT, *steps), x=1.5, y=0) == (1.0 if bins else 1.5)
+        return
+    with pytest.raises(ComponentError, match="bins of sparse rows are not served"):
+        compiled(STRICT, *steps)
+
+
 def scaling(method: str) -> Step:
     param = wire.ScaleParam()
     param.col_scale_param["x"].column_upper = param.col_scale_param["x"].mean = param.col_scale_param["x"].std = 2.0
