@@ -43,7 +43,7 @@ class Round:
         "outputs",
         "target",
         "users",
-    )  # fmt: skip
+    )
 
     def __init__(
         self, target: Target, handle: ModelHandle, calls: Sequence[Waiting[Any]], clock: Callable[[], float]
@@ -127,15 +127,15 @@ class Round:
         if not all(part.complete for part in remote):
             scoring.refuse_failed(remote)  # before anything is computed for nothing
         outputs, began = self.run(), self.clock()
-        merged = self._merged(remote, fallback)
+        merged = self._merged(outputs, remote, fallback)
         then = self.clock()
         answer = self._finished(merged, outputs, remote)
         self.merge_s = then - began
         self.app_s += self.clock() - then
         return answer
 
-    def _merged(self, remote: Sequence[HostPartials], fallback: FallbackSettings) -> Result:
-        return scoring.merged(self.handle, (self.batch, self.run()), remote, fallback)
+    def _merged(self, outputs: Outputs, remote: Sequence[HostPartials], fallback: FallbackSettings) -> Result:
+        return scoring.merged(self.handle, (self.batch, outputs), remote, fallback)
 
     def _finished(self, merged: Result, outputs: Outputs, remote: Sequence[HostPartials]) -> Result:
         return scoring.finished(self.target.app, self.request, merged, outputs, remote)

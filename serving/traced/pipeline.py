@@ -58,11 +58,11 @@ class TracedRound(Round):
             local.add_done_callback(partial(_ended, step))
         return local
 
-    def _merged(self, remote: Sequence[HostPartials], fallback: FallbackSettings) -> Result:
+    def _merged(self, outputs: Outputs, remote: Sequence[HostPartials], fallback: FallbackSettings) -> Result:
         if self.span is None:
-            return super()._merged(remote, fallback)
+            return super()._merged(outputs, remote, fallback)
         with self.span.step("merge"):
-            return super()._merged(remote, fallback)
+            return super()._merged(outputs, remote, fallback)
 
     def _finished(self, merged: Result, outputs: Outputs, remote: Sequence[HostPartials]) -> Result:
         if self.span is None:

@@ -105,10 +105,12 @@ def awaited(client: Any) -> dict[str, Any]:
     return shown(result)
 
 
-def main() -> None:
-    service, admin = (triton.InferenceServerClient(address) for address in sys.argv[1:])
+Steps = dict[str, Callable[[], Any]]
+
+
+def inference(service: Any) -> Steps:
     everyone = ["0001", "0002", "stranger"]
-    steps: dict[str, Callable[[], Any]] = {
+    return {
         "live": service.is_server_live,
         "ready": service.is_server_ready,
         "model_ready": lambda: service.is_model_ready("s"),
@@ -143,6 +145,11 @@ def main() -> None:
         "numbers_for_words": lambda: refused(lambda: service.infer("words", [numbers_for("colour")])),
         "local_metadata": lambda: service.get_model_metadata("local", as_json=True),
         "unknown": lambda: refused(lambda: service.infer("none", inputs(["0001"]))),
+    }
+
+
+def control(service: Any, admin: Any) -> Steps:
+    return {
         "index": lambda: service.get_model_repository_index(as_json=True),
         "load_here": lambda: refused(lambda: service.load_model("m")),
         "load_file": lambda: refused(lambda: admin.load_model("m", config="{}", files={"file:1/model.onnx": b"x"})),
@@ -172,6 +179,11 @@ def main() -> None:
         "trace_of_none": lambda: refused(lambda: admin.get_trace_settings("none")),
         "trace_tensors": lambda: refused(lambda: admin.update_trace_settings(settings={"trace_level": ["TENSORS"]})),
     }
+
+
+def main() -> None:
+    service, admin = (triton.InferenceServerClient(address) for address in sys.argv[1:])
+    steps = {**inference(service), **control(service, admin)}
     sys.stdout.write(json.dumps({name: step() for name, step in steps.items()}))
 
 

@@ -198,7 +198,7 @@ class ModelServicer(fate_model_service_pb2_grpc.ModelServiceServicer):
         publishing, resource = self._admin.publishing, resource_of(named(handle))
         life, rule = publishing.life(handle.id), publishing.limits.wanted(LimitKind.RESOURCE, resource)
         shown = described(handle, self._store.services_of(handle.id), int(1_000 * life.since_s) if life else 0)
-        return shown if rule is None or rule.per_s is None else {**shown, "allowQps": rule.per_s}
+        return shown if rule is None else {**shown, "allowQps": rule.per_s}
 
     def _name_of(self, request: wire.PublishRequest) -> FateName:
         return name_of(request, self._admin.settings.party)

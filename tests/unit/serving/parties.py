@@ -87,13 +87,9 @@ async def running(
     audit = AuditLog(registry)
     reconciler.make_room = Eviction(publishing, pool, audit).make_room
     publishing.restore()
-    settings = Settings(
-        party=party,
-        state_dir=str(registry),
-        registry=str(registry),
-        plaintext_caller=caller_party,
-        peers={caller_party: PeerSettings(may_load=may_load, budget=1_000, limit=limit)},
-    )
+    caller = PeerSettings(may_load=may_load, budget=1_000, limit=limit)
+    folders = {"state_dir": str(registry), "registry": str(registry)}
+    settings = Settings(party=party, plaintext_caller=caller_party, peers={caller_party: caller}, **folders)
     access = Access(settings)
     limiter = make_limiter(settings)
     publishing.watch(limiter.follow)

@@ -49,6 +49,17 @@ async def test_the_reply_is_columnar_and_in_request_order(host):
     assert list(reply.max_age_ms) == [2_000] * 3
 
 
+async def test_what_is_at_hand_is_answered_at_once_and_the_rest_in_time(host):
+    raw = request(host).SerializeToString()
+    at_once = host.door.infer(raw, None)
+    assert isinstance(at_once, bytes)
+    host.answering_now.clear()
+    in_time = host.door.infer(raw, None)
+    assert not isinstance(in_time, bytes)
+    host.answering_now.set()
+    assert await in_time == at_once
+
+
 async def test_a_newer_minor_protocol_is_fine(host):
     asked = request(host, protocol=wire.Protocol(major=1, minor=9))
     assert await host.link.unary(INFER, asked.SerializeToString(), 5.0)

@@ -45,6 +45,7 @@ class Shop:
     features: dict[str, Mapping[str, float]]
     answering_now: asyncio.Event
     """While it is not set, the host stalls."""
+    door: FederationDoor
 
 
 def loaded(root: Path, party: str) -> ModelHandle:
@@ -131,7 +132,7 @@ async def shop(
     side = HostSide(pool, {"default": Listening(features, max_age_s)}, admission)
     door = FederationDoor(side, settings, lambda call: caller)
     async with served(answering(door.infer, RequestFigures().of("tessera.v1", "Infer"))) as (link, port):
-        yield Shop(Peer("shop", link), link, port, guest, asked, features, answering_now)
+        yield Shop(Peer("shop", link), link, port, guest, asked, features, answering_now, door)
 
 
 async def collected(remote, host, users, timeout_s=5.0):

@@ -51,6 +51,14 @@ def test_a_timeout_survives_the_wire_and_never_shrinks(seconds):
     assert seconds - 1e-6 <= parsed <= seconds * 1.02 + 1e-3
 
 
+CLOSE = {0.0123451: b"12346u", 0.0999: b"99900u", 0.1: b"100m", 0.99831: b"999m", 2.0: b"2000m"}
+
+
+@pytest.mark.parametrize(("seconds", "text"), CLOSE.items())
+def test_what_follows_each_other_closely_is_often_the_same(seconds, text):
+    assert format_timeout(seconds) == text
+
+
 @given(st.lists(st.binary(max_size=50), max_size=6), st.integers(1, 30))
 def test_messages_are_read_however_they_are_cut(messages, step):
     stream = b"".join(map(frame_message, messages))

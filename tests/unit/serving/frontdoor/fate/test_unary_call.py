@@ -100,15 +100,9 @@ async def make_side(
 
 
 @asynccontextmanager
-async def serving(
-    root: Path,
-    keys: Mapping[str, AccessKey] | None = None,
-    caller: str = GUEST,
-    allowed: PeerSettings | None = None,
-    features: FeatureSource | None = None,
-    rules: Mapping[str, WantedLimit] | None = None,
-) -> AsyncIterator[Host]:
-    side = await make_side(root, keys, caller, allowed, features, rules)
+async def serving(root: Path, **given: Any) -> AsyncIterator[Host]:
+    """`given`: as `make_side` takes it."""
+    side = await make_side(root, **given)
     port = server(Transport.GRPCIO)
     unary_call.register(port, UnaryCall(side), RequestFigures())
     link = channel(Transport.GRPCIO, f"127.0.0.1:{port.add_port('127.0.0.1:0')}")
@@ -306,7 +300,7 @@ async def test_a_packet_for_another_party_is_refused(host: Host) -> None:
 
 
 async def test_with_keys_only_signed_packets_are_answered_and_only_once(tmp_path: Path) -> None:
-    async with serving(tmp_path, {"key": AccessKey(GUEST, SECRET)}) as host:
+    async with serving(tmp_path, keys={"key": AccessKey(GUEST, SECRET)}) as host:
         asked = single("1", "u1")
         assert (await host.ask(asked))["retcode"] == 629
         sign(asked, "key", SECRET, time.time())
