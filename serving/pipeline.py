@@ -8,7 +8,6 @@ What needs nobody else is answered in the same turn of the event loop, without a
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -87,7 +86,7 @@ class Pipeline:
         limiter.refused = self._refused
         self._clock = clock
         self._gathering = Gathering(self._start, limits.peer_timeout_s)
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[Promise[None]] = set()
         self.shadows = Shadows(self._shadow, answers.counted, clock)
         self.stages = Stages()
         self.served = Served()
@@ -150,7 +149,7 @@ class Pipeline:
             if request.columnar or request.rows != 1:
                 groups = routes.targets(address, request.user_ids, request.case_id)
                 self.served.rows.observe(request.rows)
-                reply = Promise.of(asyncio.ensure_future(self._split(request, groups, (came, deadline), finish)))
+                reply = Promise.of(self._split(request, groups, (came, deadline), finish))
             else:
                 call = Waiting(request, (came, deadline), finish)
                 target = routes.target(address, request.user_ids[0] or request.case_id)
@@ -240,11 +239,11 @@ class Pipeline:
         return round_
 
     def _spawn(self, round_: Round, steps: Coroutine[Any, Any, None]) -> None:
-        """In a task of its own, which ends when nobody waits for any of its calls any more."""
+        """They begin at once, and end when nobody waits for any of its calls any more."""
         round_.handle.__enter__()
-        task = asyncio.create_task(steps)
-        self._running.add(task)
-        task.add_done_callback(partial(self._ended, round_))
+        running = Promise.of(steps)
+        self._running.add(running)
+        running.add_done_callback(partial(self._ended, round_))
         awaited = len(round_.calls)
 
         def left(reply: Promise[Any]) -> None:
@@ -252,18 +251,18 @@ class Pipeline:
             nonlocal awaited
             awaited -= 1
             if not awaited and reply.cancelled():
-                task.cancel()
+                running.cancel()
 
         for call in round_.calls:
             call.reply.add_done_callback(left)
 
-    def _ended(self, round_: Round, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+    def _ended(self, round_: Round, running: Promise[None]) -> None:
+        self._running.discard(running)
         round_.handle.__exit__(None, None, None)
-        if task.cancelled():
+        if running.cancelled():
             for call in round_.calls:
                 call.reply.cancel()
-        elif (error := task.exception()) is not None:
+        elif (error := running.exception()) is not None:
             self._fail(round_.target.service, variant_of(round_.target), round_.calls, error)
 
     def _fail(self, service: str, variant: str, calls: Sequence[Waiting[Any]], error: BaseException) -> None:

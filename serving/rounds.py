@@ -21,8 +21,8 @@ from serving.routing import Target
 from serving.settings import FallbackSettings
 from serving.threads import ModelThreads
 
-_TURNS = 4
-"""Of the event loop, until a question is in the socket: it is merged with others, begins its task, is written."""
+_TURNS = 3
+"""Of the event loop, until a question is in the socket: it is merged with others, then written."""
 
 
 class Round:

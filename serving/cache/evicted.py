@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
 import time
@@ -11,6 +10,7 @@ from typing import Any
 
 from serving.cache.counts import Counts
 from serving.cache.redis_connection import BusyError, RedisConnection, packed
+from serving.transport.promise import Promise
 
 EVERY_S = 10.0
 TIMEOUT_S = 1.0
@@ -41,7 +41,7 @@ class Evicted:
         with contextlib.suppress(BusyError):
             self._connection.send(_INFO, 1, TIMEOUT_S).add_done_callback(self._told)
 
-    def _told(self, answer: asyncio.Future[list[Any]]) -> None:
+    def _told(self, answer: Promise[list[Any]]) -> None:
         if answer.cancelled() or answer.exception() is not None:
             return
         [said] = answer.result()

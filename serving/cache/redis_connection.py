@@ -16,6 +16,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import hiredis
 
+from serving.transport.promise import Promise
+
 CONNECT_S = 1.0
 STALL_S = 1.0
 """How long past its own deadline a command may keep those behind it waiting before the connection is given up."""
@@ -107,7 +109,7 @@ def _database(path: str) -> int:
 class _Asked:
     """Commands sent as one, and what came back of them so far. `deadline_s` is loop time."""
 
-    answer: asyncio.Future[list[Any]]
+    answer: Promise[list[Any]]
     expected: int
     size: int
     deadline_s: float
@@ -131,7 +133,7 @@ class _Stream(asyncio.Protocol):
         self._last_tick_s = 0.0
         self.ended = False
 
-    def send(self, commands: bytes, replies: int, timeout_s: float) -> asyncio.Future[list[Any]]:
+    def send(self, commands: bytes, replies: int, timeout_s: float) -> Promise[list[Any]]:
         if self._pending_bytes + len(commands) > MAX_PENDING_BYTES:
             raise BusyError(f"{self._pending_bytes} bytes wait for replies already")
         asked = self._ask(commands, replies, timeout_s)
@@ -142,7 +144,7 @@ class _Stream(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         return asked.answer
 
-    def introduce(self, commands: list[bytes]) -> asyncio.Future[list[Any]]:
+    def introduce(self, commands: list[bytes]) -> Promise[list[Any]]:
         """Sends these before all others. Once connected."""
         first = self._ask(b"".join(commands), len(commands), CONNECT_S)
         self._pending.appendleft(first)
@@ -164,10 +166,9 @@ class _Stream(asyncio.Protocol):
             self._transport.abort()
         if self._tick is not None:
             self._tick.cancel()
-        for asked in self._pending:
-            _fail(asked, ConnectionError(reason))
-        self._pending.clear()
         self._out.clear()
+        while self._pending:
+            self._pending.popleft().answer.set_exception(ConnectionError(reason))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by class
@@ -196,15 +197,14 @@ class _Stream(asyncio.Protocol):
         if len(asked.replies) == asked.expected:
             self._pending.popleft()
             self._pending_bytes -= asked.size
-            if not asked.answer.done():
-                asked.answer.set_result(asked.replies)
+            asked.answer.set_result(asked.replies)
 
     def _ask(self, commands: bytes, replies: int, timeout_s: float) -> _Asked:
         if self._tick is None:
             self._last_tick_s = self._loop.time()
             self._tick = self._loop.call_later(TICK_S, self._look_at_deadlines)
         self._pending_bytes += len(commands)
-        return _Asked(self._loop.create_future(), replies, len(commands), self._loop.time() + timeout_s)
+        return _Asked(Promise(), replies, len(commands), self._loop.time() + timeout_s)
 
     def _flush(self) -> None:
         self._flushing = False
@@ -220,9 +220,8 @@ class _Stream(asyncio.Protocol):
         if self._pending and self._pending[0].deadline_s + STALL_S <= over_s:
             self.end("the server does not answer any more")
             return
-        for asked in self._pending:
-            if asked.deadline_s <= over_s:
-                _fail(asked, TimeoutError("no answer in time"))
+        for asked in [one for one in self._pending if one.deadline_s <= over_s]:
+            asked.answer.set_exception(TimeoutError("no answer in time"))
         if self._pending:
             self._tick = self._loop.call_later(TICK_S, self._look_at_deadlines)
 
@@ -235,7 +234,7 @@ class RedisConnection:
         self._stream: _Stream | None = None
         self._opening: asyncio.Task[None] | None = None
 
-    def send(self, commands: bytes, replies: int, timeout_s: float) -> asyncio.Future[list[Any]]:
+    def send(self, commands: bytes, replies: int, timeout_s: float) -> Promise[list[Any]]:
         """Packed commands that get `replies` replies, which are the answer, errors of the server among them as
         hiredis.ReplyError. It fails with TimeoutError or ConnectionError. Raises BusyError. An answer that is
         cancelled is thrown away when it comes."""
@@ -276,9 +275,3 @@ class RedisConnection:
             return
         context = await asyncio.to_thread(address.tls_context)
         await loop.create_connection(lambda: stream, address.host, address.port, ssl=context)
-
-
-def _fail(asked: _Asked, error: Exception) -> None:
-    if not asked.answer.done():
-        asked.answer.set_exception(error)
-        asked.answer.exception()  # nobody may be waiting any more

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from serving.cache.memory import MemoryTier
 from serving.cache.tier import MISS, CacheTier, Entry, Found
+from serving.transport.promise import Promise, settled
 
 A = TypeVar("A")
 
@@ -21,21 +22,21 @@ Load = Callable[[Sequence[int]], Awaitable[A]]
 """Asks for the entries at these positions of a batch."""
 Unpack = Callable[[A], Sequence[Entry]]
 """From the answer to the entries, in the order asked. Those with `stale_until` in the past are not to be kept."""
-_Landing = asyncio.Future[dict[bytes, Entry]]
+_Landing = Promise[dict[bytes, Entry]]
 
 
 class _Flight:
-    """A load on its way, `among` others. `callers` wait for its entries; those for whom it goes on, and that have not
-    left, are counted in `waiting`."""
+    """A load on its way, `among` others. `landed` has its entries; those for whom it goes on, and that have not left,
+    are counted in `waiting`."""
 
-    __slots__ = ("among", "asked", "callers", "keys", "waiting")
+    __slots__ = ("among", "asked", "keys", "landed", "waiting")
 
-    def __init__(self, among: dict[bytes, _Flight], keys: Sequence[bytes], asked: asyncio.Future[Any]) -> None:
+    def __init__(self, among: dict[bytes, _Flight], keys: Sequence[bytes], asked: Promise[Any]) -> None:
         self.among = among
         self.keys = keys
         self.asked = asked
         among.update(dict.fromkeys(keys, self))
-        self.callers: list[_Landing] = []
+        self.landed: _Landing = Promise()
         self.waiting = 0
 
     def join(self) -> _Landing:
@@ -45,23 +46,9 @@ class _Flight:
 
     def overhear(self) -> _Landing:
         """For who is told what comes of it, but does not keep it going."""
-        landing: _Landing = self.asked.get_loop().create_future()
-        self.callers.append(landing)
+        landing: _Landing = Promise()
+        self.landed.add_done_callback(landing.follow)
         return landing
-
-    def land(self, entries: dict[bytes, Entry]) -> None:
-        for caller in self.callers:
-            if not caller.done():
-                caller.set_result(entries)
-
-    def fail(self, error: Exception | None) -> None:
-        """None: it was cancelled."""
-        for caller in self.callers:
-            if error is None:
-                caller.cancel()
-            elif not caller.done():
-                caller.set_exception(error)
-                caller.exception()  # who gave up waiting does not look at it
 
 
 class TieredCache:
@@ -75,7 +62,7 @@ class TieredCache:
         self._memory = memory
         self._shared = shared
         self._clock = clock
-        self._asked: dict[bytes, asyncio.Future[dict[bytes, Entry]]] = {}
+        self._asked: dict[bytes, Promise[dict[bytes, Entry]]] = {}
         self._flying: dict[bytes, _Flight] = {}
         self._aside: dict[bytes, _Flight] = {}
 
@@ -94,13 +81,13 @@ class TieredCache:
             return [MISS] * len(keys)
         asked = self._asked
         if asked.keys().isdisjoint(keys):
-            own, others = list(dict.fromkeys(keys)), set[asyncio.Future[dict[bytes, Entry]]]()
+            own, others = list(dict.fromkeys(keys)), set[Promise[dict[bytes, Entry]]]()
         else:
             own = list(dict.fromkeys([key for key in keys if key not in asked]))
             others = {asked[key] for key in keys if key in asked}
         found = await self._ask(self._shared, own) if own else {}
         if others:
-            await asyncio.wait(others)  # which leaves them alone when this caller is cancelled
+            await settled(list(others))
             for other in others:
                 found = found | other.result()
         return [found.get(key, MISS) for key in keys] if found else [MISS] * len(keys)
@@ -118,15 +105,19 @@ class TieredCache:
         found = self.look(keys)  # it may have come since the caller looked
         flying = self._aside if aside else self._flying
         missing: dict[bytes, int] = {}
+        flights: set[_Flight] = set()
         for position, key in enumerate(keys):
-            if found[position] is MISS and key not in flying:
-                missing.setdefault(key, position)
+            if found[position] is MISS:
+                if key in flying:
+                    flights.add(flying[key])
+                else:
+                    missing.setdefault(key, position)
         own = self._begin(flying, missing, load, unpack) if missing else None
-        if own is not None and len(missing) == len(keys):
-            loaded = await self._landed({own}, own, deadline)
-            return [loaded[key] for key in keys]
-        flights = {flying[key] for key, entry in zip(keys, found, strict=True) if entry is MISS}
+        if own is not None:
+            flights.add(own)
         loaded = await self._landed(flights, own, deadline) if flights else {}
+        if len(missing) == len(keys):
+            return [loaded[key] for key in keys]
         return [loaded[key] if entry is MISS else entry for key, entry in zip(keys, found, strict=True)]
 
     def is_loading(self, key: bytes) -> bool:
@@ -138,8 +129,7 @@ class TieredCache:
         where it fails or ends, or takes longer than until `deadline`, in loop time."""
         landings = [flight.overhear() for flight in {self._flying[key] for key in keys if key in self._flying}]
         brought = dict(zip(keys, self.look(keys), strict=True))
-        if landings:
-            await asyncio.wait(landings, timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
+        await settled(landings, _left_s(deadline))
         for landing in landings:
             if landing.done() and not landing.cancelled() and landing.exception() is None:
                 brought.update(landing.result())
@@ -168,14 +158,13 @@ class TieredCache:
         flights = {*self._flying.values(), *self._aside.values()}
         for flight in flights:
             flight.asked.cancel()
-        if flights:
-            await asyncio.wait([flight.asked for flight in flights])
+        await settled([flight.asked for flight in flights])
         await self._memory.close()
         if self._shared is not None:
             await self._shared.close()
 
     async def _ask(self, shared: CacheTier, keys: Sequence[bytes]) -> dict[bytes, Entry]:
-        answer = asyncio.get_running_loop().create_future()
+        answer: Promise[dict[bytes, Entry]] = Promise()
         self._asked.update(dict.fromkeys(keys, answer))
         found: dict[bytes, Entry] = {}
         try:
@@ -192,31 +181,31 @@ class TieredCache:
     def _begin(
         self, flying: dict[bytes, _Flight], missing: Mapping[bytes, int], load: Load[A], unpack: Unpack[A]
     ) -> _Flight:
-        """In a future of its own: the first caller may be cancelled while others wait for the same keys."""
-        flight = _Flight(flying, list(missing), asyncio.ensure_future(load(list(missing.values()))))
+        """In a promise of its own: the first caller may be cancelled while others wait for the same keys."""
+        flight = _Flight(flying, list(missing), Promise.of(load(list(missing.values()))))
         flight.asked.add_done_callback(partial(self._land, flight, unpack))
         return flight
 
-    def _land(self, flight: _Flight, unpack: Unpack[Any], asked: asyncio.Future[Any]) -> None:
+    def _land(self, flight: _Flight, unpack: Unpack[Any], asked: Promise[Any]) -> None:
         _forget(flight)
         if asked.cancelled():
-            flight.fail(None)
+            flight.landed.cancel()
             return
         try:
             entries = dict(zip(flight.keys, unpack(asked.result()), strict=True))
         except Exception as error:  # noqa: BLE001 - those who wait are told
-            flight.fail(error)
+            flight.landed.set_exception(error)
         else:
             self.keep(entries)
-            flight.land(entries)
+            flight.landed.set_result(entries)
 
     async def _landed(self, flights: set[_Flight], own: _Flight | None, deadline: float | None) -> dict[bytes, Entry]:
         landings = [flight.join() for flight in flights]
         try:
             if own is not None and len(flights) == 1:
                 return await landings[0]
-            async with asyncio.timeout_at(deadline):
-                await asyncio.wait(landings)
+            if not await settled(landings, None if deadline is None else _left_s(deadline)):
+                raise TimeoutError
             return {key: entry for landing in landings for key, entry in landing.result().items()}
         finally:
             for flight in flights:
@@ -224,6 +213,11 @@ class TieredCache:
                 if not flight.waiting and not flight.asked.done():
                     _forget(flight)
                     flight.asked.cancel()
+
+
+def _left_s(deadline: float) -> float:
+    """Until then, in loop time."""
+    return max(0.0, deadline - asyncio.get_running_loop().time())
 
 
 def _forget(flight: _Flight) -> None:

@@ -20,6 +20,7 @@ from serving.peers.peer import LATE, PeerAnswer, failed
 from serving.pool import ModelId
 from serving.settings import BatchSettings, Purpose
 from serving.telemetry.histogram import Histogram
+from serving.transport.promise import Promise, settled
 
 FULL = "too many users wait for it"
 CLOSED = "this node is stopping"
@@ -42,7 +43,7 @@ class Waiter:
     user_ids: Sequence[str]
     deadline: float
     came: float
-    future: asyncio.Future[PeerAnswer]
+    promise: Promise[PeerAnswer]
     batch: Batch | None = None
 
 
@@ -53,7 +54,7 @@ class Batch:
     waiters: list[Waiter]
     deadline: float
     sent: float
-    task: asyncio.Future[PeerAnswer]
+    call: Promise[PeerAnswer]
     awaited: int
     purpose: Purpose
 
@@ -102,9 +103,9 @@ class Batcher:
         wanted: PartialSpec,
         deadline: float,
         purpose: Purpose = Purpose.INFER,
-    ) -> asyncio.Future[PeerAnswer]:
+    ) -> Promise[PeerAnswer]:
         now, rows = self._clock(), len(user_ids)
-        answer: asyncio.Future[PeerAnswer] = asyncio.get_running_loop().create_future()
+        answer: Promise[PeerAnswer] = Promise()
         refusal = self._refusal(rows, wanted, deadline - now)
         if refusal is not None:
             answer.set_result(refusal)
@@ -130,13 +131,12 @@ class Batcher:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        tasks = [batch.task for batch in self._batches]
+        calls = [batch.call for batch in self._batches]
         for waiter in list(self._waiting):
             self._end(waiter, PartyStatus.UNREACHABLE, CLOSED)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        for call in calls:
+            call.cancel()
+        await settled(calls)
         await self._peer.close()
 
     def _refusal(self, rows: int, wanted: PartialSpec, left_s: float) -> PeerAnswer | None:
@@ -210,7 +210,7 @@ class Batcher:
         deadline = max(one.deadline for one in waiters)
         user_ids = [user_id for one in waiters for user_id in one.user_ids]
         call = self._peer.infer(lane.model, lane.binding_digest, user_ids, lane.wanted, deadline, lane.purpose)
-        batch = Batch(waiters, deadline, now, asyncio.ensure_future(call), len(waiters), lane.purpose)
+        batch = Batch(waiters, deadline, now, Promise.of(call), len(waiters), lane.purpose)
         self._batches.add(batch)
         figures = self.figures
         figures.batches += 1
@@ -218,23 +218,22 @@ class Batcher:
         for waiter in waiters:
             waiter.batch = batch
             figures.wait_s.observe(now - waiter.came)
-        batch.task.add_done_callback(partial(self._answered, batch))
+        batch.call.add_done_callback(partial(self._answered, batch))
 
-    def _answered(self, batch: Batch, task: asyncio.Future[PeerAnswer]) -> None:
+    def _answered(self, batch: Batch, call: Promise[PeerAnswer]) -> None:
         self._batches.remove(batch)
         self._last_call_s = self._clock() - batch.sent
         self.figures.call_s.observe(self._last_call_s)
         waiters = [waiter for waiter in batch.waiters if waiter in self._waiting]
-        if task.cancelled():
+        if call.cancelled():
             for waiter in waiters:
                 self._end(waiter, PartyStatus.UNREACHABLE, CLOSED)
-        elif (error := task.exception()) is not None:
+        elif (error := call.exception()) is not None:
             self._waiting.difference_update(waiters)
             for waiter in waiters:
-                if not waiter.future.done():
-                    waiter.future.set_exception(error)
+                waiter.promise.set_exception(error)
         else:
-            self._share(batch.waiters, task.result())
+            self._share(batch.waiters, call.result())
         batch.waiters.clear()  # they know the batch: what it holds is to go at once, not when cycles are looked for
         self._flush_soon()
 
@@ -244,16 +243,14 @@ class Batcher:
             end = start + len(waiter.user_ids)
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
-                if not waiter.future.done():
-                    waiter.future.set_result(answer if len(waiters) == 1 else answer.part(start, end))
+                waiter.promise.set_result(answer if len(waiters) == 1 else answer.part(start, end))
             start = end
 
     def _end(self, waiter: Waiter, status: PartyStatus, reason: str) -> None:
         self._leave(waiter)
-        if not waiter.future.done():
-            waiter.future.set_result(failed(status, len(waiter.user_ids), waiter.lane.wanted, reason))
+        waiter.promise.set_result(failed(status, len(waiter.user_ids), waiter.lane.wanted, reason))
 
-    def _ended(self, waiter: Waiter, answer: asyncio.Future[PeerAnswer]) -> None:
+    def _ended(self, waiter: Waiter, answer: Promise[PeerAnswer]) -> None:
         if answer.cancelled():
             self._leave(waiter)
 
@@ -269,7 +266,7 @@ class Batcher:
         batch.awaited -= 1
         # At its deadline the call ends by itself, and says that it was late.
         if not batch.awaited and self._clock() < batch.deadline:
-            batch.task.cancel()
+            batch.call.cancel()
 
     def _drop(self, waiter: Waiter) -> None:
         queue = self._lanes[waiter.lane]

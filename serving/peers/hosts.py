@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
 
 from serving.peers.partials import HostPartials, Lookup
 from serving.pool import ModelHandle
+from serving.transport.promise import Promise
 
 
 class Hosts(Protocol):
@@ -30,8 +30,14 @@ class Hosts(Protocol):
 
 
 async def all_of(steps: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """At the same time; a single one without a task."""
+    """At the same time; each begins at once."""
     if len(steps) == 1:
         await steps[0]
-    elif steps:
-        await asyncio.gather(*steps)
+        return
+    running = [Promise.of(step) for step in steps]
+    try:
+        for one in running:
+            await one
+    finally:
+        for one in running:
+            one.cancel()

@@ -28,6 +28,9 @@ class LocalHosts:
         pass
 
     async def ask(self, lookup: Lookup, deadline: float) -> None:
+        await asyncio.create_task(self._ask(lookup, deadline))
+
+    async def _ask(self, lookup: Lookup, deadline: float) -> None:
         side, handle = self._sides.get(lookup.party), lookup.handle
         if side is None:
             lookup.fail(PartyStatus.UNREACHABLE, "")

@@ -5,7 +5,6 @@ Several calls share one call to a party: it belongs to the first of them that is
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -19,7 +18,7 @@ from serving.peers.peer import PeerAnswer
 from serving.pool import ModelHandle, ModelId
 from serving.settings import BatchSettings, Purpose
 from serving.telemetry.spans import HERE, Kind, Span, within
-from serving.transport import Channel, Metadata
+from serving.transport import Channel, Metadata, Promise
 
 
 class TracedHosts:
@@ -79,7 +78,7 @@ class TracedBatcher(Batcher):
     def __init__(self, party: str, peer: Asked, settings: BatchSettings) -> None:
         super().__init__(peer, settings)
         self._party = party
-        self._spans: dict[asyncio.Future[PeerAnswer], Span] = {}
+        self._spans: dict[Promise[PeerAnswer], Span] = {}
 
     def infer(
         self,
@@ -89,16 +88,19 @@ class TracedBatcher(Batcher):
         wanted: PartialSpec,
         deadline: float,
         purpose: Purpose = Purpose.INFER,
-    ) -> asyncio.Future[PeerAnswer]:
+    ) -> Promise[PeerAnswer]:
         answer = super().infer(model, binding_digest, user_ids, wanted, deadline, purpose)
         span = HERE.get()
         if span is not None and not answer.done():
             self._spans[answer] = span
-            answer.add_done_callback(self._spans.pop)
+            answer.add_done_callback(self._forget)
         return answer
 
+    def _forget(self, answer: Promise[PeerAnswer]) -> None:
+        del self._spans[answer]
+
     def _send(self, lane: Lane, waiters: list[Waiter]) -> None:
-        spans = list(dict.fromkeys(self._spans[one.future] for one in waiters if one.future in self._spans))
+        spans = list(dict.fromkeys(self._spans[one.promise] for one in waiters if one.promise in self._spans))
         if not spans:
             with within(None):
                 super()._send(lane, waiters)
@@ -110,10 +112,10 @@ class TracedBatcher(Batcher):
             super()._send(lane, waiters)
         batch = waiters[0].batch
         if batch is not None:
-            batch.task.add_done_callback(partial(_called, call))
+            batch.call.add_done_callback(partial(_called, call))
 
 
-def _called(call: Span, answer: asyncio.Future[PeerAnswer]) -> None:
+def _called(call: Span, answer: Promise[PeerAnswer]) -> None:
     if answer.cancelled():
         call.end("cancelled")
     elif (error := answer.exception()) is not None:

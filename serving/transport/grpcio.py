@@ -318,9 +318,14 @@ class GrpcioChannel(Channel):
         invoke = self._unary.get(path)
         if invoke is None:
             invoke = self._unary[path] = self._channel.unary_unary(path)
-        with rpc_errors():
-            reply: bytes = await invoke(request, timeout=bounded(timeout_s), metadata=tuple(metadata))
-        return reply
+        # In a task, which tells whether its caller was cancelled or the call.
+        return await asyncio.ensure_future(_reply(invoke, request, bounded(timeout_s), tuple(metadata)))
 
     async def close(self, grace_s: float = 0.0) -> None:
         await self._channel.close(grace_s or None)
+
+
+async def _reply(invoke: Any, request: bytes, timeout_s: float | None, metadata: Metadata) -> bytes:
+    with rpc_errors():
+        reply: bytes = await invoke(request, timeout=timeout_s, metadata=metadata)
+    return reply

@@ -62,7 +62,9 @@ class NativeChannel(Channel):
         raise RpcError(Code.UNAVAILABLE, "the server refused the call again and again")
 
     async def _unary(self, deadline: float | None, block: bytes, framed: bytes) -> bytes:
-        protocol = self._ready() or await self._ready_by(deadline, waits=False)
+        protocol = self._ready()
+        if protocol is None:
+            protocol = await asyncio.ensure_future(self._ready_by(deadline, waits=False))
         call = UnaryCall(protocol, deadline, self.options.max_receive_bytes)
         try:
             return await call.begin(block, framed)

@@ -148,7 +148,7 @@ class Channel(ABC):
 
     @abstractmethod
     async def unary(self, path: str, request: bytes, timeout_s: float | None, metadata: Metadata = ()) -> bytes:
-        """Call a unary method with serialised messages. Raises RpcError."""
+        """Call a unary method with serialised messages. Raises RpcError. What awaits it need not be a task."""
 
     @abstractmethod
     async def close(self, grace_s: float = 0.0) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from contextvars import copy_context
+from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+_stepping = False
+"""Whether a coroutine runs that is no task."""
 
 
 def _same(error: BaseException) -> BaseException:
@@ -31,24 +36,26 @@ class Promise(Generic[T]):
         self._translate: Callable[[BaseException], BaseException] = _same
 
     @classmethod
-    def of(cls, future: asyncio.Future[T]) -> Promise[T]:
-        """What a future or a task comes to, which is cancelled with the promise."""
+    def of(cls, awaited: Awaitable[T]) -> Promise[T]:
+        """What it comes to; it is cancelled with the promise. A coroutine begins at once, and goes on in the turn in
+        which there is what it waits for: a promise or a future. It is no task: nothing in it may ask for the current
+        one, as `asyncio.timeout` does."""
+        if isinstance(awaited, Promise):
+            return awaited
+        if isinstance(awaited, asyncio.Future):
+            return cls._of_future(awaited)
+        return _Steps(awaited if isinstance(awaited, Coroutine) else _awaiting(awaited))
+
+    @classmethod
+    def _of_future(cls, future: asyncio.Future[T]) -> Promise[T]:
         promise = cls()
 
         def left(_: Promise[T]) -> None:
             if promise.cancelled():
                 future.cancel()
 
-        def ended(_: asyncio.Future[T]) -> None:
-            if future.cancelled():
-                promise.cancel()
-            elif (error := future.exception()) is not None:
-                promise.set_exception(error)
-            else:
-                promise.set_result(future.result())
-
         promise.add_done_callback(left)
-        future.add_done_callback(ended)
+        future.add_done_callback(promise.follow)
         return promise
 
     def done(self) -> bool:
@@ -80,6 +87,15 @@ class Promise(Generic[T]):
         if not self._done:
             self._error = self._translate(error)
             self._end()
+
+    def follow(self, other: Promise[T] | asyncio.Future[T]) -> None:
+        """End as another that is done."""
+        if other.cancelled():
+            self.cancel()
+        elif (error := other.exception()) is not None:
+            self.set_exception(error)
+        else:
+            self.set_result(other.result())
 
     def cancel(self) -> bool:
         """Whether it was not done before."""
@@ -118,6 +134,9 @@ class Promise(Generic[T]):
     def __await__(self) -> Generator[Any, None, T]:
         """Cancelling who waits cancels the promise."""
         if not self._done:
+            if _stepping:
+                yield self
+                return self.result()
             woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self.add_done_callback(lambda _: None if woken.done() else woken.set_result(None))
             try:
@@ -126,3 +145,107 @@ class Promise(Generic[T]):
                 self.cancel()
                 raise
         return self.result()
+
+
+class _Steps(Promise[T]):
+    """A coroutine, step by step."""
+
+    __slots__ = ("_awaited", "_context", "_coroutine", "_must_cancel")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        super().__init__()
+        self._coroutine = coroutine
+        self._context = copy_context()
+        self._awaited: Any = None
+        self._must_cancel = False
+        self._step()
+
+    def cancel(self) -> bool:
+        if self._done:
+            return False
+        if self._awaited is None or not self._awaited.cancel():
+            self._must_cancel = True
+        return True
+
+    def _step(self) -> None:
+        """Run until it waits or ends."""
+        try:
+            awaited = self._advance()
+        except StopIteration as end:
+            self.set_result(end.value)
+        except asyncio.CancelledError:
+            super().cancel()
+        except Exception as error:  # noqa: BLE001 - whoever listens is told
+            error.__traceback__ = _elsewhere(error.__traceback__)
+            self.set_exception(error)
+        except BaseException as error:
+            self.set_exception(error)
+            raise
+        else:
+            self._wait_for(awaited)
+
+    def _advance(self) -> Any:
+        global _stepping  # noqa: PLW0603 - there is one interpreter to step
+        outer, _stepping = _stepping, True
+        try:
+            if self._must_cancel:
+                self._must_cancel = False
+                return self._context.run(self._coroutine.throw, asyncio.CancelledError())
+            return self._context.run(self._coroutine.send, None)
+        finally:
+            _stepping = outer
+
+    def _wait_for(self, awaited: Any) -> None:
+        if awaited is None:
+            asyncio.get_running_loop().call_soon(self._resume, None)
+            return
+        self._awaited = awaited
+        if not isinstance(awaited, Promise):
+            awaited._asyncio_future_blocking = False  # noqa: SLF001 - how a future is told that it is waited for
+        awaited.add_done_callback(self._resume)
+        if self._must_cancel:
+            self._must_cancel = False
+            self.cancel()
+
+    def _resume(self, _: object) -> None:
+        self._awaited = None
+        self._step()
+
+
+async def _awaiting(awaited: Awaitable[T]) -> T:
+    return await awaited
+
+
+def _elsewhere(trace: TracebackType | None) -> TracebackType | None:
+    """Without the steps themselves, which hold the promise that is to hold the error."""
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    return trace
+
+
+async def settled(promises: Sequence[Promise[Any]], timeout_s: float | None = None) -> bool:
+    """Returns when all are done, however, or after so long; whether all are. Who waits and is cancelled leaves them
+    alone."""
+    loop, left = asyncio.get_running_loop(), len(promises)
+    woken: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not woken.done():
+            woken.set_result(None)
+
+    def ended(_: object) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            wake()
+
+    for promise in promises:
+        promise.add_done_callback(ended)
+    timer = None if timeout_s is None else loop.call_later(timeout_s, wake)
+    try:
+        if left:
+            await woken
+    finally:
+        if timer is not None:
+            timer.cancel()
+    return not left

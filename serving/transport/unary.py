@@ -18,6 +18,7 @@ from serving.transport.outcome import (
     wrong_head,
     wrong_trailers,
 )
+from serving.transport.promise import Promise
 from serving.transport.status import Code, RpcError, let_go
 from serving.transport.streams import Stream
 
@@ -34,7 +35,7 @@ class UnaryCall:
 
     def __init__(self, protocol: ClientProtocol, deadline: float | None, max_receive_bytes: int) -> None:
         self.deadline = deadline
-        self.reply: asyncio.Future[bytes] = protocol.loop.create_future()
+        self.reply: Promise[bytes] = Promise()
         self._protocol = protocol
         self._max_receive_bytes = max_receive_bytes
         self._head: Head | None = None
@@ -43,7 +44,7 @@ class UnaryCall:
         self._stream: Stream | None = None
         self._inflating: asyncio.Task[bytes] | None = None
 
-    def begin(self, block: bytes, framed: bytes) -> asyncio.Future[bytes]:
+    def begin(self, block: bytes, framed: bytes) -> Promise[bytes]:
         self._stream = self._protocol.connection.request(block, framed, self)
         if self.deadline is not None:
             self._protocol.deadlines.watch(self.deadline)
