@@ -68,8 +68,14 @@ class Promise(Generic[T]):
         """Raises the error, CancelledError when it was cancelled, InvalidStateError when it is not there yet."""
         if not self._done:
             raise asyncio.InvalidStateError("the result is not there yet")
+        if self.cancelled():
+            raise asyncio.CancelledError  # a new one: frames that it passes hold the promise
         if self._error is not None:
-            raise self._error
+            error = self._error
+            try:
+                raise error
+            finally:
+                del self, error  # the error holds this frame
         return self._value  # type: ignore[return-value]
 
     def exception(self) -> BaseException | None:
@@ -136,15 +142,22 @@ class Promise(Generic[T]):
         if not self._done:
             if _stepping:
                 yield self
-                return self.result()
-            woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self.add_done_callback(lambda _: None if woken.done() else woken.set_result(None))
-            try:
-                yield from woken.__await__()
-            except asyncio.CancelledError:
-                self.cancel()
-                raise
-        return self.result()
+            else:
+                yield from self._told().__await__()
+        try:
+            return self.result()
+        finally:
+            del self  # the error holds this frame
+
+    async def _told(self) -> None:
+        """For tasks: they are woken by futures."""
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.add_done_callback(lambda _: None if woken.done() else woken.set_result(None))
+        try:
+            await woken
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
 
 
 class _Steps(Promise[T]):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
 
 import pytest
 
 from serving.transport import Promise
+from serving.transport.promise import settled
 
 
 class Heard:
@@ -148,3 +151,226 @@ async def test_a_future_is_cancelled_with_its_promise_and_the_other_way(heard):
 
 async def _awaited(promise):
     return await promise
+
+
+# --- coroutines that are no tasks ---
+
+
+async def test_a_coroutine_begins_at_once_and_goes_on_in_the_turn_of_what_it_awaits(promise, heard):
+    began = []
+
+    async def steps():
+        began.append(True)
+        return 1 + await promise
+
+    running = Promise.of(steps())
+    running.add_done_callback(heard)
+    assert began
+    assert not running.done()
+    promise.set_result(4)
+    assert heard.told == [5]
+
+
+async def test_a_coroutine_that_awaits_nothing_is_done_at_once():
+    async def steps():
+        return 3
+
+    running = Promise.of(steps())
+    assert running.result() == 3
+
+
+async def test_a_coroutine_may_await_futures_tasks_and_turns_of_the_loop(heard):
+    future = asyncio.get_running_loop().create_future()
+
+    async def steps():
+        await asyncio.sleep(0)
+        first, second = await future, await asyncio.create_task(asyncio.sleep(0, 5))
+        return first + second
+
+    running = Promise.of(steps())
+    asyncio.get_running_loop().call_soon(future.set_result, 2)
+    assert await running == 7
+
+
+async def test_a_coroutine_that_a_task_awaits_within_another_is_told_by_the_loop(promise):
+    """Of the two ways to wait each takes its own, also where one contains the other."""
+
+    async def waiting():
+        return await promise
+
+    async def steps():
+        task = asyncio.create_task(waiting())
+        await asyncio.sleep(0)
+        promise.set_result(1)
+        return await task, await promise
+
+    assert await Promise.of(steps()) == (1, 1)
+
+
+async def test_what_a_coroutine_raises_is_told_with_its_own_frames(heard):
+    async def steps():
+        raise ValueError("wrong")
+
+    running = Promise.of(steps())
+    running.add_done_callback(heard)
+    [error] = heard.told
+    assert str(error) == "wrong"
+    assert error.__traceback__.tb_frame.f_code.co_name == "steps"
+
+
+async def test_errors_of_what_a_coroutine_awaits_reach_it(promise):
+    async def steps():
+        try:
+            await promise
+        except ValueError:
+            return "caught"
+
+    running = Promise.of(steps())
+    promise.set_exception(ValueError("wrong"))
+    assert running.result() == "caught"
+
+
+async def test_a_cancelled_coroutine_cleans_up_and_cancels_what_it_awaits(promise, heard):
+    ended = []
+
+    async def steps():
+        try:
+            await promise
+        finally:
+            ended.append(True)
+
+    running = Promise.of(steps())
+    running.add_done_callback(heard)
+    assert running.cancel()
+    assert heard.told == ["cancelled"]
+    assert ended
+    assert promise.cancelled()
+    assert not running.cancel()
+
+
+async def test_a_coroutine_that_awaits_a_future_is_cancelled_with_it():
+    future = asyncio.get_running_loop().create_future()
+
+    async def steps():
+        await future
+
+    running = Promise.of(steps())
+    assert running.cancel()
+    assert future.cancelled()
+    assert await settled([running])
+    assert running.cancelled()
+
+
+async def test_a_coroutine_may_refuse_to_be_cancelled(promise):
+    async def steps():
+        try:
+            await promise
+        except asyncio.CancelledError:
+            return "stays"
+
+    running = Promise.of(steps())
+    running.cancel()
+    assert running.result() == "stays"
+
+
+async def test_a_coroutine_that_is_cancelled_while_it_runs_ends_where_it_next_waits(promise):
+    passed = []
+
+    async def steps():
+        running.cancel()
+        passed.append(1)
+        await asyncio.sleep(0)
+        passed.append(2)
+
+    async def begin():
+        await promise
+        await steps()
+
+    running = Promise.of(begin())
+    promise.set_result(None)
+    assert await settled([running])
+    assert running.cancelled()
+    assert passed == [1]
+
+
+async def test_a_coroutine_keeps_the_context_in_which_it_began(promise):
+    here = contextvars.ContextVar("here", default="outside")
+
+    async def steps():
+        here.set("inside")
+        await promise
+        return here.get()
+
+    running = Promise.of(steps())
+    assert here.get() == "outside"
+    promise.set_result(None)
+    assert running.result() == "inside"
+
+
+async def test_a_promise_of_a_promise_is_itself(promise):
+    assert Promise.of(promise) is promise
+
+
+class Awaited:
+    """Of its own kind."""
+
+    def __await__(self):
+        yield from asyncio.sleep(0).__await__()
+        return 8
+
+
+async def test_anything_that_can_be_awaited_has_a_promise():
+    assert await Promise.of(Awaited()) == 8
+
+
+@pytest.mark.parametrize("fails", [True, False])
+async def test_what_failed_or_was_cancelled_leaves_nothing_to_the_collector(fails):
+    async def steps(awaited):
+        await awaited
+        raise ValueError("wrong")
+
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            awaited = Promise()
+            running = Promise.of(steps(awaited))
+            awaited.set_result(None) if fails else running.cancel()
+            assert running.done()
+        del awaited, running
+        assert gc.collect() < 20
+    finally:
+        gc.enable()
+
+
+# --- several ---
+
+
+async def test_several_are_settled_when_all_are_done_however():
+    one, other, third = Promise(), Promise(), Promise()
+    waiting = asyncio.create_task(settled([one, other, third]))
+    await asyncio.sleep(0)
+    one.set_result(1)
+    other.set_exception(ValueError("wrong"))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    third.cancel()
+    assert await waiting
+
+
+async def test_none_are_settled_at_once():
+    assert await settled([])
+
+
+async def test_who_waits_for_several_waits_no_longer_than_told(promise):
+    assert not await settled([promise], timeout_s=0.001)
+    assert not promise.done()
+
+
+async def test_who_waits_for_several_and_leaves_leaves_them_alone(promise):
+    waiting = asyncio.create_task(settled([promise]))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert not promise.done()
