@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from serving.frontdoor.fate.jobs import NO_RESULT
 from serving.transport import Channel, Code, RpcError
 from tessera.compat import fate_inference_pb2, fate_inference_pb2_grpc, open_inference_pb2_grpc
 from tessera.compat import open_inference_pb2 as oip
@@ -86,6 +87,15 @@ def _spelled(value: float | str | None) -> float | str | None:
     return "1e999" if isinstance(value, float) and math.isinf(value) else value
 
 
+def http_json_batch(node: PartyNode, service: str, user: str, case: Case) -> Answer:
+    columns = {name: [_spelled(value)] * 2 for name, value in case.items()}
+    reply = _http(node, "/v1/batch_predict", {"service": service, "user_ids": [user] * 2, "columns": columns})
+    if isinstance(reply, str):
+        return reply
+    assert reply["scores"][0] == reply["scores"][1]
+    return float(reply["scores"][0][0])
+
+
 def http_json(node: PartyNode, service: str, user: str, case: Case) -> Answer:
     features = {name: _spelled(value) for name, value in case.items()}
     reply = _http(node, "/v1/predict", {"service": service, "user_id": user, "features": features})
@@ -100,20 +110,27 @@ def _tensors(user: str, case: Case) -> list[tuple[str, str, Any]]:
     return found
 
 
-def _oip(node: PartyNode, request: oip.ModelInferRequest) -> Answer:
+def _oip_reply(node: PartyNode, request: oip.ModelInferRequest) -> oip.ModelInferResponse:
     async def ask(link: Channel) -> Any:
         return await open_inference_pb2_grpc.GRPCInferenceServiceStub(link.stub_channel).ModelInfer(request, timeout=5)
 
+    return node.call("service", ask)
+
+
+def _oip(node: PartyNode, request: oip.ModelInferRequest) -> Answer:
     try:
-        reply = node.call("service", ask)
+        return _oip_score(_oip_reply(node, request))
     except RpcError as error:
         return error.code.name
+
+
+def _oip_score(reply: oip.ModelInferResponse) -> float:
     if reply.raw_output_contents:
         return float(np.frombuffer(reply.raw_output_contents[0], "<f8")[0])
     return float(reply.outputs[0].contents.fp64_contents[0])
 
 
-def oip_typed(node: PartyNode, service: str, user: str, case: Case) -> Answer:
+def _typed(service: str, user: str, case: Case) -> oip.ModelInferRequest:
     request = oip.ModelInferRequest(model_name=service)
     for name, datatype, value in _tensors(user, case):
         tensor = request.inputs.add(name=name, datatype=datatype, shape=[1, 1])
@@ -121,10 +138,14 @@ def oip_typed(node: PartyNode, service: str, user: str, case: Case) -> Answer:
             tensor.contents.bytes_contents.append(value.encode())
         else:
             tensor.contents.fp64_contents.append(value)
-    return _oip(node, request)
+    return request
 
 
-def oip_raw(node: PartyNode, service: str, user: str, case: Case) -> Answer:
+def oip_typed(node: PartyNode, service: str, user: str, case: Case) -> Answer:
+    return _oip(node, _typed(service, user, case))
+
+
+def _raw(service: str, user: str, case: Case) -> oip.ModelInferRequest:
     request = oip.ModelInferRequest(model_name=service)
     for name, datatype, value in _tensors(user, case):
         request.inputs.add(name=name, datatype=datatype, shape=[1, 1])
@@ -132,7 +153,30 @@ def oip_raw(node: PartyNode, service: str, user: str, case: Case) -> Answer:
         request.raw_input_contents.append(
             (len(encoded).to_bytes(4, "little") if datatype == "BYTES" else b"") + encoded
         )
-    return _oip(node, request)
+    return request
+
+
+def oip_raw(node: PartyNode, service: str, user: str, case: Case) -> Answer:
+    return _oip(node, _raw(service, user, case))
+
+
+def oip_stream(node: PartyNode, service: str, user: str, case: Case) -> Answer:
+    """Both forms in one stream. It tells an error's text alone, which is that of ModelInfer with the code."""
+    asked = [_typed(service, user, case), _raw(service, user, case)]
+
+    async def ask(link: Channel) -> list[oip.ModelStreamInferResponse]:
+        stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(link.stub_channel)
+        return [reply async for reply in stub.ModelStreamInfer(iter(asked), timeout=5)]
+
+    told = node.call("service", ask)
+    assert len(told) == len(asked)
+    if not told[0].error_message:
+        [score] = {_oip_score(one.infer_response) for one in told}
+        return score
+    with pytest.raises(RpcError) as alone:
+        _oip_reply(node, asked[0])
+    assert {one.error_message for one in told} == {alone.value.details}
+    return alone.value.code.name
 
 
 def oip_http(node: PartyNode, service: str, user: str, case: Case) -> Answer:
@@ -168,24 +212,54 @@ def fate(node: PartyNode, service: str, user: str, case: Case) -> Answer:
     return _fate_answer(_fate(node, "inference", _fate_body(service, user, case)))
 
 
-def fate_batch(node: PartyNode, service: str, user: str, case: Case) -> Answer:
+def _fate_batch_body(service: str, user: str, case: Case) -> dict[str, Any]:
     body = _fate_body(service, user, case)
-    reply = _fate(node, "batchInference", {"serviceId": body.pop("serviceId"), "batchDataList": [{"index": 0, **body}]})
+    return {"serviceId": body.pop("serviceId"), "batchDataList": [{"index": 0, **body}]}
+
+
+def _fate_rows(service: str, reply: Any) -> Answer:
     if service == "none":  # nothing answers, so there are no rows
         return _fate_answer(reply)
     assert reply["retcode"] == 0, reply
     return _fate_answer(reply["batchDataList"][0])
 
 
-def fate_http(node: PartyNode, service: str, user: str, case: Case) -> Answer:
-    body = _fate_body(service, user, case)
+def fate_batch(node: PartyNode, service: str, user: str, case: Case) -> Answer:
+    return _fate_rows(service, _fate(node, "batchInference", _fate_batch_body(service, user, case)))
+
+
+def fate_job(node: PartyNode, service: str, user: str, case: Case) -> Answer:
+    """Begun, and asked for until it is over."""
+    begun = _fate(node, "startInferenceJob", _fate_body(service, user, case))
+    if begun["retcode"]:
+        return _fate_answer(begun)
+    while (result := _fate(node, "getInferenceResult", {"caseid": begun["caseid"]}))["retcode"] == NO_RESULT:
+        pass
+    return _fate_answer(result)
+
+
+def _fate_http(node: PartyNode, method: str, body: dict[str, Any]) -> Any:
     head = {"serviceId": body.pop("serviceId")}
-    return _fate_answer(node.http("POST", "/federation/v1/inference", json={"head": head, "body": body}).json())
+    return node.http("POST", f"/federation/v1/{method}", json={"head": head, "body": body}).json()
 
 
-GRPC: dict[str, Ask] = {"tessera": tessera, "oip typed": oip_typed, "oip raw": oip_raw}
-HTTP: dict[str, Ask] = {"http json": http_json, "oip http": oip_http}
-FATE: dict[str, Ask] = {"fate": fate, "fate http": fate_http, "fate batch": fate_batch}
+def fate_http(node: PartyNode, service: str, user: str, case: Case) -> Answer:
+    return _fate_answer(_fate_http(node, "inference", _fate_body(service, user, case)))
+
+
+def fate_http_batch(node: PartyNode, service: str, user: str, case: Case) -> Answer:
+    return _fate_rows(service, _fate_http(node, "batchInference", _fate_batch_body(service, user, case)))
+
+
+GRPC: dict[str, Ask] = {"tessera": tessera, "oip typed": oip_typed, "oip raw": oip_raw, "oip stream": oip_stream}
+HTTP: dict[str, Ask] = {"http json": http_json, "http json batch": http_json_batch, "oip http": oip_http}
+FATE: dict[str, Ask] = {
+    "fate": fate,
+    "fate job": fate_job,
+    "fate batch": fate_batch,
+    "fate http": fate_http,
+    "fate http batch": fate_http_batch,
+}
 BATCH: dict[str, Ask] = {"tessera batch": tessera_batch}
 ALL = {**GRPC, **HTTP, **FATE, **BATCH}
 
