@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from google.protobuf import json_format
 
+from loaders.registry import open_half
 from serving.transport import Channel, Code, RpcError
 from tessera.compat import open_inference_pb2 as oip
 from tessera.compat import open_inference_pb2_grpc
@@ -101,6 +102,7 @@ def test_a_score_comes_back_raw_with_its_id(said: dict[str, Any]) -> None:
         "model": "s",
         "version": "1",
         "raw": True,
+        "last": False,
     }
     assert said["explicit"]["score"] == [score("0001")]
     assert said["async"]["score"] == [score("0003")]
@@ -242,6 +244,13 @@ def test_an_error_in_a_stream_is_one_answer_of_it(said: dict[str, Any]) -> None:
     assert (first["id"], first["score"]) == ("one", [score("0001")])
     assert "Request for unknown model" in second
     assert (third["id"], third["score"]) == ("three", [score("0002")])
+
+
+def test_the_only_answer_to_a_request_of_a_stream_is_the_last_where_a_caller_waits_for_one(
+    said: dict[str, Any],
+) -> None:
+    first, _, third = said["stream"]
+    assert (first["last"], third["last"]) == (False, True)
 
 
 def test_what_is_wrong_is_said_as_clients_expect_it(said: dict[str, Any]) -> None:
@@ -537,6 +546,25 @@ def test_http_says_what_grpc_says(said: dict[str, Any], said_over_http: dict[str
         said["config"]["config"], oip.ModelConfig()
     )
     assert ("m", "1", "READY") in {(one["name"], one["version"], one["state"]) for one in http["index"]}
+
+
+def test_properties_name_the_hosts_and_the_halves_that_belong_together(
+    guest: PartyNode, said_over_http: dict[str, Any]
+) -> None:
+    properties = said_over_http["metadata"]["properties"]
+    binding = open_half(guest.registry, "m", "1", guest.party).binding_digest
+    assert properties == {"fed_hosts": "shop", "fed_binding_digest_1": binding}
+
+    async def ask(link: Channel) -> oip.ModelMetadataResponse:
+        stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(link.stub_channel)
+        return await stub.ModelMetadata(oip.ModelMetadataRequest(name="s"), timeout=5)
+
+    assert guest.call("service", ask).properties == properties
+
+
+def test_statistics_say_what_a_version_holds_in_memory(said: dict[str, Any]) -> None:
+    [held] = said["statistics"]["model_stats"][0]["memory_usage"]
+    assert (held["type"], int(held["byte_size"]) > 0) == ("CPU", True)
 
 
 @pytest.mark.parametrize(("form", "users"), [("binary", ["0001", "0002"]), ("mixed", ["0001"]), ("json", ["0003"])])

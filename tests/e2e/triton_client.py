@@ -45,6 +45,7 @@ def shown(result: Any) -> dict[str, Any]:
         "model": response.model_name,
         "version": response.model_version,
         "raw": len(response.raw_output_contents) > 0,
+        "last": response.parameters["triton_final_response"].bool_param,
     }
 
 
@@ -91,7 +92,7 @@ def streamed(client: Any) -> list[Any]:
     client.start_stream(callback=lambda result, error: answers.put((result, error)))
     client.async_stream_infer("s", inputs(["0001"]), request_id="one")
     client.async_stream_infer("none", inputs(["0001"]), request_id="two")
-    client.async_stream_infer("s", inputs(["0002"]), request_id="three")
+    client.async_stream_infer("s", inputs(["0002"]), request_id="three", enable_empty_final_response=True)
     got = [answers.get(timeout=10) for _ in range(3)]
     client.stop_stream()
     return [shown(result) if error is None else str(error) for result, error in got]

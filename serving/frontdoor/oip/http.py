@@ -120,6 +120,7 @@ class OipHttp:
                 "platform": view.platform,
                 "inputs": [{"name": t.name, "datatype": t.datatype, "shape": t.shape} for t in view.inputs()],
                 "outputs": [{"name": t.name, "datatype": t.datatype, "shape": t.shape} for t in view.outputs()],
+                "properties": view.properties,
             }
         )
 

@@ -151,4 +151,5 @@ def statistics(view: ModelView, figures: Figures) -> wire.ModelStatistics:
             wire.InferBatchStatistics(batch_size=rows, compute_infer=wire.StatisticDuration(count=count, ns=took_ns))
             for rows, (count, took_ns) in sorted(figures.batches.items())
         ],
+        memory_usage=[wire.MemoryUsage(type="CPU", byte_size=view.bytes)],
     )

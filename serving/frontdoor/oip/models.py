@@ -15,6 +15,8 @@ USER_ID = "user_id"
 SCORE = "score"
 LABEL = "label"
 STATUS_PREFIX = "fed_status_"
+HOSTS = "fed_hosts"
+BINDING_PREFIX = "fed_binding_digest_"
 UNLOADED = "it is not loaded"
 
 
@@ -52,6 +54,17 @@ class ModelView:
     @property
     def hosts(self) -> list[str]:
         return sorted({host for handle in self.handles for host in handle.hosts})
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """Whom it asks, and which halves belong together in each version."""
+        hosts = {HOSTS: ",".join(self.hosts)} if self.hosts else {}
+        return hosts | {BINDING_PREFIX + one.id.version: one.artifact.binding_digest for one in self.handles}
+
+    @property
+    def bytes(self) -> int:
+        """What it holds in memory, in each worker."""
+        return sum(handle.bytes for handle in self.handles)
 
     @property
     def score(self) -> TensorView:

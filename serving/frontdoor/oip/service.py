@@ -42,6 +42,8 @@ EXTENSIONS = (
     "logging",
     "trace",
 )
+ASKS_FOR_LAST, LAST = "triton_enable_empty_final_response", "triton_final_response"
+"""Clients of streams that wait for the last answer to a request say so. Here it is the only one."""
 _STREAMED_AT_ONCE = 16
 """Requests of one stream."""
 _ID = 3
@@ -168,6 +170,7 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             platform=view.platform,
             inputs=[tensor(name=one.name, datatype=one.datatype, shape=one.shape) for one in view.inputs()],
             outputs=[tensor(name=one.name, datatype=one.datatype, shape=one.shape) for one in view.outputs()],
+            properties=view.properties,
         )
 
     @answering_method
@@ -214,8 +217,10 @@ class OipServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         try:
             begin = partial(_infer, self._node.door, request, request.SerializeToString(), terms)
             reply = await self._node.watch(call, begin)
-            code = Code.OK
-            return wire.ModelStreamInferResponse(infer_response=wire.ModelInferResponse.FromString(reply))
+            code, answer = Code.OK, wire.ModelInferResponse.FromString(reply)
+            if ASKS_FOR_LAST in request.parameters:
+                answer.parameters[LAST].bool_param = True
+            return wire.ModelStreamInferResponse(infer_response=answer)
         except Exception as error:  # noqa: BLE001 - the outermost frame of one request
             code, text = public(error)
             failed = wire.ModelInferResponse(id=request.id, model_name=request.model_name)
