@@ -82,11 +82,39 @@ def test_an_empty_header_and_body_are_signed_as_empty_objects() -> None:
 def test_a_signed_packet_passes_once(signatures: Signatures, clock: Clock) -> None:
     made = signed(clock)
     signatures.check(made)
-    for change in (lambda: None, lambda: setattr(made.auth, "nonce", "another"), lambda: clock.tick(EXPIRE_S - 0.1)):
-        change()
+    for wait_s in (0.0, EXPIRE_S - 0.1):
+        clock.tick(wait_s)
         with pytest.raises(NotAllowedError, match="sent before"):
             signatures.check(made)
     signatures.check(signed(clock))
+
+
+UNSIGNED = wire.AuthInfo(appKey="key-9999-too", applyId="a", nonce="another", version="210", serviceId="s")
+
+
+@pytest.mark.parametrize("field", [field.name for field in UNSIGNED.DESCRIPTOR.fields])
+def test_a_repeated_packet_is_refused_whatever_is_changed_of_it(clock: Clock, field: str) -> None:
+    """What is signed makes it another's; what is not, another key with the same secret too, leaves it the same."""
+    signatures = Signatures({**KEYS, UNSIGNED.appKey: KEYS["key-9999"]}, EXPIRE_S, clock)
+    made = packet()
+    made.auth.nonce = "case"
+    signatures.check(signed(clock, made))
+    change = getattr(UNSIGNED, field) or {"timestamp": made.auth.timestamp + 1, "signature": "c2ln"}[field]
+    setattr(made.auth, field, change)
+    with pytest.raises(NotAllowedError, match=r"sent before|no valid signature"):
+        signatures.check(made)
+    made.MergeFromString(b"\xfa\x07\x01x")  # a field that nobody knows
+    with pytest.raises(NotAllowedError, match=r"sent before|no valid signature"):
+        signatures.check(made)
+
+
+def test_a_case_that_is_asked_for_again_is_signed_again_and_passes(signatures: Signatures, clock: Clock) -> None:
+    """FATE's guests have the case for a nonce, and callers repeat a case of which they have no answer."""
+    made = packet()
+    made.auth.nonce = "case"
+    for _ in range(3):
+        signatures.check(signed(clock, made))
+        clock.tick(0.01)
 
 
 def test_a_packet_of_the_future_is_remembered_until_it_has_expired(signatures: Signatures, clock: Clock) -> None:
@@ -152,6 +180,16 @@ def test_a_flood_is_refused_and_memory_stays_bounded(
         signatures.check(signed(clock, packet(b"more")))
     clock.tick(2 * EXPIRE_S)
     signatures.check(signed(clock, packet(b"more")))
+
+
+def test_a_flood_of_one_party_refuses_no_other(
+    signatures: Signatures, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signing, "MAX_SEEN", 1)
+    signatures.check(signed(clock))
+    with pytest.raises(NotAllowedError, match="too many"):
+        signatures.check(signed(clock, packet(b"more")))
+    signatures.check(signed(clock, packet(party="10001"), "key-10001"))
 
 
 def test_secrets_come_from_files_and_are_not_empty(tmp_path: Path) -> None:
