@@ -139,7 +139,7 @@ class OipHttp:
         raw = await body_of(request, self.max_request_bytes)
         header_length = request.headers.get(HEADER_LENGTH)
         body, binary = body_parts(raw, header_length)
-        asked = asked_of(*_named(request), body, binary)
+        asked = await asked_of(*_named(request), body, binary, self.node.max_rows)
         wanted = body.binary_outputs()
         form = f"oip-http {header_length} " + ("*" if wanted is None else ",".join(sorted(wanted)))
         reply = await self.node.door.infer(form, asked, lambda one: encoded(one, wanted), raw, terms)

@@ -52,7 +52,7 @@ def datatype_of(dtype: str) -> str:
 
 def sized(name: str, shape: Sequence[int]) -> int:
     """How many elements a tensor of this shape has."""
-    if not shape or any(size < 0 for size in shape):
+    if not shape or min(shape) < 0:
         raise InvalidRequestError(f"input {name!r} has shape {list(shape)}: sizes from 0, at least one")
     return math.prod(shape)
 
@@ -80,15 +80,30 @@ def from_values(name: str, datatype: str, shape: Sequence[int], values: Sequence
     dtype = None if datatype == BYTES else _dtype(name, datatype)
     count = sized(name, shape)
     if len(values) != count:
-        raise InvalidRequestError(f"input {name!r} has {len(values)} elements, shape {list(shape)} takes {count}")
+        raise InvalidRequestError(_wrong_count(name, len(values), shape))
     if dtype is None:
         return Tensor(name, BYTES, _shaped(name, _objects([_as_bytes(value) for value in values]), shape))
     try:
-        with np.errstate(over="raise"):
-            array = np.array(values, dtype=dtype)
+        array = _array(values, dtype)
     except (ValueError, TypeError, OverflowError, FloatingPointError):
         raise InvalidRequestError(f"input {name!r} has elements that are not {datatype}") from None
     return Tensor(name, datatype, _shaped(name, array, shape))
+
+
+def _array(values: Sequence[Any], dtype: np.dtype[Any]) -> Array:
+    """Of narrow floats alone a number that is too large is no error by itself."""
+    if dtype.kind != "f" or dtype.itemsize == 8:
+        return np.array(values, dtype)
+    with np.errstate(over="raise"):
+        return np.array(values, dtype)
+
+
+def from_parts(name: str, datatype: str, shape: Sequence[int], parts: Sequence[Array]) -> Tensor:
+    """From flat arrays, one behind the other. Raises InvalidRequestError naming the tensor."""
+    flat = np.concatenate(parts)
+    if len(flat) != sized(name, shape):
+        raise InvalidRequestError(_wrong_count(name, len(flat), shape))
+    return Tensor(name, datatype, _shaped(name, flat, shape))
 
 
 def to_raw(tensor: Tensor) -> bytes:
@@ -122,6 +137,10 @@ def _dtype(name: str, datatype: str) -> np.dtype[Any]:
         raise InvalidRequestError(
             f"tensor {name!r} has datatype {datatype!r}; known: {', '.join((*DTYPES, BF16, BYTES))}"
         ) from None
+
+
+def _wrong_count(name: str, count: int, shape: Sequence[int]) -> str:
+    return f"input {name!r} has {count} elements, shape {list(shape)} takes {math.prod(shape)}"
 
 
 def _as_bytes(value: object) -> bytes:
