@@ -6,15 +6,16 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextvars import copy_context
-from types import TracebackType
+from threading import get_ident
+from types import CoroutineType, TracebackType
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-_stepping = False
-"""Whether a coroutine runs that is no task."""
+_stepping: set[int] = set()
+"""Threads in which a coroutine runs that is no task."""
 
 
 def _same(error: BaseException) -> BaseException:
@@ -44,7 +45,7 @@ class Promise(Generic[T]):
             return awaited
         if isinstance(awaited, asyncio.Future):
             return cls._of_future(awaited)
-        return _Steps(awaited if isinstance(awaited, Coroutine) else _awaiting(awaited))
+        return _Steps(awaited if isinstance(awaited, CoroutineType) else _awaiting(awaited))
 
     @classmethod
     def _of_future(cls, future: asyncio.Future[T]) -> Promise[T]:
@@ -62,27 +63,30 @@ class Promise(Generic[T]):
         return self._done
 
     def cancelled(self) -> bool:
-        return isinstance(self._error, asyncio.CancelledError)
+        return self._error is not None and isinstance(self._error, asyncio.CancelledError)
 
     def result(self) -> T:
         """Raises the error, CancelledError when it was cancelled, InvalidStateError when it is not there yet."""
-        if not self._done:
-            raise asyncio.InvalidStateError("the result is not there yet")
-        if self.cancelled():
+        error = self._error
+        if error is None:
+            if not self._done:
+                raise asyncio.InvalidStateError("the result is not there yet")
+            return self._value  # type: ignore[return-value]
+        if isinstance(error, asyncio.CancelledError):
             raise asyncio.CancelledError  # a new one: frames that it passes hold the promise
-        if self._error is not None:
-            error = self._error
-            try:
-                raise error
-            finally:
-                del self, error  # the error holds this frame
-        return self._value  # type: ignore[return-value]
+        try:
+            raise error
+        finally:
+            del self, error  # the error holds this frame
 
     def exception(self) -> BaseException | None:
         """Raises as `result` when there is neither."""
-        if not self._done or self.cancelled():
+        error = self._error
+        if error is None and self._done:
+            return None
+        if not self._done or isinstance(error, asyncio.CancelledError):
             self.result()
-        return self._error
+        return error
 
     def set_result(self, value: T) -> None:
         if not self._done:
@@ -98,10 +102,10 @@ class Promise(Generic[T]):
         """End as another that is done."""
         if other.cancelled():
             self.cancel()
-        elif (error := other.exception()) is not None:
-            self.set_exception(error)
-        else:
+        elif (error := other.exception()) is None:
             self.set_result(other.result())
+        else:
+            self.set_exception(error)
 
     def cancel(self) -> bool:
         """Whether it was not done before."""
@@ -127,9 +131,11 @@ class Promise(Generic[T]):
 
     def _end(self) -> None:
         self._done = True
-        listeners, self._listeners = self._listeners, []
-        for listener in listeners:
-            self._tell(listener)
+        listeners = self._listeners
+        if listeners:
+            self._listeners = []
+            for listener in listeners:
+                self._tell(listener)
 
     def _tell(self, listener: Callable[[Promise[T]], None]) -> None:
         try:
@@ -140,7 +146,7 @@ class Promise(Generic[T]):
     def __await__(self) -> Generator[Any, None, T]:
         """Cancelling who waits cancels the promise."""
         if not self._done:
-            if _stepping:
+            if get_ident() in _stepping:
                 yield self
             else:
                 yield from self._told().__await__()
@@ -180,10 +186,22 @@ class _Steps(Promise[T]):
             self._must_cancel = True
         return True
 
-    def _step(self) -> None:
+    def _step(self, _: object = None) -> None:
         """Run until it waits or ends."""
+        self._awaited = None
+        thread = get_ident()
+        is_outermost = thread not in _stepping
+        _stepping.add(thread)
         try:
-            awaited = self._advance()
+            try:
+                if self._must_cancel:
+                    self._must_cancel = False
+                    awaited = self._context.run(self._coroutine.throw, asyncio.CancelledError())
+                else:
+                    awaited = self._context.run(self._coroutine.send, None)
+            finally:
+                if is_outermost:
+                    _stepping.remove(thread)
         except StopIteration as end:
             self.set_result(end.value)
         except asyncio.CancelledError:
@@ -197,32 +215,17 @@ class _Steps(Promise[T]):
         else:
             self._wait_for(awaited)
 
-    def _advance(self) -> Any:
-        global _stepping  # noqa: PLW0603 - there is one interpreter to step
-        outer, _stepping = _stepping, True
-        try:
-            if self._must_cancel:
-                self._must_cancel = False
-                return self._context.run(self._coroutine.throw, asyncio.CancelledError())
-            return self._context.run(self._coroutine.send, None)
-        finally:
-            _stepping = outer
-
     def _wait_for(self, awaited: Any) -> None:
         if awaited is None:
-            asyncio.get_running_loop().call_soon(self._resume, None)
+            asyncio.get_running_loop().call_soon(self._step)
             return
         self._awaited = awaited
         if not isinstance(awaited, Promise):
             awaited._asyncio_future_blocking = False  # noqa: SLF001 - how a future is told that it is waited for
-        awaited.add_done_callback(self._resume)
+        awaited.add_done_callback(self._step)
         if self._must_cancel:
             self._must_cancel = False
             self.cancel()
-
-    def _resume(self, _: object) -> None:
-        self._awaited = None
-        self._step()
 
 
 async def _awaiting(awaited: Awaitable[T]) -> T:

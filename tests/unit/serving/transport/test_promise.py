@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -207,6 +208,16 @@ async def test_a_coroutine_that_a_task_awaits_within_another_is_told_by_the_loop
     assert await Promise.of(steps()) == (1, 1)
 
 
+def test_threads_know_nothing_of_each_others_coroutines():
+    """A node in a thread of its own awaits in a task while a coroutine of this one runs."""
+    with ThreadPoolExecutor(1) as threads:
+
+        async def waits_for_a_thread():
+            return threads.submit(asyncio.run, _awaited_later()).result()
+
+        assert Promise.of(waits_for_a_thread()).result() == 6
+
+
 async def test_what_a_coroutine_raises_is_told_with_its_own_frames(heard):
     async def steps():
         raise ValueError("wrong")
@@ -374,3 +385,10 @@ async def test_who_waits_for_several_and_leaves_leaves_them_alone(promise):
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert not promise.done()
+
+
+async def _awaited_later():
+    """In a task."""
+    promise = Promise()
+    asyncio.get_running_loop().call_soon(promise.set_result, 6)
+    return await promise
