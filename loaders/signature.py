@@ -21,6 +21,8 @@ import numpy.typing as npt
 OTHER = "*"
 """In `spellings`: every text but whole numbers and those that are listed, and every number that is written with a
 fraction, 1.0 too."""
+UNREADABLE = "?"
+"""In `spellings`: every text that spells no number and is not listed, and all that is neither a text nor a number."""
 
 Numbers = npt.NDArray[np.float64]
 Texts = npt.NDArray[np.object_]

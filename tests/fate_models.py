@@ -17,18 +17,26 @@ from tessera.compat import fate_model_pb2 as wire
 GUEST = "9999"
 HOSTS = ("10000", "10001")
 TEXTS = ("red", "green", "blue")
+MISSING = (
+    ("", "none", "null", "na", "None", "nan", "-999"),
+    ("none", "-999"),
+    ("", "-999"),
+    ("nan",),
+    ("-999",),
+)
+OUTLIERS = (("777", "-777", "black"), ("777", "black", "nan"), ("", "none", "null", "na", "None", "nan"))
 
 
 @dataclass
 class FateModel:
-    """`parts` by role:party; `columns`: the names of a party's raw columns; `worded`: those that hold texts; `scaled`:
-    those that a Scale component changes."""
+    """`parts` by role:party; `columns`: the names of a party's raw columns; `worded`: those that hold texts; `binned`:
+    those that become bins and are nobody's one-hot."""
 
     hosts: tuple[str, ...]
     parts: dict[str, dict[str, bytes]] = field(default_factory=dict)
     columns: dict[str, list[str]] = field(default_factory=dict)
     worded: set[str] = field(default_factory=set)
-    scaled: set[str] = field(default_factory=set)
+    binned: set[str] = field(default_factory=set)
 
     @property
     def sites(self) -> list[str]:
@@ -45,7 +53,7 @@ class Builder:
         self.raw = list(columns)
         self.columns = list(columns)
         self.worded: set[str] = set()
-        self.scaled: set[str] = set()
+        self.binned: set[str] = set()
         self.parts: dict[str, bytes] = {}
         self.dsl: dict[str, object] = {}
         self.settings: dict[str, object] = {}
@@ -78,17 +86,20 @@ class Builder:
     def some(self, names: Sequence[str]) -> list[str]:
         return [name for name in names if self.source.random() < 0.7]
 
-    def data_transform(self, kind: str = "DataTransform") -> None:
+    def data_transform(self, kind: str = "DataTransform", sparse: bool = False) -> None:
         source = self.source
         meta = wire.DataIOMeta(input_format=source.choice(["dense", "dense", "tag", "sparse"]), need_run=True)
+        meta.output_format = "sparse" if sparse else "dense"
         param = wire.DataIOParam(header=self.columns)
-        if source.random() < 0.7:
+        if source.random() < 0.7 and meta.input_format != "sparse":
+            meta.tag_with_value = meta.input_format == "tag" and source.random() < 0.7
             meta.imputer_meta.is_imputer = True
-            meta.imputer_meta.missing_value.extend(["", "none", "null", "na", "None", "nan", "-999"])
+            listed = source.choice(MISSING) if meta.input_format == "dense" else MISSING[0]
+            meta.imputer_meta.missing_value.extend(listed)
             param.imputer_param.missing_replace_value.update({name: self._replacement(name) for name in self.columns})
-        if source.random() < 0.5:
+        if source.random() < 0.5 and meta.input_format == "dense":
             meta.outlier_meta.is_outlier = True
-            meta.outlier_meta.outlier_value.extend(["777", "-777", "black"])
+            meta.outlier_meta.outlier_value.extend(source.choice(OUTLIERS))
             param.outlier_param.outlier_replace_value.update({name: self._replacement(name) for name in self.columns})
         self.add("data_transform_0", kind, kind, meta, param)
 
@@ -118,7 +129,6 @@ class Builder:
             scale = param.col_scale_param[name]
             scale.column_lower, scale.column_upper = lower, lower + width
             scale.mean, scale.std = self.number(), self.source.choice([0.0, 0.5, 2.0])
-            self.scaled.add(name)
         self.add("feature_scale_0", "Scale", "Scale", meta, param)
 
     def binning(self) -> None:
@@ -134,6 +144,7 @@ class Builder:
             result.woe_array.extend(self.number() for _ in result.split_points)
             if self.source.random() < 0.7:
                 meta.transform_param.transform_cols.append(place)
+                self.binned |= {name} if meta.need_run else set()
         self.add("hetero_feature_binning_0", "HeteroFeatureBinning", "FeatureBinning", meta, param)
 
     def selection(self) -> None:
@@ -148,6 +159,7 @@ class Builder:
 
     def one_hot(self) -> None:
         names = self.columns[-2:]
+        self.binned -= set(names)
         meta, param = wire.OneHotMeta(transform_col_names=names, need_run=True), wire.OneHotParam()
         made = []
         for name in names:
@@ -206,15 +218,18 @@ def make(seed: int, recipe: Recipe) -> FateModel:
         model.parts[builder.site] = builder.finish()
         model.columns[builder.site] = builder.raw
         model.worded |= builder.worded
-        model.scaled |= builder.scaled
+        model.binned |= builder.binned
     return model
 
 
 def _preprocess(builder: Builder, recipe: Recipe) -> None:
-    builder.data_transform(builder.source.choice(["DataIO", "DataTransform"]))
+    """FATE has sparse rows without Scale, FeatureImputation and one-hot only."""
+    sparse = not recipe.texts and builder.source.random() < 0.25
+    builder.data_transform(builder.source.choice(["DataIO", "DataTransform"]), sparse)
     steps = [builder.feature_imputation, builder.scale, builder.binning, builder.selection]
+    steps = steps[2:] if sparse else steps
     chosen = [step for step in steps if builder.source.random() < 0.5]
-    if recipe.texts or builder.source.random() < 0.3:
+    if recipe.texts or (builder.source.random() < 0.3 and not sparse):
         chosen = [step for step in chosen if step != builder.selection]
         chosen.append(builder.one_hot)
     for step in chosen:
@@ -228,7 +243,8 @@ def _linear(builder: Builder, recipe: Recipe) -> None:
         case "linr":
             builder.linear("HeteroLinR", "HeteroLinearRegression", wire.LinRModelParam(), wire.LinRModelMeta())
         case "poisson":
-            exposure = builder.columns.pop(0) if builder.role == "guest" else ""
+            known = builder.columns.pop(0) if builder.role == "guest" else ""
+            exposure = builder.source.choice([known, known, "away"])
             meta = wire.PoissonModelMeta(exposure_colname=exposure)
             builder.linear("HeteroPoisson", "HeteroPoissonRegression", wire.PoissonModelParam(), meta)
         case "ovr":

@@ -64,15 +64,18 @@ def score(model: Any, rows: Mapping[str, Row], serving: bool) -> Any:
     halves = {}
     kind, meta, param, card = "", None, None, None
     for site in model.sites:
-        row = dict(rows[site])
+        row, zeros = dict(rows[site]), []
         for kind_, meta_, param_, settings_ in components(model.parts[site]):
             if kind_ == "Scorecard":
                 card = settings_
             elif kind_.startswith(("HeteroLR", "HeteroLinR", "HeteroPoisson", "HeteroFM", "HeteroSecure")):
+                row = {**dict.fromkeys(zeros, 0.0), **row}
                 halves[site] = (row, meta_, param_)
                 if site.startswith("guest"):
                     kind, meta, param = kind_, meta_, param_
             else:
+                if kind_.startswith("Data") and not serving and meta_.output_format == "sparse":
+                    zeros = param_.header
                 row = (_serving if serving else _offline)(kind_, meta_, param_, row)
     result = _model(kind, meta, param, halves, serving)
     if card is None:
@@ -85,14 +88,32 @@ def _text(value: Any) -> str:
 
 
 def _number(value: Any) -> float:
-    return float(value)
+    """As Java reads it. Raises Missing for what is no number."""
+    if not isinstance(value, str):
+        return float(value)
+    text = value.strip()
+    if text[-1:] in "fFdD" and not text.lower().endswith("nd"):
+        text = text[:-1]
+    try:
+        return float.fromhex(text) if "0x" in text.lower() else float(text)
+    except ValueError:
+        raise Missing(value) from None
 
 
 def _typed(text: str) -> Any:
     try:
-        return float(text)
-    except ValueError:
+        return _number(text)
+    except Missing:
         return text
+
+
+DEFAULT = ["", "none", "null", "na", "None", "nan"]
+
+
+def _marked(value: Any, listed: Any) -> bool:
+    """Offline: what is not there is "" or NaN."""
+    listed = listed or DEFAULT
+    return "" in listed or "nan" in listed if _absent(value) else _text(value) in listed
 
 
 def _absent(value: Any) -> bool:
@@ -123,17 +144,26 @@ def _offline(kind: str, meta: Any, param: Any, row: Row) -> Row:
 
 def _offline_data(meta: Any, param: Any, row: Row) -> Row:
     done: Row = {}
+    imputes = meta.imputer_meta.is_imputer and (meta.input_format == "dense" or meta.tag_with_value)
     for name in param.header:
         value = row.get(name, math.nan)
-        if meta.imputer_meta.is_imputer:
-            if _absent(value) or _text(value) in meta.imputer_meta.missing_value:
+        if imputes:
+            if _marked(value, meta.imputer_meta.missing_value):
                 value = _typed(param.imputer_param.missing_replace_value[name])
         elif _absent(value) and meta.input_format != "dense":
+            if meta.output_format == "sparse":
+                continue
             value = 0.0
-        if meta.outlier_meta.is_outlier and not _absent(value) and _text(value) in meta.outlier_meta.outlier_value:
+        if meta.outlier_meta.is_outlier and _marked(value, meta.outlier_meta.outlier_value):
             value = _typed(param.outlier_param.outlier_replace_value[name])
+        if meta.input_format == "dense" and meta.output_format == "sparse" and _is_zero(value):
+            continue
         done[name] = value
     return done
+
+
+def _is_zero(value: Any) -> bool:
+    return not _absent(value) and not isinstance(_typed(_text(value)), str) and abs(_number(value)) < 1e-8
 
 
 def _offline_imputation(meta: Any, param: Any, row: Row) -> Row:
@@ -156,6 +186,8 @@ def _scale(meta: Any, param: Any, row: Row, serving: bool) -> Row:
         return done
     for name, scale in param.col_scale_param.items():
         if name not in row or _absent(row[name]):
+            continue
+        if isinstance(_typed(_text(row[name])), str):
             continue
         value, lower, upper = _number(row[name]), scale.column_lower, scale.column_upper
         limited = min(max(value, lower), upper)
@@ -181,6 +213,8 @@ def _offline_binning(meta: Any, param: Any, row: Row) -> Row:
             continue
         result = param.binning_result.binning_result[name]
         splits, value = list(result.split_points), row[name]
+        if not _absent(value) and isinstance(_typed(_text(value)), str):
+            continue
         number = len(splits) if _absent(value) else bisect.bisect_left(splits[:-1], _number(value))
         if meta.transform_param.transform_type == "bin_num":
             done[name] = float(number)
@@ -248,7 +282,11 @@ def _serving_binning(meta: Any, param: Any, row: Row) -> Row:
     for place in meta.transform_param.transform_cols:
         name = param.header[place]
         if name in row and name in param.binning_result.binning_result:
-            splits, value = list(param.binning_result.binning_result[name].split_points), _number(row[name])
+            try:
+                splits, value = list(param.binning_result.binning_result[name].split_points), _number(row[name])
+            except Missing:
+                del done[name]
+                continue
             last = len(splits) - 1
             done[name] = last if math.isnan(value) else min(bisect.bisect_left(splits, value), last)
     return done
@@ -310,10 +348,10 @@ def _model(kind: str, meta: Any, param: Any, halves: Halves, serving: bool) -> A
     if kind == "HeteroLR":
         return _sigmoid(total)
     if kind == "HeteroPoisson":
-        exposure = guest[0].get(meta.exposure_colname)
+        exposure = guest[0].get(meta.exposure_colname, 1 if meta.exposure_colname.startswith("away") else None)
         if _absent(exposure) or _number(exposure) < 0:
             raise Missing(meta.exposure_colname)
-        return _exp(total) * _number(exposure)
+        return _exp(total) * _number(exposure) if _number(exposure) else 0.0
     return total
 
 
@@ -336,6 +374,9 @@ def _factors(halves: Halves, serving: bool) -> float:
 
 
 def _boosted(meta: Any, param: Any, halves: Halves, serving: bool) -> Any:
+    for row, _, owner in halves.values():
+        for name in _split_columns(halves, owner):
+            _number(0.0 if _absent(row.get(name)) else row[name])
     sums = [0.0] * max(1, param.tree_dim)
     for number in range(len(param.trees_)):
         weight = _leaf(number, meta, param, halves, serving)
@@ -347,6 +388,12 @@ def _boosted(meta: Any, param: Any, halves: Halves, serving: bool) -> Any:
         raised = [math.exp(value - max(sums)) for value in sums]
         return [value / sum(raised) for value in raised]
     return _exp(sums[0]) if meta.objective_meta.objective == "tweedie" and not serving else sums[0]
+
+
+def _split_columns(halves: Halves, owner: Any) -> set[str]:
+    [site] = [site for site, half in halves.items() if half[2] is owner]
+    nodes = (node for tree in owner.trees_ for node in tree.tree_ if not node.is_leaf and node.sitename == site)
+    return {owner.feature_name_fid_mapping[node.fid] for node in nodes}
 
 
 def _leaf(number: int, meta: Any, param: Any, halves: Halves, serving: bool) -> float:

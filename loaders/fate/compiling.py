@@ -21,7 +21,7 @@ from loaders.fate.components import one_hot
 from loaders.fate.dsl import Node, nodes_of
 from loaders.fate.export import Parts
 from loaders.loader import Servable
-from loaders.servables.program import Prepared, Program, compile_program, number_in
+from loaders.servables.program import Prepared, Program, compile_program
 from loaders.signature import Batch, Missing, Signature, TensorSpec
 
 LABELS = "LabelTransform"
@@ -90,6 +90,7 @@ class _Reading:
         if node.role not in {"", component.site.role}:
             raise ComponentError(f"it is of the {node.role}, and this is the half of the {component.site.role}")
         module = _kinds()[node.kind]
+        columns = columns if hasattr(module, "TAKES_ROWS_WITHOUT_ZEROS") else columns.settled()
         if hasattr(module, "transform"):
             columns = module.transform(component, columns)
         elif hasattr(module, "points"):
@@ -149,9 +150,7 @@ def _spelled(name: str, model: Model) -> dict[str, float | None]:
 def _spec(name: str, columns: Columns, spelled: Mapping[str, float | None]) -> TensorSpec:
     if name in columns.texts:
         return TensorSpec(name=name, dtype="string", shape=(-1,), missing=Missing.NATIVE)
-    nan_is_missing = any(number != number for number in map(number_in, columns.words))  # noqa: PLR0124 - NaN
-    known = dict.fromkeys(("nan", "NaN", "NAN"), None) if spelled and nan_is_missing else {}
-    spellings = {**spelled, **known, **columns.spellings}
+    spellings = {**spelled, **columns.spellings}
     return TensorSpec(name=name, dtype="float64", shape=(-1,), missing=Missing.NATIVE, spellings=spellings)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -12,10 +11,8 @@ from google.protobuf.message import DecodeError, Message
 
 from loaders.artifact import Merge
 from loaders.loader import Servable
-from loaders.servables.program import Column, Step
+from loaders.servables.program import Column, Fill, Step
 from loaders.signature import Signature, TensorSpec
-
-LARGEST = sys.float_info.max
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
@@ -83,7 +80,9 @@ def _parsed(message: type[AnyMessage], raw: bytes | None, which: str) -> AnyMess
 class Columns:
     """The columns between two components. While `is_open`, any other name but those `gone` is an input of that name,
     to which `defaults` apply. `texts`: inputs that are texts, out of `words` or unknown. `spellings`: texts that stand
-    for a number (None: missing) where a number is declared. `sparse`: rows leave out what is 0."""
+    for a number (None: missing) where a number is declared. `header`: the columns of a request, once they are known.
+    Offline, of sparse rows: `lacks_zeros`, what a row leaves out is missing up to the first component that needs it to
+    be 0; `skips_zeros`, bins are for other numbers than 0."""
 
     known: Mapping[str, Column] = field(default_factory=dict)
     is_open: bool = True
@@ -93,12 +92,18 @@ class Columns:
     texts: frozenset[str] = frozenset()
     words: frozenset[str] = frozenset()
     spellings: Mapping[str, float | None] = field(default_factory=dict)
-    sparse: bool = False
+    header: frozenset[str] | None = None
+    lacks_zeros: bool = False
+    skips_zeros: bool = False
 
     def find(self, name: str) -> Column | None:
         if name in self.known:
             return self.known[name]
         return Column(name, self.defaults, name in self.texts) if self.is_open and name not in self.gone else None
+
+    def lacks(self, name: str) -> bool:
+        """Whether no component gives this column and rows are known not to have it."""
+        return name not in self.known and self.header is not None and name not in self.header
 
     def number(self, name: str) -> Column | None:
         """A column that a component computes with. Raises ComponentError when it holds texts."""
@@ -115,12 +120,17 @@ class Columns:
         defaults = self.defaults if default is None else (*self.defaults, (stage, default))
         return replace(self, known={**self.known, **known}, defaults=defaults, stage=stage)
 
-    def with_nan_as_largest(self, names: Iterable[str]) -> Columns:
-        """FATE-Serving compares a NaN that a request has, while a value that it lacks is missing."""
+    def spelled(self, names: Iterable[str], spellings: Mapping[str, float]) -> Columns:
+        """With meanings for texts in these columns: FATE-Serving tells them from a value that is not there."""
         found = {name: self.find(name) for name in names}
-        raw = {name: one for name, one in found.items() if one is not None and one.is_raw}
-        spelled = {name: replace(one, spellings={"NaN": LARGEST}) for name, one in raw.items()}
-        return replace(self, known={**self.known, **spelled})
+        known = {name: one.spelled(spellings) for name, one in found.items() if one is not None}
+        return replace(self, known={**self.known, **known})
+
+    def settled(self) -> Columns:
+        """With 0 for all that rows leave out."""
+        if not self.lacks_zeros:
+            return self
+        return replace(self.next_stage(dict.fromkeys(self.known, Fill(0.0))), lacks_zeros=False)
 
     def only(self, names: Iterable[str]) -> Columns:
         """These columns and no others."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -11,7 +12,7 @@ from loaders.artifact import Merge
 from loaders.fate.component import Columns, Component, ComponentError, Model
 from loaders.servables.linear import LinearServable
 from loaders.servables.preprocess import Steps
-from loaders.servables.program import Column, Fill
+from loaders.servables.program import NAN_SENT, Column, Fill, Replace
 from loaders.signature import Numbers, Signature, TensorSpec
 
 
@@ -53,8 +54,13 @@ def used_columns(component: Component, columns: Columns, names: Sequence[str]) -
         raise ComponentError(f"no component before it gives column {absent[0]!r}")
     there = {name: column for name, column in found.items() if column is not None}
     if component.site.compat:
-        return {name: column.then(columns.stage + 1, Fill(0.0)) for name, column in there.items()}
+        return {name: without_nan(column, columns).then(columns.stage + 2, Fill(0.0)) for name, column in there.items()}
     return there
+
+
+def without_nan(column: Column, columns: Columns) -> Column:
+    """A NaN of a caller is missing in a sum, which it would be of itself."""
+    return column.then(columns.stage + 1, Replace(frozenset({NAN_SENT}), math.nan)) if column.may_be_nan else column
 
 
 def linear_servable(signature: Signature, weights: Numbers, intercept: Numbers) -> LinearServable:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol, Self
@@ -25,6 +26,8 @@ Transform = Callable[[Numbers], Numbers]
 
 NO_TEXT = -(2.0**900)
 """Stands for a text that the model does not know; multiples of it for texts that it does."""
+NAN_SENT = sys.float_info.max
+"""Stands for a NaN that a caller sent, where that is something else than a value that is not there."""
 
 
 def text_code(text: str) -> float:
@@ -69,6 +72,26 @@ class Column:
     def is_raw(self) -> bool:
         """Whether its numbers are those of the request, or stand in for them."""
         return all(isinstance(step, Fill | Replace) for _, step in self.steps)
+
+    @property
+    def may_be_nan(self) -> bool:
+        """Whether NAN_SENT is among its numbers."""
+        return NAN_SENT in self.spellings.values() and not self._is_made
+
+    @property
+    def _is_made(self) -> bool:
+        return any(isinstance(step, Bins | Indicator) for _, step in self.steps)
+
+    def spelled(self, spellings: Mapping[str, float]) -> Column:
+        """With meanings for texts that are no numbers; what rescales numbers lets them pass. No change where numbers
+        were made of the request's values already."""
+        if self._is_made:
+            return self
+        steps = tuple(
+            (stage, replace(step, passes=True) if isinstance(step, Rescale | Above) else step)
+            for stage, step in self.steps
+        )
+        return replace(self, steps=steps, spellings={**self.spellings, **spellings})
 
     def then(self, stage: int, step: Step) -> Column:
         return replace(self, steps=(*self.steps, (stage, step)))
@@ -118,17 +141,18 @@ class Replace:
 
 @dataclass(frozen=True, slots=True)
 class Rescale:
-    """(x - mean) / scale, after x was limited to [lower, upper]."""
+    """(x - mean) / scale, after x was limited to [lower, upper]. `passes`: what stands for no number stays."""
 
     lower: float
     upper: float
     mean: float
     scale: float
+    passes: bool = False
 
     def side_by_side(self, steps: Sequence[Rescale | None]) -> Transform:
         table = [(-np.inf, np.inf, 0.0, 1.0) if one is None else _fields(one) for one in steps]
         lower, upper, mean, scale = np.array(table).T
-        return lambda numbers: (np.minimum(np.maximum(numbers, lower), upper) - mean) / scale
+        return _passing(steps, lambda numbers: (np.minimum(np.maximum(numbers, lower), upper) - mean) / scale)
 
 
 def _fields(step: Rescale) -> tuple[float, float, float, float]:
@@ -137,26 +161,39 @@ def _fields(step: Rescale) -> tuple[float, float, float, float]:
 
 @dataclass(frozen=True, slots=True)
 class Above:
-    """`value` for all that lies above `limit`: for rescaled numbers whose limits coincide."""
+    """`value` for all that lies above `limit`: for rescaled numbers whose limits coincide. `passes` as above."""
 
     limit: float
     value: float
     inner: Rescale
+    passes: bool = False
 
     def side_by_side(self, steps: Sequence[Above | None]) -> Transform:
         limit = np.array([np.inf if step is None else step.limit for step in steps])
         value = np.array([0.0 if step is None else step.value for step in steps])
         rescale = self.inner.side_by_side([None if step is None else step.inner for step in steps])
-        return lambda numbers: np.where(numbers > limit, value, rescale(numbers))
+        return _passing(steps, lambda numbers: np.where(numbers > limit, value, rescale(numbers)))
+
+
+def _passing(steps: Sequence[Rescale | Above | None], transform: Transform) -> Transform:
+    passes = np.array([step is not None and step.passes for step in steps])
+    if not passes.any():
+        return transform
+    return lambda numbers: np.where(
+        passes & ((numbers == NAN_SENT) | (numbers <= NO_TEXT)), numbers, transform(numbers)
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Bins:
-    """`values[number of splits below x]`; `missing` for a missing number."""
+    """`values[number of splits below x]`; `missing` for a missing number. `drops_texts`: what stands for a text is
+    missing too. `leaves_zero`: 0 stays 0."""
 
     splits: tuple[float, ...]
     values: tuple[float, ...]
     missing: float
+    drops_texts: bool = False
+    leaves_zero: bool = False
 
     def side_by_side(self, steps: Sequence[Bins | None]) -> Transform:
         width = max(len(step.values) for step in steps if step is not None)
@@ -169,11 +206,13 @@ class Bins:
                 splits[row, : len(step.splits)] = step.splits
                 values[row, : len(step.values)] = step.values
         flat, first = values.reshape(-1), np.arange(0, len(steps) * width, width)
+        drops_texts, leaves_zero = self.drops_texts, self.leaves_zero
 
         def run(numbers: Numbers) -> Numbers:
             place = np.add.reduce(numbers[:, :, None] > splits, axis=2, dtype=np.intp)
-            binned = np.where(np.isnan(numbers), missing, flat.take(first + place))
-            return np.where(concerned, binned, numbers)
+            absent = np.isnan(numbers) | (numbers <= NO_TEXT) if drops_texts else np.isnan(numbers)
+            binned = np.where(absent, missing, flat.take(first + place))
+            return np.where(concerned & (numbers != 0) if leaves_zero else concerned, binned, numbers)
 
         return run
 
@@ -203,14 +242,15 @@ class Indicator:
 
 
 @dataclass(frozen=True, slots=True)
-class NearZeroMissing:
-    """Numbers within `limit` of 0 count as missing."""
+class NearZero:
+    """Numbers within `limit` of 0 become `value`."""
 
+    value: float
     limit: ClassVar[float] = 1e-8
 
-    def side_by_side(self, steps: Sequence[NearZeroMissing | None]) -> Transform:
+    def side_by_side(self, steps: Sequence[NearZero | None]) -> Transform:
         concerned = np.array([step is not None for step in steps])
-        return lambda numbers: np.where(concerned & (np.abs(numbers) < self.limit), np.nan, numbers)
+        return lambda numbers: np.where(concerned & (np.abs(numbers) < self.limit), self.value, numbers)
 
 
 class Vocabulary:

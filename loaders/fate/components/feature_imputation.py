@@ -6,9 +6,10 @@ A list of numbers alone says that only these are missing: a value that is not th
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from loaders.fate.component import Columns, Component
-from loaders.fate.components.data_transform import impute
+from loaders.fate.replacing import Marks, impute
 from loaders.servables.program import number_in
 from tessera.compat import fate_model_pb2 as wire
 
@@ -26,4 +27,5 @@ def transform(component: Component, columns: Columns) -> Columns:
     replacements = {name: value for name, value in param.missing_replace_value.items() if name not in skipped}
     listed = list(meta.imputer_meta.missing_value)
     numbers = [number for number in map(number_in, listed) if number is not None and not math.isnan(number)]
-    return impute(columns, listed, replacements, fills=not numbers or len(numbers) < len(listed))
+    marks = replace(Marks.offline(listed), missing=not numbers or len(numbers) < len(listed))
+    return impute(columns, marks if listed else Marks(frozenset(), {}, True), replacements)

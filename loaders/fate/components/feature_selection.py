@@ -6,6 +6,7 @@ from loaders.fate.component import Columns, Component
 from tessera.compat import fate_model_pb2 as wire
 
 KINDS = frozenset({"HeteroFeatureSelection"})
+TAKES_ROWS_WITHOUT_ZEROS = True
 
 
 def transform(component: Component, columns: Columns) -> Columns:

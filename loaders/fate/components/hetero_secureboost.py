@@ -6,13 +6,14 @@ strategy mix each tree is of one party; a host walks its own alone and sends the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from loaders.fate.boosting import Boosting
 from loaders.fate.component import Columns, Component, ComponentError, Model
 from loaders.loader import PartialForm, PartialSpec, Servable
 from loaders.servables.forest import GUEST, ForestError, guest_trees, host_splits, own_forest
-from loaders.servables.program import Column, NearZeroMissing
+from loaders.servables.program import NAN_SENT, Column, NearZero
 from loaders.servables.trees import LoneTreeHost, TreeGuest, TreeHost
 from loaders.signature import Signature, TensorSpec
 from tessera.compat import fate_model_pb2 as wire
@@ -36,10 +37,10 @@ def model(component: Component, columns: Columns) -> Model:
     boosting.check()
     used = boosting.own_features()
     if component.site.compat:
-        columns = columns.with_nan_as_largest(param.feature_name_fid_mapping.values())
+        columns = columns.spelled(param.feature_name_fid_mapping.values(), {"NaN": NAN_SENT})
     inputs = [_column(columns, param, fid) for fid in used]
     if boosting.zero_is_missing:
-        inputs = [column.then(columns.stage + 1, NearZeroMissing()) for column in inputs]
+        inputs = [column.then(columns.stage + 1, NearZero(math.nan)) for column in inputs]
     places = {fid: place for place, fid in enumerate(used)}
     try:
         spec, build = _guest(boosting, places) if component.site.role == "guest" else _host(boosting, places)

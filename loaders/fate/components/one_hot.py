@@ -10,6 +10,8 @@ from dataclasses import replace
 
 from loaders.fate.component import Columns, Component, ComponentError
 from loaders.servables.program import (
+    NAN_SENT,
+    NO_TEXT,
     Above,
     Bins,
     Column,
@@ -22,7 +24,7 @@ from loaders.servables.program import (
     number_in,
     text_code,
 )
-from loaders.signature import OTHER
+from loaders.signature import OTHER, UNREADABLE
 from tessera.compat import fate_model_pb2 as wire
 
 KINDS = frozenset({"OneHotEncoder", "OneHot"})
@@ -75,7 +77,9 @@ def _as_serving_reads(column: Column, stage: int) -> Column:
         steps = tuple((number, _with_fraction(step)) for number, step in column.steps)
         return replace(column, steps=steps, spellings={OTHER: FRACTION})
     last = next(step for _, step in reversed(column.steps) if isinstance(step, Rescale | Above | Bins))
-    return column if isinstance(last, Bins) else column.then(stage, TO_ZERO)
+    if isinstance(last, Bins):
+        return column
+    return column.spelled({"NaN": NAN_SENT, UNREADABLE: NO_TEXT}).then(stage, TO_ZERO)
 
 
 def _with_fraction(step: Step) -> Step:

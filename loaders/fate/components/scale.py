@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from loaders.fate.component import Columns, Component, ComponentError
-from loaders.servables.program import Above, Rescale
+from loaders.servables.program import Above, Column, Rescale, Step
 from tessera.compat import fate_model_pb2 as wire
 
 KINDS = frozenset({"Scale", "FeatureScale"})
@@ -19,14 +21,20 @@ def transform(component: Component, columns: Columns) -> Columns:
     scales = {name: scale for name, scale in param.col_scale_param.items() if columns.number(name) is not None}
     match meta.method.lower():
         case "standard_scale":
-            return columns.next_stage({name: _standard(scale) for name, scale in scales.items()})
+            steps: dict[str, Rescale | Above] = {name: _standard(scale) for name, scale in scales.items()}
         case "min_max_scale" if component.site.compat:
-            return columns.next_stage({name: _saturating(scale) for name, scale in scales.items()})
+            steps = {name: _saturating(scale) for name, scale in scales.items()}
         case "min_max_scale":
-            return columns.next_stage({name: _min_max(scale) for name, scale in scales.items()})
+            steps = {name: _min_max(scale) for name, scale in scales.items()}
         case _ if component.site.compat:
             return columns
-    raise ComponentError(f"unknown method {meta.method!r}")
+        case _:
+            raise ComponentError(f"unknown method {meta.method!r}")
+    return columns.next_stage({name: _passing(step, columns.number(name)) for name, step in steps.items()})
+
+
+def _passing(step: Rescale | Above, column: Column | None) -> Step:
+    return replace(step, passes=column is not None and column.may_be_nan)
 
 
 def _standard(scale: wire.ColumnScaleParam) -> Rescale:

@@ -9,11 +9,13 @@ from typing import Any
 import msgspec
 
 from loaders.servables.program import is_whole
-from loaders.signature import OTHER, FeatureError, Missing, Signature, TensorSpec
+from loaders.signature import OTHER, UNREADABLE, FeatureError, Missing, Signature, TensorSpec
 from serving.errors import InvalidRequestError
+from serving.frontdoor.fate.doubles import java_double
 
 Specs = Mapping[str, TensorSpec]
 """The tensor of every feature, by the feature's name."""
+NAN = "NaN"
 
 
 def specs_of(signatures: Iterable[Signature]) -> Specs:
@@ -63,21 +65,28 @@ def _user(value: Any) -> str:
 
 
 def _number(name: str, value: Any, spec: TensorSpec) -> float:
-    if isinstance(value, bool):
-        raise FeatureError(f"feature {name!r} is true or false, it must be a number")
-    if isinstance(value, int | float):
+    if isinstance(value, str):
+        return _spelled(name, value, spec)
+    if isinstance(value, int | float) and not isinstance(value, bool):
         is_other = OTHER in spec.spellings and isinstance(value, float) and value.is_integer()
         return _meant(spec, OTHER) if is_other else _as_float(name, value)
-    if not isinstance(value, str):
-        raise FeatureError(f"feature {name!r} must be a number")
-    if value in spec.spellings:
-        return _meant(spec, value)
-    if OTHER in spec.spellings and not is_whole(value):
+    if UNREADABLE in spec.spellings:
+        return _meant(spec, UNREADABLE)
+    what = "is true or false, it must be a number" if isinstance(value, bool) else "must be a number"
+    raise FeatureError(f"feature {name!r} {what}")
+
+
+def _spelled(name: str, text: str, spec: TensorSpec) -> float:
+    if text in spec.spellings:
+        return _meant(spec, text)
+    if OTHER in spec.spellings and not is_whole(text):
         return _meant(spec, OTHER)
-    try:
-        return float(value) if "_" not in value else _refuse(name)
-    except ValueError:
-        return _refuse(name)
+    number = java_double(text)
+    if number is None and UNREADABLE in spec.spellings:
+        return _meant(spec, UNREADABLE)
+    if number is None:
+        raise FeatureError(f"feature {name!r} is a text that spells no number")
+    return _meant(spec, NAN) if math.isnan(number) and NAN in spec.spellings else number
 
 
 def _meant(spec: TensorSpec, text: str) -> float:
@@ -90,10 +99,6 @@ def _as_float(name: str, value: float) -> float:
         return float(value)
     except OverflowError:
         raise FeatureError(f"feature {name!r} is a whole number beyond float64") from None
-
-
-def _refuse(name: str) -> float:
-    raise FeatureError(f"feature {name!r} is a text that spells no number")
 
 
 def _text(name: str, value: Any) -> str:

@@ -23,6 +23,8 @@ from serving.frontdoor.fate.features import features_in, specs_of
 from tests.fate_models import GUEST, TEXTS, FateModel
 from tests.fate_reference import Row
 
+SPELLINGS = ("1d", "-1.5F", " 2 ", "0x1.8p-1", "1e0")
+
 
 @dataclass
 class Loaded:
@@ -66,19 +68,18 @@ def load(root: Path, model: FateModel, mode: Mode) -> Loaded:
 
 
 def users(seed: int, model: FateModel, count: int) -> list[dict[str, Row]]:
-    """Raw rows of all parties: numbers, marked values, whole numbers in every spelling, NaN, and nothing at all.
-
-    A NaN that FATE-Serving scales stays one there; here it is missing, as everywhere else.
-    """
+    """Raw rows of all parties: numbers, marked values, numbers in every spelling, NaN, texts for a bin, and nothing."""
     source = random.Random(seed)
 
     def value(name: str) -> object:
         if name in model.worded:
             return source.choice([*TEXTS, *TEXTS, "black", "none", "purple"])
         if source.random() < 0.3:
-            return source.choice([-999, 777, 555, 0, 1, 2, 0.0, 1.0, 2.0, "1", "1.0", "2.5"])
-        if source.random() < 0.1 and name.startswith("g") and name not in model.scaled:
+            return source.choice([-999, 777, 555, 0, 1, 2, 0.0, 1.0, 2.0, 1e-9, "1", "1.0", "2.5", *SPELLINGS])
+        if source.random() < 0.1:
             return "NaN"
+        if source.random() < 0.2 and name in model.binned:
+            return "no number"
         return round(source.uniform(-2.5, 2.5), 3)
 
     def row(names: Sequence[str]) -> Row:

@@ -55,24 +55,56 @@ def test_fate_servings_imputer_leaves_only_the_columns_that_it_imputes() -> None
     assert [answered(compiled(mode, step), y=1.0) for mode in (COMPAT, STRICT)] == [3.0, 13.0]
 
 
-@pytest.mark.parametrize(("rows", "bins", "served"), [("sparse", "bin_num", False), ("sparse", "", True),
-    ("dense", "bin_num", True)])  # fmt: skip
-def test_bins_of_sparse_rows_are_refused_offline(rows: str, bins: str, served: bool) -> None:
+@pytest.mark.parametrize(
+    ("read", "rows", "imputes", "absent", "zero", "tiny"),
+    [
+        ("dense", "dense", False, 3.0, 1.0, 2.0),
+        ("dense", "sparse", False, 3.0, 0.0, 0.0),
+        ("dense", "sparse", True, 2.0, 0.0, 0.0),
+        ("tag", "dense", False, 1.0, 1.0, 2.0),
+        ("tag", "sparse", False, 0.0, 1.0, 2.0),
+        ("tag", "sparse", True, 2.0, 1.0, 2.0),
+        ("sparse", "sparse", False, 0.0, 1.0, 2.0),
+    ],
+)
+@pytest.mark.parametrize("kind", ["bin_num", "woe"])
+def test_offline_only_what_a_sparse_row_holds_gets_a_bin(
+    read: str, rows: str, imputes: bool, absent: float, zero: float, tiny: float, kind: str
+) -> None:
+    """Rows that are read dense and written sparse hold no zeros; rows that are read sparse hold what they name."""
+
+    def step(builder: Builder) -> None:
+        meta = wire.DataIOMeta(input_format=read, output_format=rows, tag_with_value=True)
+        param = wire.DataIOParam(header=["x", "y"])
+        meta.imputer_meta.is_imputer = imputes
+        param.imputer_param.missing_replace_value.update({"x": "1.5", "y": "1.5"})
+        builder.add("read", "DataTransform", "DataTransform", meta, param)
+
     meta, param = wire.FeatureBinningMeta(need_run=True), wire.FeatureBinningParam(header=["x"])
     meta.transform_param.transform_cols.append(0)
-    meta.transform_param.transform_type = bins
-    param.binning_result.binning_result["x"].split_points.extend([1.0, 2.0])
-    steps: list[Step] = [
-        lambda one: one.add("read", "DataTransform", "DataTransform", wire.DataTransformMeta(output_format=rows),
-            wire.DataTransformParam(header=["x", "y"])),
-        lambda one: one.add("bins", "HeteroFeatureBinning", "HeteroFeatureBinning", meta, param),
-    ]  # fmt: skip
-    assert answered(compiled(COMPAT, *steps), x=1.5, y=0) == 1.0
-    if served:
-        assert answered(compiled(STRICT, *steps), x=1.5, y=0) == (1.0 if bins else 1.5)
-        return
-    with pytest.raises(ComponentError, match="bins of sparse rows are not served"):
-        compiled(STRICT, *steps)
+    meta.transform_param.transform_type = kind
+    result = param.binning_result.binning_result["x"]
+    result.split_points.extend([-1.0, 0.0, 2.0])
+    result.woe_array.extend([0.0, 1.0, 2.0, 3.0])
+    bins = adding("HeteroFeatureBinning", "FeatureBinning", meta, param)
+    half = compiled(STRICT, step, bins)
+    assert [answered(half, **x, y=0) for x in ({}, {"x": 0}, {"x": 1e-9}, {"x": 1.5})] == [absent, zero, tiny, 2.0]
+    assert [answered(compiled(STRICT, step), x=x, y=0) for x in (1e-9, 7)] == [0.0 if tiny == 0 else 1e-9, 7.0]
+
+
+def test_rows_that_lack_zeros_have_them_in_the_model_and_after_a_selection() -> None:
+    def step(builder: Builder) -> None:
+        meta, param = (
+            wire.DataIOMeta(input_format="sparse", output_format="sparse"),
+            wire.DataIOParam(header=["x", "y"]),
+        )
+        builder.add("read", "DataTransform", "DataTransform", meta, param)
+
+    left = wire.FeatureSelectionParam()
+    left.final_left_cols.left_cols.update({"x": True, "y": True})
+    kept = adding("HeteroFeatureSelection", "FeatureSelection", wire.FeatureSelectionMeta(need_run=True), left)
+    assert answered(compiled(STRICT, step, kept), y=1) == 10.0
+    assert answered(compiled(STRICT, step, scaling("standard_scale")), y=1) == 9.0
 
 
 def scaling(method: str) -> Step:
@@ -129,13 +161,34 @@ def test_secret_shared_weights_are_served_once_they_are_revealed(kind: str) -> N
             compiled(STRICT, kind=kind, **hidden)
 
 
+def read(*header: str) -> Step:
+    meta = wire.DataIOMeta(input_format="dense")
+    return lambda builder: builder.add("read", "DataIO", "DataIO", meta, wire.DataIOParam(header=header))
+
+
+def counted(mode: Mode, exposure: str, *steps: Step, hosts: tuple[str, ...] = HOSTS[:1]) -> CompiledHalf:
+    builder = Builder(random.Random(0), f"guest:{GUEST}", ["x"])
+    for step in steps:
+        step(builder)
+    param, meta = wire.PoissonModelParam(weight={"x": 2.0}, header=["x"]), wire.PoissonModelMeta()
+    meta.exposure_colname = exposure
+    builder.add("model_0", "HeteroPoisson", "Poisson", meta, param)
+    return compile_half(builder.finish(), Site("guest", GUEST, hosts, mode))
+
+
 @pytest.mark.parametrize("mode", list(Mode))
 def test_a_count_may_have_no_exposure(mode: Mode) -> None:
-    builder = Builder(random.Random(0), f"guest:{GUEST}", ["x"])
-    param = wire.PoissonModelParam(weight={"x": 2.0}, header=["x"])
-    builder.add("model_0", "HeteroPoisson", "Poisson", wire.PoissonModelMeta(), param)
-    half = compile_half(builder.finish(), Site("guest", GUEST, HOSTS[:1], mode))
-    assert answered(half, x=0.5) == 1.0
+    assert answered(counted(mode, ""), x=0.5) == 1.0
+    assert answered(counted(mode, "e", read("x")), x=0.5, e=7.0) == 1.0
+    assert answered(counted(mode, "e", read("x", "e")), x=0.5, e=math.e) == 2.0
+    with pytest.raises(FeatureError, match="'e' is an exposure"):
+        answered(counted(mode, "e", read("x", "e")), x=0.5)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_a_count_is_for_one_host(mode: Mode) -> None:
+    with pytest.raises(ComponentError, match="'model_0': it is for one host, the model has 2"):
+        counted(mode, "", hosts=HOSTS)
 
 
 @pytest.mark.parametrize("mode", list(Mode))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from loaders.fate.compiling import compile_half
-from loaders.fate.component import Mode, Site
+from loaders.fate.component import ComponentError, Mode, Site
 from loaders.signature import FeatureError
 from tessera.compat import fate_model_pb2 as wire
 from tests.fate_models import GUEST, Builder
@@ -131,6 +131,86 @@ def test_one_hot_of_a_value_that_was_put_in(replacement: str, compat: float) -> 
         assert sent(value, COMPAT, filled, one_hot) == compat
 
 
+@pytest.mark.parametrize(
+    ("markers", "value", "compat", "strict"),
+    [
+        (("none",), None, 5.0, None),
+        (("none",), "NaN", 0.0, None),
+        (("none",), "none", 5.0, 5.0),
+        (("none",), "", None, None),
+        (("none", "-999"), -999, 5.0, 5.0),
+        (("", "none"), None, 5.0, 5.0),
+        (("", "none"), "NaN", 0.0, 5.0),
+        (("", "none"), "", 5.0, 5.0),
+        (("nan",), None, 5.0, 5.0),
+        (("nan",), "NaN", 5.0, 5.0),
+        (("nan",), "", None, None),
+        ((), None, 5.0, 5.0),
+        ((), "null", None, 5.0),
+    ],
+)
+def test_what_is_not_there_is_replaced_by_fate_serving_and_offline_where_it_is_listed(
+    markers: tuple[str, ...], value: object, compat: float | None, strict: float | None
+) -> None:
+    def step(builder: Builder) -> None:
+        imputed(builder, "5", *markers)
+
+    assert (found(value, COMPAT, step), found(value, STRICT, step)) == (compat, strict)
+
+
+def of_tags(builder: Builder, with_value: bool, *markers: str) -> None:
+    meta, param = wire.DataIOMeta(input_format="tag", tag_with_value=with_value), wire.DataIOParam(header=["x"])
+    meta.imputer_meta.is_imputer = True
+    meta.imputer_meta.missing_value.extend(markers)
+    param.imputer_param.missing_replace_value["x"] = "5"
+    builder.add("dataio_0", "DataIO", "DataIO", meta, param)
+
+
+def test_tags_without_values_have_no_imputer_offline() -> None:
+    for with_value, strict in ((True, 5.0), (False, 0.0)):
+
+        def step(builder: Builder, with_value: bool = with_value) -> None:
+            of_tags(builder, with_value, "", "none")
+
+        assert (sent(None, COMPAT, step), sent(None, STRICT, step)) == (5.0, strict)
+
+
+def test_a_row_of_tags_without_a_mark_for_what_it_leaves_out_fails_in_fate_serving() -> None:
+    def step(builder: Builder) -> None:
+        of_tags(builder, True, "none")
+
+    assert found(None, STRICT, step) is None
+    with pytest.raises(ComponentError, match=r"'dataio_0': FATE-Serving puts .*mode strict_offline"):
+        sent(1, COMPAT, step)
+
+
+def test_nan_outlives_a_scale() -> None:
+    def wide(builder: Builder) -> None:
+        scaled(builder, 0.0, 1.0)
+
+    def standard(builder: Builder) -> None:
+        scaled(builder, 0.0, 1.0, "standard_scale")
+
+    for step in (wide, standard):
+        assert [sent(value, COMPAT, step, binned) for value in ("NaN", 9, None)] == [2.0, 1.0, 0.0]
+        assert [sent(value, COMPAT, step, one_hot) for value in ("NaN", "abc", 9, None)] == [10.0, 10.0, 10.0, 0.0]
+        assert (sent("NaN", COMPAT, step), sent(1.0, COMPAT, step)) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("value", ["abc", "", "1,5", "1_0", "d", True, [1], {}])
+def test_what_is_no_number_is_lost_at_bins_and_refused_elsewhere(value: object) -> None:
+    def wide(builder: Builder) -> None:
+        scaled(builder, 0.0, 1.0)
+
+    def filled(builder: Builder) -> None:
+        imputed(builder, "5", "none")
+
+    for steps in ((binned,), (wide, binned), (filled, binned), (binned, one_hot)):
+        assert sent(value, COMPAT, *steps) == 0.0
+        assert found(value, STRICT, *steps) is None
+    assert found(value, COMPAT) is found(value, COMPAT, wide) is None
+
+
 def test_nan_is_in_the_last_bin_and_an_absent_value_in_none() -> None:
     assert (sent("NaN", COMPAT, binned), sent(None, COMPAT, binned)) == (2.0, 0.0)
     assert sent("NaN", STRICT, binned) == 3.0
@@ -166,18 +246,22 @@ def test_min_max_scale_also_where_its_limits_are_in_the_wrong_order(
         (("", "none", "null", "na", "None", "nan"), None, 0.0, 5.0),
         (("", "none", "null", "na", "None", "nan"), "", 5.0, 5.0),
         (("", "none", "null", "na", "None", "nan"), "none", 5.0, 5.0),
-        (("nan",), "NaN", 0.0, 5.0),
+        (("nan",), "NaN", 5.0, 5.0),
+        (("nan",), None, 0.0, 5.0),
+        (("none",), "NaN", 0.0, None),
+        ((), None, 0.0, 5.0),
+        ((), "none", None, 5.0),
         (("-999",), -999, 5.0, 5.0),
         (("-999",), None, 0.0, None),
     ],
 )
 def test_what_is_missing_is_an_outlier_offline_where_it_is_listed(
-    outliers: tuple[str, ...], value: object, compat: float, strict: float | None
+    outliers: tuple[str, ...], value: object, compat: float | None, strict: float | None
 ) -> None:
     def step(builder: Builder) -> None:
         listed(builder, *outliers)
 
-    assert (sent(value, COMPAT, step), found(value, STRICT, step)) == (compat, strict)
+    assert (found(value, COMPAT, step), found(value, STRICT, step)) == (compat, strict)
 
 
 @pytest.mark.parametrize(
@@ -200,8 +284,7 @@ def test_some_texts_are_missing_offline_without_an_imputer(text: str) -> None:
         builder.add("dataio_0", "DataIO", "DataIO", meta, wire.DataIOParam(header=["x"]))
 
     assert (sent(text, STRICT, step, binned), sent(None, STRICT, step, binned)) == (3.0, 3.0)
-    with pytest.raises(FeatureError):
-        sent(text, COMPAT, step, binned)
+    assert found(text, COMPAT, step) is None
 
 
 def test_the_bins_are_those_of_the_training() -> None:
