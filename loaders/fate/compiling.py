@@ -20,6 +20,7 @@ from loaders.fate.component import Columns, Component, ComponentError, Model, Si
 from loaders.fate.components import one_hot
 from loaders.fate.dsl import Node, nodes_of
 from loaders.fate.export import Parts
+from loaders.fate.order import as_serving_runs
 from loaders.loader import Servable
 from loaders.servables.program import Prepared, Program, compile_program
 from loaders.signature import Batch, Missing, Signature, TensorSpec
@@ -60,6 +61,7 @@ class CompiledHalf:
 def compile_half(parts: Parts, site: Site) -> CompiledHalf:
     """Raises ExportError, and ComponentError naming the component that cannot be served and the reason."""
     nodes = nodes_of(parts, site.role)
+    nodes = as_serving_runs(nodes) if site.compat else nodes
     read = [_component(parts, node, site) for node in nodes]
     texts = [one_hot.text_inputs(one) for one in read if one.kind in one_hot.KINDS]
     reading = _Reading(Columns(texts=frozenset[str]().union(*texts)))
@@ -69,35 +71,42 @@ def compile_half(parts: Parts, site: Site) -> CompiledHalf:
     return reading.half()
 
 
+@dataclass(slots=True)
+class _Passed:
+    """What a component passes on. For FATE-Serving several may pass on the same, and all of them see what is written
+    into it."""
+
+    columns: Columns
+
+
 class _Reading:
-    """The pipeline so far: the columns behind each component, and the model once it was met."""
+    """The pipeline so far: what each component passes on, and the model once it was met."""
 
     def __init__(self, request: Columns) -> None:
-        self._request = request
-        self._behind: dict[str, Columns] = {}
+        self._request = _Passed(request)
+        self._behind: dict[str, _Passed] = {}
         self._model: tuple[str, Model, Columns] | None = None
         self._merge: Merge | None = None
         self._relabels = False
 
     def take(self, node: Node, component: Component) -> None:
-        columns = self._behind[node.upstream[0]] if node.upstream else self._request
+        given = self._behind[node.upstream[0]] if node.upstream else self._request
         self._relabels |= node.kind == LABELS
+        self._behind[node.name] = given
         if node.kind in WITHOUT_EFFECT:
-            self._behind[node.name] = columns
             return
         if node.kind not in _kinds():
             raise ComponentError(f"components of class {node.kind!r} are not served")
         if node.role not in {"", component.site.role}:
             raise ComponentError(f"it is of the {node.role}, and this is the half of the {component.site.role}")
         module = _kinds()[node.kind]
-        columns = columns if hasattr(module, "TAKES_ROWS_WITHOUT_ZEROS") else columns.settled()
+        columns = given.columns if hasattr(module, "TAKES_ROWS_WITHOUT_ZEROS") else given.columns.settled()
         if hasattr(module, "transform"):
-            columns = module.transform(component, columns)
+            self._behind[node.name] = _passed(module, component, given, module.transform(component, columns))
         elif hasattr(module, "points"):
             self._merge = module.points(component, self._met()[1].merge)
         else:
             self._meet(component.name, module.model(component, columns), columns)
-        self._behind[node.name] = columns
 
     def _meet(self, name: str, model: Model, columns: Columns) -> None:
         if self._model is not None:
@@ -117,6 +126,17 @@ class _Reading:
         if merge.labels and self._relabels:
             raise ComponentError(f"component {name!r}: labels that {LABELS} has changed are not served")
         return CompiledHalf(name, _inputs(model, columns), model, merge, columns.words)
+
+
+def _passed(module: ModuleType, component: Component, given: _Passed, made: Columns) -> _Passed:
+    if not component.site.compat:
+        return _Passed(made)
+    if made is given.columns:
+        return given
+    if not (hasattr(module, "writes") and module.writes(component)):
+        return _Passed(made)
+    given.columns = made
+    return given
 
 
 def _component(parts: Parts, node: Node, site: Site) -> Component:

@@ -28,6 +28,12 @@ def transform(component: Component, columns: Columns) -> Columns:
     return _serving(meta, param, columns) if component.site.compat else _offline(meta, param, columns)
 
 
+def writes(component: Component) -> bool:
+    """Whether FATE-Serving's writes into the values that it is given, and passes these on."""
+    meta = component.meta(wire.DataIOMeta)
+    return meta.input_format not in ABSENT_IS_ZERO and not meta.imputer_meta.is_imputer
+
+
 def _offline(meta: wire.DataIOMeta, param: wire.DataIOParam, columns: Columns) -> Columns:
     columns = columns.only(param.header)
     named = meta.input_format in ABSENT_IS_ZERO

@@ -33,6 +33,11 @@ def transform(component: Component, columns: Columns) -> Columns:
     return columns.next_stage({name: _passing(step, columns.number(name)) for name, step in steps.items()})
 
 
+def writes(_: Component) -> bool:
+    """FATE-Serving's writes into the values that it is given, and passes these on."""
+    return True
+
+
 def _passing(step: Rescale | Above, column: Column | None) -> Step:
     return replace(step, passes=column is not None and column.may_be_nan)
 
