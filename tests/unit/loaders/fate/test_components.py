@@ -92,6 +92,13 @@ def test_offline_only_what_a_sparse_row_holds_gets_a_bin(
     assert [answered(compiled(STRICT, step), x=x, y=0) for x in (1e-9, 7)] == [0.0 if tiny == 0 else 1e-9, 7.0]
 
 
+def binned_at_minus_1(builder: Builder) -> None:
+    meta, param = wire.FeatureBinningMeta(need_run=True), wire.FeatureBinningParam(header=["x"])
+    meta.transform_param.CopyFrom(wire.TransformMeta(transform_cols=[0], transform_type="bin_num"))
+    param.binning_result.binning_result["x"].split_points.extend([-1.0, 1.0])
+    builder.add("bins", "HeteroFeatureBinning", "FeatureBinning", meta, param)
+
+
 def test_rows_that_lack_zeros_have_them_in_the_model_and_after_a_selection() -> None:
     def step(builder: Builder) -> None:
         meta, param = (
@@ -104,6 +111,8 @@ def test_rows_that_lack_zeros_have_them_in_the_model_and_after_a_selection() -> 
     left.final_left_cols.left_cols.update({"x": True, "y": True})
     kept = adding("HeteroFeatureSelection", "FeatureSelection", wire.FeatureSelectionMeta(need_run=True), left)
     assert answered(compiled(STRICT, step, kept), y=1) == 10.0
+    assert answered(compiled(STRICT, step, kept, binned_at_minus_1), y=1) == 10.0
+    assert answered(compiled(STRICT, step, kept, binned_at_minus_1), x=0, y=1) == 11.0
     assert answered(compiled(STRICT, step, scaling("standard_scale")), y=1) == 9.0
 
 
@@ -180,6 +189,10 @@ def counted(mode: Mode, exposure: str, *steps: Step, hosts: tuple[str, ...] = HO
 def test_a_count_may_have_no_exposure(mode: Mode) -> None:
     assert answered(counted(mode, ""), x=0.5) == 1.0
     assert answered(counted(mode, "e", read("x")), x=0.5, e=7.0) == 1.0
+    left = wire.FeatureSelectionParam()
+    left.final_left_cols.left_cols.update({"x": True, "e": False})
+    selected = adding("HeteroFeatureSelection", "FeatureSelection", wire.FeatureSelectionMeta(need_run=True), left)
+    assert answered(counted(mode, "e", read("x", "e"), selected), x=0.5, e=7.0) == 1.0
     assert answered(counted(mode, "e", read("x", "e")), x=0.5, e=math.e) == 2.0
     with pytest.raises(FeatureError, match="'e' is an exposure"):
         answered(counted(mode, "e", read("x", "e")), x=0.5)

@@ -216,6 +216,11 @@ def test_nan_is_in_the_last_bin_and_an_absent_value_in_none() -> None:
     assert sent("NaN", STRICT, binned) == 3.0
 
 
+@pytest.mark.parametrize("text", [" NaN ", "-NaN", "+NaN"])
+def test_nan_may_have_blanks_and_a_sign(text: str) -> None:
+    assert (sent(text, COMPAT, binned), sent(text, STRICT, binned)) == (2.0, 3.0)
+
+
 def test_nan_that_is_listed_as_missing_is_replaced() -> None:
     for markers, bin_ in ((("nan",), 1.0), ((), 2.0)):
 
