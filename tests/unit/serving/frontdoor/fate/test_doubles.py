@@ -68,3 +68,11 @@ def test_any_number_is_read_as_it_was_written() -> None:
         suffix, blank = source.choice(["", "d", "f", "D", "F"]), source.choice(["", " ", "\t"])
         assert java_double(f"{blank}{number!r}{suffix}{blank}") == number
         assert java_double(f"{blank}{number.hex()}{suffix}{blank}") == number
+
+
+@pytest.mark.parametrize(
+    "text", ["1" * 1_000_000 + "x", "1" * 500_000 + "." + "1" * 500_000 + "x", "0x" + "1" * 1_000_000]
+)
+def test_a_long_text_that_is_none_is_found_out_in_one_go(text: str) -> None:
+    """Looked at again for each of its digits it would take hours."""
+    assert java_double(text) is None
