@@ -145,18 +145,10 @@ class Promise(Generic[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         """Cancelling who waits cancels the promise."""
-        if not self._done:
-            if get_ident() in _stepping:
-                yield self
-            else:
-                yield from self._told().__await__()
-        try:
-            return self.result()
-        finally:
-            del self  # the error holds this frame
+        return _awaited([self])
 
-    async def _told(self) -> None:
-        """For tasks: they are woken by futures."""
+    async def told(self) -> None:
+        """Returns when it is done, for tasks: they are woken by futures."""
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.add_done_callback(lambda _: None if woken.done() else woken.set_result(None))
         try:
@@ -226,6 +218,16 @@ class _Steps(Promise[T]):
         if self._must_cancel:
             self._must_cancel = False
             self.cancel()
+
+
+def _awaited(held: list[Promise[T]]) -> Generator[Any, None, T]:
+    """Of the one that is held, until it raises: the error holds this frame."""
+    if not held[0].done():
+        if get_ident() in _stepping:
+            yield held[0]
+        else:
+            yield from held[0].told().__await__()
+    return held.pop().result()
 
 
 async def _awaiting(awaited: Awaitable[T]) -> T:
