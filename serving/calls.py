@@ -26,20 +26,21 @@ _STEPS = 4
 
 Key = tuple[object, ...]
 
+Finish = Callable[[Response, int | None], T]
+"""Makes the reply of a response and the place of the call's row in it, None when all rows are the call's."""
+
 
 class Waiting(Generic[T]):
-    """A call that is executed. `finish` makes the reply of a response and the place of the call's row in it, None when
-    all rows are the call's. `times`: when it came and its deadline, in monotonic seconds. `span`: of one that is
-    traced."""
+    """A call that is executed. `times`: when it came and its deadline, in monotonic seconds. `protocol`: as figures
+    call it. `span`: of one that is traced."""
 
-    __slots__ = ("came", "deadline", "finish", "reply", "request", "span")
+    __slots__ = ("came", "deadline", "finish", "protocol", "reply", "request", "span")
 
-    def __init__(
-        self, request: Request, times: tuple[float, float], finish: Callable[[Response, int | None], T]
-    ) -> None:
+    def __init__(self, request: Request, times: tuple[float, float], finish: Finish[T], protocol: str = "") -> None:
         self.request = request
         self.came, self.deadline = times
         self.finish = finish
+        self.protocol = protocol
         self.reply: Promise[T] = Promise()
         self.span: Span | None = None
 

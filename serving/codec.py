@@ -8,9 +8,11 @@ from apps.app import CacheLevel, Request, Response
 
 
 class Codec(Protocol):
-    """One method of one public protocol. `name`: protocol and method; part of the keys of the result cache."""
+    """One method of one public protocol. `name`: protocol and method; part of the keys of the result cache. `protocol`:
+    as figures call it."""
 
     name: str
+    protocol: str
 
     def decode(self, raw: bytes) -> Request: ...
 

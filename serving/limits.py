@@ -251,8 +251,6 @@ class Limiter:
         counts: SharedCounts | None = None,
     ) -> None:
         self.limits = limits
-        self.refused: Callable[[str, LimitError], None] = _nobody
-        """Told of the service of each call that is over a limit of its service or caller."""
         self.parties = Gates(LimitKind.PARTY, parties or {}, clock, counts)
         self.resources = Gates(LimitKind.RESOURCE, {}, clock, counts)
         self._services = Gates(LimitKind.SERVICE, limits.services, clock, counts)
@@ -286,23 +284,15 @@ class Limiter:
         """Count a call before anything is looked up for it; either name may be "". Raises LimitError."""
         if not self._calls_limited:
             return
-        try:
-            for gate in (self._callers.of(caller or NOBODY), self._services.of(service)):
-                if gate is not None:
-                    gate.take(rows)
-        except LimitError as error:
-            self.refused(service, error)
-            raise
+        for gate in (self._callers.of(caller or NOBODY), self._services.of(service)):
+            if gate is not None:
+                gate.take(rows)
 
     def enter(self, service: str, caller: str) -> Sequence[Gate]:
         """Where a call now counts as running; whoever enters leaves each. Raises LimitError."""
         if not self._calls_limited:
             return ()
-        try:
-            return _entered((self._callers.of(caller or NOBODY), self._services.of(service)))
-        except LimitError as error:
-            self.refused(service, error)
-            raise
+        return _entered((self._callers.of(caller or NOBODY), self._services.of(service)))
 
     def enter_model(self, model: str, rows: int) -> Sequence[Gate]:
         """The same around the execution of a model, whose rows are counted too. Raises LimitError."""
@@ -316,9 +306,6 @@ class Limiter:
 def make_limiter(settings: Settings, counts: SharedCounts | None = None) -> Limiter:
     parties = {party: peer.limit for party, peer in settings.peers.items() if peer.limit is not None}
     return Limiter(settings.limits, parties=parties, counts=counts)
-
-
-def _nobody(service: str, error: LimitError) -> None: ...
 
 
 def deadline_of(limits: Limits, rows: int, remaining_s: float | None, came_s: float) -> float:

@@ -9,7 +9,7 @@ What needs nobody else is answered in the same turn of the event loop, without a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -18,9 +18,9 @@ from apps.app import CacheLevel, Request, Response
 from loaders.loader import Scores
 from serving.cache.result import Case, ResultCache
 from serving.cache.tier import MISS
-from serving.calls import Gathering, Waiting, all_replies, itself
+from serving.calls import Finish, Gathering, Waiting, all_replies, itself
 from serving.codec import Codec
-from serving.errors import TesseraError, code_of
+from serving.errors import LimitError, code_of
 from serving.limits import Gate, Limiter, deadline_of, leave
 from serving.peers.fallback import FAIL, Fallbacks, filled, own_scores
 from serving.peers.hosts import Hosts, all_of
@@ -32,12 +32,9 @@ from serving.settings import FallbackSettings
 from serving.shadows import Comparing, Shadows
 from serving.telemetry.served import Served, variant_of
 from serving.telemetry.stages import Stages
-from serving.transport.promise import Promise
+from serving.transport import Code, Promise
 
 T = TypeVar("T")
-
-Finish = Callable[[Response, int | None], T]
-"""See Waiting."""
 
 
 class Counting(Comparing, Protocol):
@@ -83,7 +80,6 @@ class Pipeline:
         self._fallbacks = answers.fallbacks
         self._limits = limits = limiter.limits
         self.limiter = limiter
-        limiter.refused = self._refused
         self._clock = clock
         self._gathering = Gathering(self._start, limits.peer_timeout_s)
         self._running: set[Promise[None]] = set()
@@ -97,31 +93,39 @@ class Pipeline:
         """The reply to serialised request bytes; a repeated case is answered at once. `caller`: who asks, for limits,
         which come before anything is answered or counted. Raises what is wrong with the request, at once or when
         awaited."""
-        routes = self._routes.current
-        hit = self._results.by_raw(codec.name, raw, routes.epoch)
-        if hit is not MISS:
-            service = routes.service_name(hit.address)
-            self.limiter.take(service, caller, 1)
-            self._seen_again(service, hit.user)
-            self._results.counts.hits += 1
-            self.served.repeat(service)
-            return hit.reply
-        request = codec.decode(raw)
-        address = request.address
-        service = routes.service_name(address)
-        self.limiter.take(service, caller, request.rows)
-        self._seen(service, request.user_ids)
-        case = self._results.case_of(codec.name, request)
-        hit = self._results.by_case(case, routes.epoch)
-        if hit is not MISS:
-            self.served.repeat(service)
-            return hit.reply
-        finish = partial(self._encoded, codec, raw, case, routes.epoch(address))
-        return self._begin(request, remaining_s, finish, self.limiter.enter(service, caller))
+        routes, service = self._routes.current, ""
+        try:
+            hit = self._results.by_raw(codec.name, raw, routes.epoch)
+            if hit is not MISS:
+                service = routes.service_name(hit.address)
+                self.limiter.take(service, caller, 1)
+                self._seen_again(service, hit.user)
+                self._results.counts.hits += 1
+                hit.repeats.calls += 1
+                return hit.reply
+            request = codec.decode(raw)
+            address = request.address
+            service = routes.service_name(address)
+            self.limiter.take(service, caller, request.rows)
+            self._seen(service, request.user_ids)
+            case = self._results.case_of(codec.name, request)
+            hit = self._results.by_case(case, routes.epoch)
+            if hit is not MISS:
+                hit.repeats.calls += 1
+                return hit.reply
+            finish = partial(self._encoded, codec, raw, case, routes.epoch(address))
+            return self._begin(request, remaining_s, finish, self.limiter.enter(service, caller), codec.protocol)
+        except Exception as error:
+            self._refused(codec.protocol, service, error)
+            raise
 
-    def predict(self, request: Request, remaining_s: float | None) -> Promise[Response]:
+    def predict(self, request: Request, remaining_s: float | None, protocol: str = "") -> Promise[Response]:
         """Answer all rows. Users of one call may meet different variants; each variant's rows run as one batch."""
-        return self._begin(request, remaining_s, itself, ())
+        try:
+            return self._begin(request, remaining_s, itself, (), protocol)
+        except Exception as error:
+            self._refused(protocol, self._routes.current.service_name(request.address), error)
+            raise
 
     async def stop(self) -> None:
         """What answers nobody ends, and nothing is computed any more."""
@@ -132,11 +136,12 @@ class Pipeline:
         self, codec: Codec, raw: bytes, case: Case | None, epoch: int, response: Response, row: int | None
     ) -> bytes:
         if case is not None and response.complete:
-            self._results.store(codec.name, raw, case, epoch, codec.reply(response, row, CacheLevel.L1))
+            repeats = self.served.repeats(codec.protocol, self._routes.current.service_name(case.address), response)
+            self._results.store(codec.name, raw, case, epoch, codec.reply(response, row, CacheLevel.L1), repeats)
         return codec.reply(response, row, CacheLevel.NONE)
 
     def _begin(
-        self, request: Request, remaining_s: float | None, finish: Finish[T], gates: Sequence[Gate]
+        self, request: Request, remaining_s: float | None, finish: Finish[T], gates: Sequence[Gate], protocol: str
     ) -> Promise[T]:
         """`gates` are left when the reply is there, or could not be begun."""
         reply: Promise[T] | None = None
@@ -146,20 +151,17 @@ class Pipeline:
             shadowed = routes.shadowed(address)
             if shadowed is not None:
                 finish = partial(self._followed, shadowed, request, finish)
+            call = Waiting(request, (came, deadline), finish, protocol)
             if request.columnar or request.rows != 1:
                 groups = routes.targets(address, request.user_ids, request.case_id)
                 self.served.rows.observe(request.rows)
-                reply = Promise.of(self._split(request, groups, (came, deadline), finish))
+                reply = Promise.of(self._split(call, groups))
             else:
-                call = Waiting(request, (came, deadline), finish)
                 target = routes.target(address, request.user_ids[0] or request.case_id)
                 self._counted(target, call)
                 self._gathering.add(target, call)
                 self.served.single += 1
                 reply = call.reply
-        except TesseraError as error:
-            self._refused(self._routes.current.service_name(request.address), error)
-            raise
         finally:
             if gates:
                 leave(gates) if reply is None else reply.add_done_callback(lambda _: leave(gates))
@@ -170,9 +172,9 @@ class Pipeline:
         if gates:
             call.reply.add_done_callback(lambda _: leave(gates))
 
-    def _refused(self, service: str, error: TesseraError) -> None:
+    def _refused(self, protocol: str, service: str, error: Exception) -> None:
         """Before it met a version."""
-        self.served.failed(service if service in self._routes.current.services else "", "", error.code)
+        self.served.count((protocol, service if service in self._routes.current.services else "", ""), code_of(error))
 
     def _followed(
         self, route: ServiceRoute, request: Request, finish: Finish[T], response: Response, row: int | None
@@ -180,22 +182,29 @@ class Pipeline:
         self.shadows.follow(route, request, itself(response, row))
         return finish(response, row)
 
-    async def _split(
-        self, request: Request, groups: Mapping[Target, list[int]], times: tuple[float, float], finish: Finish[T]
-    ) -> T:
+    async def _split(self, whole: Waiting[T], groups: Mapping[Target, list[int]]) -> T:
         """A call of several rows: a round for each variant that they meet."""
+        request, times = whole.request, (whole.came, whole.deadline)
         parts = [request] if len(groups) == 1 else [request.select(rows) for rows in groups.values()]
-        calls: list[Waiting[Response]] = [Waiting(part, times, itself) for part in parts]
+        calls: list[Waiting[Response]] = [Waiting(part, times, itself, whole.protocol) for part in parts]
         try:
-            for target, call in zip(groups, calls, strict=True):
-                self._counted(target, call)
+            self._count_all(groups, calls)
             for target, call in zip(groups, calls, strict=True):
                 self._start(target, [call])
-            whole = await all_replies([call.reply for call in calls])
+            answers = await all_replies([call.reply for call in calls])
         finally:
             for call in calls:
                 call.reply.cancel()
-        return finish(whole[0] if len(whole) == 1 else interleave(request.rows, list(groups.values()), whole), None)
+        joined = answers[0] if len(answers) == 1 else interleave(request.rows, list(groups.values()), answers)
+        return whole.finish(joined, None)
+
+    def _count_all(self, targets: Iterable[Target], calls: Sequence[Waiting[Any]]) -> None:
+        for target, call in zip(targets, calls, strict=True):
+            try:
+                self._counted(target, call)
+            except LimitError as error:
+                self._refused(call.protocol, target.service, error)
+                raise
 
     # --- a round: calls that run as one batch ---
 
@@ -261,13 +270,15 @@ class Pipeline:
         round_.handle.__exit__(None, None, None)
         if running.cancelled():
             for call in round_.calls:
+                self.served.count((call.protocol, round_.target.service, variant_of(round_.target)), Code.CANCELLED)
                 call.reply.cancel()
         elif (error := running.exception()) is not None:
             self._fail(round_.target.service, variant_of(round_.target), round_.calls, error)
 
     def _fail(self, service: str, variant: str, calls: Sequence[Waiting[Any]], error: BaseException) -> None:
-        self.served.failed(service, variant, code_of(error), len(calls))
+        code = code_of(error)
         for call in calls:
+            self.served.count((call.protocol, service, variant), code)
             call.fail(error)
 
     async def _collect(self, round_: Round) -> None:
@@ -366,21 +377,21 @@ class Pipeline:
         now = self._clock()
         self.stages.took(round_.app_s, round_.local_s, round_.merge_s)
         self.stages.answered += len(round_.users)
-        self.served.answered(target, len(round_.calls))
+        self.served.answered(round_.calls, target)
         seconds = [now - call.came for call in round_.calls for _ in call.request.user_ids]
         scores = own_scores(result.scores, remote)
         whole = response(target, result, remote, self._counting.answered(target, scores, seconds, request.attributed))
         return whole, now
 
     async def _shadow(self, target: Target, request: Request) -> Response:
-        """No limit counts it, and it has a deadline of its own."""
+        """No limit and no figure of requests counts it, and it has a deadline of its own."""
         came = self._clock()
         deadline = came + self._limits.peer_timeout_s
         with self._pool.acquire(target.model) as handle:
             call = Waiting(request, (came, deadline), itself)
-            round_ = self._prepared(target, handle, [call])
-            if round_ is None:
-                return await call.reply
+            round_ = self.rounds(target, handle, [call], self._clock)
+            round_.prepare()
+            round_.lookups = [self._hosts.look(party, handle, round_.users) for party in handle.hosts]
             aside = [self._hosts.ask_aside(lookup, deadline) for lookup in round_.lookups if not lookup.is_whole]
             await all_of(aside)
             round_.outputs = await self._pool.predict(handle, round_.batch)

@@ -92,7 +92,7 @@ class _Watched(Codec):
     """A codec that tells what it sees."""
 
     def __init__(self, codec: Codec, line: Line) -> None:
-        self.name = codec.name
+        self.name, self.protocol = codec.name, codec.protocol
         self._codec = codec
         self._line = line
 
@@ -133,13 +133,13 @@ class LoggedPipeline(Pipeline):
             return reply
         return self._until_done(line, reply)
 
-    def predict(self, request: Request, remaining_s: float | None) -> Promise[Response]:
+    def predict(self, request: Request, remaining_s: float | None, protocol: str = "") -> Promise[Response]:
         line = self._log.begin(PREDICT, "")
         if line is None:
-            return super().predict(request, remaining_s)
+            return super().predict(request, remaining_s, protocol)
         line.request, line.level = request, CacheLevel.NONE
         try:
-            reply = super().predict(request, remaining_s)
+            reply = super().predict(request, remaining_s, protocol)
         except Exception as error:
             self._end(line, code_of(error))
             raise

@@ -12,6 +12,7 @@ from serving.cache.memory import MemoryTier
 from serving.cache.result import Case, ResultCache
 from serving.cache.tier import Entry
 from serving.cache.tiered import TieredCache
+from serving.telemetry.served import Repeats
 
 REQUEST = Request("s", "", "", "c", ("u",), numbers={f"f{number}": float(number) for number in range(30)})
 RAW = secrets.token_bytes(600)
@@ -21,7 +22,7 @@ def result_cache_hit() -> Callable[[], None]:
     """L1 by 600 raw bytes, each time another bytes object as from the wire. Budget: 2 µs."""
     cache, case = _results()
     for number in range(10_000):
-        cache.store("m", RAW + b"%d" % number, case, 1, b"reply")
+        cache.store("m", RAW + b"%d" % number, case, 1, b"reply", Repeats())
     source = bytearray(RAW + b"7")
 
     def hit() -> None:
@@ -33,7 +34,7 @@ def result_cache_hit() -> Callable[[], None]:
 def result_cache_case_hit() -> Callable[[], None]:
     """L1 by the case, 30 features, its key included. Budget: 5 µs."""
     cache, case = _results()
-    cache.store("m", RAW, case, 1, b"reply")
+    cache.store("m", RAW, case, 1, b"reply", Repeats())
     return lambda: _ignore(cache.by_case(cache.case_of("m", REQUEST), lambda address: 1))
 
 

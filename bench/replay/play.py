@@ -14,6 +14,7 @@ from serving.cache.memory import MemoryTier
 from serving.cache.result import ResultCache
 from serving.cache.tier import MISS, Entry
 from serving.cache.tiered import TieredCache
+from serving.telemetry.served import Repeats
 
 _METHOD = "predict"
 _ANSWER, _PARTIAL = b"answer", bytes(8)
@@ -81,7 +82,7 @@ class Replica:
         level = await self.fetch(user)
         named = self._results.case_of(_METHOD, Request("s", "", "", str(case), (str(user),)))
         if named is not None:
-            self._results.store(_METHOD, raw, named, 1, _ANSWER)
+            self._results.store(_METHOD, raw, named, 1, _ANSWER, Repeats())
         return level
 
     async def fetch(self, user: int) -> CacheLevel:

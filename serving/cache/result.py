@@ -18,6 +18,7 @@ from apps.app import Request
 from serving.cache.counts import Counts
 from serving.cache.tier import MISS, Miss
 from serving.routing import Address
+from serving.telemetry.served import Repeats
 
 Epoch = Callable[[Address], int]
 Key = bytes | tuple[str, bytes]
@@ -41,14 +42,15 @@ class Case(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A stored reply, what its caller named, and the mark of whom it is about: repeats count as activity too. `until`
-    is monotonic seconds."""
+    """A stored reply, what its caller named, and the mark of whom it is about: repeats count as activity too, and in
+    `repeats`. `until` is monotonic seconds."""
 
     address: Address
     epoch: int
     user: bytes
     reply: bytes
     until: float
+    repeats: Repeats
 
 
 class ResultCache:
@@ -96,12 +98,13 @@ class ResultCache:
             self.counts.hits += 1
         return answer
 
-    def store(self, method: str, raw: bytes, case: Case, epoch: int, reply: bytes) -> None:
-        """`epoch` as it was before the answer was computed; `reply` says that it comes from this cache."""
+    def store(self, method: str, raw: bytes, case: Case, epoch: int, reply: bytes, repeats: Repeats) -> None:
+        """`epoch` as it was before the answer was computed; `reply` says that it comes from this cache; `repeats`
+        counts those of the version that answered."""
         if epoch < 0:
             return  # nothing answered this address when the request came in
         now_s, answers = self._clock(), self._answers
-        answer = Answer(case.address, epoch, self._mark(case.user), reply, now_s + self._ttl_s)
+        answer = Answer(case.address, epoch, self._mark(case.user), reply, now_s + self._ttl_s, repeats)
         for key in (_raw_key(method, raw), case.key):
             answers[key] = answer
             answers.move_to_end(key)

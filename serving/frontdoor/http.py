@@ -75,7 +75,7 @@ class HttpDoor:
             reply = self.pipeline.answer(codec, raw, remaining_s(request), caller)
             return Response(reply if isinstance(reply, bytes) else await reply, media_type=JSON)
 
-        return Route(path, answering(answer, self.figures.of("http", path), _error), methods=[verb])
+        return Route(path, answering(answer, self.figures.of(codec.protocol, path), _error), methods=[verb])
 
 
 async def _no_route(request: Request, error: Any) -> Response:

@@ -30,6 +30,8 @@ HTTP_STATUS = {
 }
 """As google.rpc.Code maps them; 500 for the rest."""
 JSON = "application/json"
+HTTP = "http"
+"""As figures call the protocol of the paths that are our own."""
 IDENTITY = "identity"
 TIMEOUT_HEADER = "x-timeout-ms"
 

@@ -22,6 +22,7 @@ from tessera.v1 import inference_pb2 as wire
 
 PREDICT = "/tessera.v1.Inference/Predict"
 BATCH_PREDICT = "/tessera.v1.Inference/BatchPredict"
+PROTOCOL = "tessera.v1"
 
 _SCORE, _LABEL, _CACHE, _ATTRIBUTION = (
     wire.PredictReply.DESCRIPTOR.fields_by_name[name].number for name in ("score", "label", "cache", "attribution")
@@ -35,7 +36,7 @@ V = TypeVar("V")
 class PredictCodec(Codec):
     """One case of one user."""
 
-    name = PREDICT
+    name, protocol = PREDICT, PROTOCOL
 
     def __init__(self) -> None:
         self._response: Response | None = None
@@ -110,7 +111,7 @@ class PredictCodec(Codec):
 class BatchPredictCodec(Codec):
     """Many users in one call, columnar both ways."""
 
-    name = BATCH_PREDICT
+    name, protocol = BATCH_PREDICT, PROTOCOL
 
     def decode(self, raw: bytes) -> Request:
         message = _parse(wire.BatchPredictRequest, raw)
@@ -160,7 +161,7 @@ def register(server: Server, pipeline: Pipeline, figures: RequestFigures, access
     """Serve the protocol on `server`."""
     codecs: tuple[Codec, ...] = (PredictCodec(), BatchPredictCodec())
     for codec in codecs:
-        counted = figures.of("tessera.v1", codec.name)
+        counted = figures.of(PROTOCOL, codec.name)
         server.add_bytes_handler(codec.name, answering(_handler(codec, pipeline, access), counted))
 
 

@@ -14,6 +14,7 @@ import msgspec
 from apps.app import CacheLevel, PartyStatus, Request, Response
 from serving.codec import Codec
 from serving.errors import InvalidRequestError
+from serving.frontdoor.http_call import HTTP
 from serving.frontdoor.rows import first_failures
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -43,7 +44,7 @@ class BatchPredictBody(_Address, forbid_unknown_fields=True, kw_only=True):
 class JsonPredict(Codec):
     """One case of one user."""
 
-    name = "POST /v1/predict"
+    name, protocol = "POST /v1/predict", HTTP
 
     def decode(self, raw: bytes) -> Request:
         body = _parse(PredictBody, raw)
@@ -78,7 +79,7 @@ class JsonPredict(Codec):
 class JsonBatchPredict(Codec):
     """Many users in one call, columnar both ways. A score that could not be made is null."""
 
-    name = "POST /v1/batch_predict"
+    name, protocol = "POST /v1/batch_predict", HTTP
 
     def decode(self, raw: bytes) -> Request:
         body = _parse(BatchPredictBody, raw)

@@ -82,17 +82,11 @@ def _filled(
 
 def request_metrics(figures: RequestFigures) -> Iterable[Metric]:
     methods = [({"protocol": protocol, "method": method}, one) for (protocol, method), one in figures.methods.items()]
-    yield counter(
-        "tessera_requests",
-        "Requests answered, by how they ended.",
-        [({**labels, "code": code.name}, count) for labels, one in methods for code, count in one.codes.items()],
-    )
     yield gauge(
         "tessera_requests_running", "Requests being answered.", [(labels, one.running) for labels, one in methods]
     )
-    yield histogram(
-        "tessera_request_seconds", "From request to reply.", [(labels, one.seconds) for labels, one in methods]
-    )
+    seconds = [({**labels, "code": code.name}, one) for labels, each in methods for code, one in each.seconds.items()]
+    yield histogram("tessera_request_seconds", "From request to reply, by how it ended.", seconds)
 
 
 def _build() -> Iterable[Metric]:

@@ -12,13 +12,12 @@ from serving.transport import Code
 class MethodFigures:
     """One method of one protocol. `began = start()`, then exactly one `finish(began, code)`."""
 
-    __slots__ = ("_clock", "codes", "running", "seconds")
+    __slots__ = ("_clock", "running", "seconds")
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self.codes: dict[Code, int] = {Code.OK: 0}
         self.running = 0
-        self.seconds = Histogram()
+        self.seconds: dict[Code, Histogram] = {Code.OK: Histogram()}
 
     def start(self) -> float:
         self.running += 1
@@ -26,8 +25,10 @@ class MethodFigures:
 
     def finish(self, began: float, code: Code = Code.OK) -> None:
         self.running -= 1
-        self.codes[code] = self.codes.get(code, 0) + 1
-        self.seconds.observe(self._clock() - began)
+        seconds = self.seconds.get(code)
+        if seconds is None:
+            seconds = self.seconds[code] = Histogram()
+        seconds.observe(self._clock() - began)
 
 
 class RequestFigures:

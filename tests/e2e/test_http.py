@@ -143,14 +143,27 @@ def test_a_spent_deadline_is_said(parties: Parties) -> None:
 
 def test_figures_follow_what_happens(parties: Parties) -> None:
     guest = parties.guest
-    before = sample(guest, "tessera_requests_total", method="/tessera.v1.Inference/Predict", code="OK")
+    predicted = {"method": "/tessera.v1.Inference/Predict", "code": "OK"}
+    before = sample(guest, "tessera_request_seconds_count", **predicted)
     guest.predict(service="s", user_id="0001", numbers=CASE)
-    after = sample(guest, "tessera_requests_total", method="/tessera.v1.Inference/Predict", code="OK")
-    assert after == before + 1
-    assert sample(parties.host, "tessera_requests_total", method="/tessera.v1.Federation/Infer", code="OK") >= 1
+    assert sample(guest, "tessera_request_seconds_count", **predicted) == before + 1
+    asked = {"method": "/tessera.v1.Federation/Infer", "code": "OK"}
+    assert sample(parties.host, "tessera_request_seconds_count", **asked) >= 1
     assert sample(guest, "tessera_model_state", model="m", version="1", state="ready") == 1
     assert sample(guest, "tessera_pool_bytes") > 0
     assert sample(guest, "tessera_cache_hits_total", level="l1") >= 1
+
+
+def test_requests_are_counted_by_protocol_service_variant_code_and_cache(parties: Parties) -> None:
+    body = {"service": "s", "case_id": "http-2", "user_id": "0003", "features": CASE}
+    for _ in range(3):
+        parties.guest.http("POST", "/v1/predict", json=body)
+    parties.guest.http("POST", "/v1/predict", content="{")
+    answered = {"protocol": "http", "service": "s", "variant": "m:1", "code": "OK"}
+    assert sample(parties.guest, "tessera_requests_total", **answered, cache="none") >= 1
+    assert sample(parties.guest, "tessera_requests_total", **answered, cache="l1") >= 2
+    unread = {"protocol": "http", "service": "", "variant": "", "code": "INVALID_ARGUMENT"}
+    assert sample(parties.guest, "tessera_requests_total", **unread) >= 1
 
 
 def test_raw_ids_stay_out_of_the_figures(parties: Parties) -> None:

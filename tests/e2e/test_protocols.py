@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -361,3 +362,12 @@ def test_a_hosts_half_answers_no_caller_over_any_protocol(parties: Parties) -> N
     ):
         reply = _fate(host, method, {**named, **rest})
         assert (reply["retcode"], "its guest answers" in reply["retmsg"]) == (1121, True), reply
+
+
+def test_figures_tell_protocols_apart(guest: PartyNode) -> None:
+    for ask in ALL.values():
+        ask(guest, "s", "0001", {"a": 0.5, "b": 0.5})
+    shown = guest.http("GET", "/metrics").text
+    answered = r'^tessera_requests_total{.*code="OK",protocol="([^"]+)",.*service="s"'
+    found = set(re.findall(answered, shown, re.MULTILINE))
+    assert found == {"tessera.v1", "http", "oip", "oip-http", "fate", "fate-http"}

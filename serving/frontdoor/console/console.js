@@ -108,13 +108,11 @@
   }
 
   const CALLS = "tessera_peer_call_seconds";
+  const REQUESTS = "tessera_requests_total";
 
   /** One sample: counts since the processes began, by service or party. `known`: viewers' data came, too. */
   function counted(found, data, at) {
-    const requests = summed(found, "tessera_service_requests_total", "service");
-    for (const [service, count] of summed(found, "tessera_service_repeats_total", "service")) {
-      requests.set(service, (requests.get(service) || 0) + count);
-    }
+    const requests = summed(found, REQUESTS, "service");
     const times = new Map();
     for (const service of data ? data.services : []) {
       for (const one of service.figures.filter((figure) => !figure.shadow)) {
@@ -124,7 +122,7 @@
     }
     return {
       at, requests, times, known: data !== null,
-      failed: summed(found, "tessera_service_requests_total", "service", (labels) => labels.code !== "OK"),
+      failed: summed(found, REQUESTS, "service", (labels) => labels.code !== "OK"),
       batches: summed(found, "tessera_peer_batches_total", "party"),
       unanswered: summed(found, "tessera_peer_failed_total", "party"),
       calls: buckets(found, CALLS, "party").counts,

@@ -18,7 +18,7 @@ from serving.access import Access
 from serving.control import Service, Variant
 from serving.figures.counts import VariantFigures
 from serving.figures.effects import Effects
-from serving.frontdoor.http_call import JSON, answering
+from serving.frontdoor.http_call import HTTP, JSON, answering
 from serving.lifecycle import ModelState
 from serving.pool import ModelPool
 from serving.publishing import ModelStatus, Publishing
@@ -55,7 +55,7 @@ class ConsoleDoor:
     figures: RequestFigures
 
     def routes(self) -> list[Route]:
-        data = answering(self._data, self.figures.of("http", DATA), _error)
+        data = answering(self._data, self.figures.of(HTTP, DATA), _error)
         return [*(_file(path, name) for path, name in FILES.items()), Route(DATA, data, methods=["GET"])]
 
     async def _data(self, request: Request) -> Response:

@@ -41,8 +41,9 @@ class BatchCodec(Codec):
 
     name = BATCH_INFERENCE
 
-    def __init__(self, models: FateModels, raw: bytes, max_rows: int) -> None:
+    def __init__(self, models: FateModels, raw: bytes, max_rows: int, protocol: str) -> None:
         """Raises InvalidRequestError, LimitError, UnknownNameError."""
+        self.protocol = protocol
         self._models = models
         self._body = body_in(raw, BatchBody)
         self._address = models.address(self._body)

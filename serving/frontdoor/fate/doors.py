@@ -75,7 +75,8 @@ def register(servers: Servers, node: FateNode, figures: RequestFigures) -> tuple
     side = PartnerSide(node.host, node.pool, settings, signatures, node.access.party, flow)
     partners = UnaryCall(side)
     unary_call.register(servers.party, partners, figures)
-    routes = http.routes(door, node.access, figures, settings.limits.max_request_bytes)
+    over_http = FateInference(node.pipeline, models, settings.limits.max_batch_rows, served.HTTP)
+    routes = http.routes(over_http, node.access, figures, settings.limits.max_request_bytes)
     if settings.fate.unary_over_http:
         routes.append(unary_http.route(partners, figures, settings.limits.max_request_bytes))
     return routes, jobs

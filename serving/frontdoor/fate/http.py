@@ -32,7 +32,7 @@ class _Body(msgspec.Struct):
 def routes(door: FateInference, access: Access, figures: RequestFigures, max_bytes: int) -> list[Route]:
     def route(method: str, ask: Ask) -> Route:
         path = f"/federation/{{version}}/{method}"
-        counted = figures.of("fate-http", path)
+        counted = figures.of(door.protocol, path)
 
         async def answer(request: Request) -> Response:
             began, code, message = counted.start(), Code.CANCELLED, b""

@@ -16,7 +16,7 @@ from serving.frontdoor.fate.bodies import NamedBody, Reply, SingleBody, body_in,
 from serving.frontdoor.fate.codes import failure, is_of_a_call, of_first_line
 from serving.frontdoor.fate.features import features_in, specs_of, user_id_in
 from serving.frontdoor.fate.rules import Flow
-from serving.frontdoor.fate.served import BATCH_INFERENCE, INFERENCE, FateModels
+from serving.frontdoor.fate.served import BATCH_INFERENCE, GRPC, INFERENCE, FateModels
 from serving.peers.occasions import Occasion
 from serving.pipeline import Pipeline
 from serving.pool import ModelId
@@ -28,9 +28,8 @@ from serving.transport import Call, Code, Server
 class SingleCodec(Codec):
     """One case of one user, of one call."""
 
-    name = INFERENCE
-
-    def __init__(self, models: FateModels) -> None:
+    def __init__(self, models: FateModels, protocol: str) -> None:
+        self.name, self.protocol = f"{protocol} {INFERENCE}" if protocol != GRPC else INFERENCE, protocol
         self._models = models
         self._asked: tuple[Address, str] | None = None
         self._answered: ModelId | None = None
@@ -87,14 +86,21 @@ class _Counting(Protocol):
 
 
 class FateInference:
-    """Answers calls with messages, and counts them, whatever carries them. `clock` is monotonic seconds."""
+    """Answers calls with messages, and counts them, whatever carries them. `protocol`: as figures call it; `clock` is
+    monotonic seconds."""
 
     def __init__(
-        self, pipeline: Pipeline, models: FateModels, max_rows: int, clock: Callable[[], float] = time.monotonic
+        self,
+        pipeline: Pipeline,
+        models: FateModels,
+        max_rows: int,
+        protocol: str = GRPC,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pipeline = pipeline
         self._models = models
         self._max_rows = max_rows
+        self.protocol = protocol
         self._clock = clock
 
     @property
@@ -102,7 +108,7 @@ class FateInference:
         return self._models.flow
 
     def single(self, raw: bytes, remaining_s: float | None, caller: str) -> bytes | Awaitable[bytes]:
-        resource, codec = _resource(INFERENCE), SingleCodec(self._models)
+        resource, codec = _resource(INFERENCE), SingleCodec(self._models, self.protocol)
         try:
             self._flow.take(resource, 1)
             reply = self._pipeline.answer(codec, raw, remaining_s, caller)
@@ -115,7 +121,7 @@ class FateInference:
         resource, codec = _resource(BATCH_INFERENCE), None
         try:
             self._flow.take(resource, 1)
-            codec = BatchCodec(self._models, raw, self._max_rows)
+            codec = BatchCodec(self._models, raw, self._max_rows, self.protocol)
             reply = self._batch(codec, raw, remaining_s, caller)
         except Exception as error:
             self._failed(resource, codec, error)
@@ -149,7 +155,7 @@ class FateInference:
         return codec.encode_each(places, await asyncio.gather(*rows, return_exceptions=True))
 
     async def _alone(self, row: Request, remaining_s: float | None) -> Response:
-        return await self._pipeline.predict(row, remaining_s)
+        return await self._pipeline.predict(row, remaining_s, self.protocol)
 
     def _counted(self, resource: str, codec: _Counting, reply: bytes | Awaitable[bytes]) -> bytes | Awaitable[bytes]:
         if not isinstance(reply, bytes):
@@ -195,7 +201,7 @@ def register(
     """Serve the protocol on `server`."""
     methods: dict[str, Ask] = {INFERENCE: door.single, BATCH_INFERENCE: door.batch, **jobs}
     for name, ask in methods.items():
-        server.add_bytes_handler(name, _handler(ask, door, access, figures.of("fate", name)))
+        server.add_bytes_handler(name, _handler(ask, door, access, figures.of(door.protocol, name)))
 
 
 def _resource(method: str) -> str:

@@ -23,6 +23,8 @@ INFERENCE = f"/{SERVICE}/inference"
 BATCH_INFERENCE = f"/{SERVICE}/batchInference"
 START_JOB = f"/{SERVICE}/startInferenceJob"
 JOB_RESULT = f"/{SERVICE}/getInferenceResult"
+GRPC, HTTP = "fate", "fate-http"
+"""As figures call the protocol, by what carries it."""
 
 
 @dataclass(frozen=True, slots=True)

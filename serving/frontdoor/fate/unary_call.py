@@ -25,6 +25,7 @@ from serving.frontdoor.fate.codes import FateCode, failure
 from serving.frontdoor.fate.descriptions import named, resource_of
 from serving.frontdoor.fate.features import user_id_in
 from serving.frontdoor.fate.rules import Flow
+from serving.frontdoor.fate.served import GRPC
 from serving.host import HostSide, Partials
 from serving.peers.fate import BATCH, BITS_ON_THE_LOOP, SINGLE, UNARY_CALL
 from serving.peers.signing import Signatures
@@ -78,7 +79,7 @@ class PartnerSide:
 
 def register(server: Server, door: UnaryCall, figures: RequestFigures) -> None:
     """Serve the protocol on `server`."""
-    counted = figures.of("fate", UNARY_CALL)
+    counted = figures.of(GRPC, UNARY_CALL)
 
     async def handle(raw: bytes, call: Call) -> bytes:
         async def read(packet: wire.Packet) -> str:

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serving.errors import InvalidRequestError
+from serving.frontdoor.fate.served import HTTP
 from serving.frontdoor.fate.unary_call import UnaryCall
 from serving.frontdoor.http_call import JSON, body_of
 from serving.telemetry.requests import RequestFigures
@@ -18,7 +19,7 @@ PATH = "/unary"
 
 
 def route(door: UnaryCall, figures: RequestFigures, max_bytes: int) -> Route:
-    counted = figures.of("fate-http", PATH)
+    counted = figures.of(HTTP, PATH)
 
     async def answer(request: Request) -> Response:
         async def read(packet: wire.Packet) -> str:

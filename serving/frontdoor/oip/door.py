@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from apps.app import CacheLevel, Request, Response
 from serving.codec import Codec
@@ -18,6 +18,8 @@ from serving.pipeline import Pipeline
 from serving.transport import Code
 
 Encode = Callable[[Answered], bytes]
+GRPC, HTTP = "oip", "oip-http"
+"""As figures call the protocol, by what carries it."""
 TIMEOUT = "timeout"
 """The parameter that says how long there is, in microseconds."""
 _LONGEST_US = 10**12
@@ -39,6 +41,13 @@ class Terms:
         return Terms(timeout_s if self.remaining_s is None else min(timeout_s, self.remaining_s), self.caller)
 
 
+class Form(NamedTuple):
+    """How a call came: its protocol, and the method and whatever else of the carrier shapes the reply."""
+
+    protocol: str
+    shape: str
+
+
 class OverCapacityError(LimitError):
     """A limit that lets the same call pass later, as the protocol's clients know it."""
 
@@ -51,6 +60,7 @@ class _Codec(Codec):
     `rows`: how many each version answered; none when the reply was at hand."""
 
     name: str
+    protocol: str
     asked: Asked
     view: ModelView
     into: Encode
@@ -77,11 +87,11 @@ class Door:
     models: Models
     figures: dict[Named, Figures] = field(default_factory=dict)
 
-    def infer(self, form: str, asked: Asked, into: Encode, raw: bytes, terms: Terms) -> Awaitable[bytes]:
-        """The reply without the call's id. `form` names the carrier and whatever else of it shapes the reply; what is
-        asked for counts besides, since a carrier may name it outside of `raw`."""
+    def infer(self, form: Form, asked: Asked, into: Encode, raw: bytes, terms: Terms) -> Awaitable[bytes]:
+        """The reply without the call's id. What is asked for shapes it beside the form, since a carrier may name it
+        outside of `raw`."""
         view = self.models.find(asked.model, asked.version)
-        codec = _Codec(repr((form, asked.shape)), asked, view, into)
+        codec = _Codec(repr((form.shape, asked.shape)), form.protocol, asked, view, into)
         return self._counted(codec, raw, terms.within(asked.parameters))
 
     async def _counted(self, codec: _Codec, raw: bytes, terms: Terms) -> bytes:

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from serving.errors import InvalidRequestError
 from serving.frontdoor.http_call import JSON, Answer, answering, body_of, caller_of, remaining_s
 from serving.frontdoor.http_encoding import squeezed
-from serving.frontdoor.oip.door import Terms
+from serving.frontdoor.oip.door import HTTP, Form, Terms
 from serving.frontdoor.oip.json_described import described
 from serving.frontdoor.oip.json_messages import asked_of, body_parts, encoded, with_id
 from serving.frontdoor.oip.messages import config
@@ -91,7 +91,7 @@ class OipHttp:
         return [self._route(verb, path, self._shared_memory) for verb, path in regions]
 
     def _route(self, verb: str, path: str, answer: Answer) -> Route:
-        return Route(path, answering(answer, self.figures.of("oip-http", f"{verb} {path}"), _error), methods=[verb])
+        return Route(path, answering(answer, self.figures.of(HTTP, f"{verb} {path}"), _error), methods=[verb])
 
     async def _server(self, request: Request) -> Response:
         del request
@@ -141,8 +141,8 @@ class OipHttp:
         body, binary = body_parts(raw, header_length)
         asked = await asked_of(*_named(request), body, binary, self.node.max_rows)
         wanted = body.binary_outputs()
-        form = f"oip-http {header_length} " + ("*" if wanted is None else ",".join(sorted(wanted)))
-        reply = await self.node.door.infer(form, asked, lambda one: encoded(one, wanted), raw, terms)
+        shape = f"{HTTP} {header_length} " + ("*" if wanted is None else ",".join(sorted(wanted)))
+        reply = await self.node.door.infer(Form(HTTP, shape), asked, lambda one: encoded(one, wanted), raw, terms)
         content, json_length = with_id(reply, asked.id)
         content, headers = await squeezed(content, request.headers.get("accept-encoding", ""))
         if json_length is None:

@@ -14,7 +14,7 @@ from serving.errors import InvalidRequestError, UnauthenticatedError, UnknownNam
 from serving.frontdoor.answer import answering, answering_method
 from serving.frontdoor.oip import trace_settings
 from serving.frontdoor.oip.control import Repository
-from serving.frontdoor.oip.door import Door, Terms
+from serving.frontdoor.oip.door import GRPC, Door, Form, Terms
 from serving.frontdoor.oip.figures import Figures, summed
 from serving.frontdoor.oip.in_order import in_order
 from serving.frontdoor.oip.log_settings import LogSettings, Values
@@ -103,8 +103,8 @@ class OipNode:
 def register(server: Server, node: OipNode, figures: RequestFigures, authorise: Authorise) -> None:
     """Serve the protocol on `server`. `authorise` guards model control and settings."""
     # First, since the servicer registers a ModelInfer too.
-    server.add_bytes_handler(MODEL_INFER, answering(_handler(node), figures.of("oip", MODEL_INFER)))
-    servicer = OipServicer(node, authorise, figures.of("oip", MODEL_STREAM_INFER))
+    server.add_bytes_handler(MODEL_INFER, answering(_handler(node), figures.of(GRPC, MODEL_INFER)))
+    servicer = OipServicer(node, authorise, figures.of(GRPC, MODEL_STREAM_INFER))
     open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server.registry)
 
 
@@ -119,7 +119,7 @@ def _handler(node: OipNode) -> Callable[[bytes, Call], Awaitable[bytes]]:
 def _infer(door: Door, message: wire.ModelInferRequest, raw: bytes, terms: Terms) -> Awaitable[bytes]:
     is_raw = bool(message.raw_input_contents)
     call = asked(message)
-    form = MODEL_INFER + (" raw" if is_raw else "")
+    form = Form(GRPC, MODEL_INFER + (" raw" if is_raw else ""))
     reply = door.infer(form, call, raw_reply if is_raw else typed_reply, raw, terms)
     return _with_id(reply, message.id)
 

@@ -66,7 +66,7 @@ def expected(user: str, feature: float, version: str = "1") -> float:
 class JsonCodec(Codec):
     """Requests by name and answers as text: the smallest protocol that there can be."""
 
-    name = "test/Predict"
+    name, protocol = "test/Predict", "test"
 
     def __init__(self, requests: Mapping[bytes, Request]) -> None:
         self._requests = requests
@@ -490,6 +490,7 @@ async def test_hosts_are_left_alone_when_the_request_ends(tmp_path: Path) -> Non
     with pytest.raises(asyncio.CancelledError):
         await call
     await asyncio.wait_for(source_cancelled(source), 5)
+    assert ended(world) == {("", "s", "m:1", "CANCELLED"): 1}
 
 
 async def source_cancelled(source: SlowSource) -> None:
@@ -630,18 +631,18 @@ async def test_a_repeat_over_a_limit_is_refused_and_is_no_hit_nor_activity(tmp_p
     counts = world.pipeline._results.counts
     await answered(world, codec, b"1")
     assert isinstance(world.pipeline.answer(codec, repeat, None, "greedy"), bytes)
-    before = (counts.hits, counts.misses, dict(world.pipeline.served.repeated), list(world.seen))
+    before = (counts.hits, counts.misses, world.pipeline.served.repeated(), list(world.seen))
     assert before[0] == 1
     for _ in range(3):
         with pytest.raises(LimitError):
             world.pipeline.answer(codec, repeat, None, "greedy")
-    assert (counts.hits, counts.misses, dict(world.pipeline.served.repeated), world.seen) == before
-    assert ended(world)["s", "", "RESOURCE_EXHAUSTED"] == 3
+    assert (counts.hits, counts.misses, world.pipeline.served.repeated(), world.seen) == before
+    assert ended(world)["test", "s", "", "RESOURCE_EXHAUSTED"] == 3
 
 
-def ended(world: World) -> dict[tuple[str, str, str], int]:
+def ended(world: World) -> dict[tuple[str, str, str, str], int]:
     counted = world.pipeline.served.ended().items()
-    return {(service, variant, code.name): calls for (service, variant, code), calls in counted}
+    return {(*subject, code.name): calls for (subject, code), calls in counted}
 
 
 async def test_calls_are_counted_by_what_answered_them_and_how_they_ended(tmp_path: Path) -> None:
@@ -651,33 +652,50 @@ async def test_calls_are_counted_by_what_answered_them_and_how_they_ended(tmp_pa
     variants = {user: "m:1" if bucket(b"salt", user) < 5_000 else "m:2" for user in (*USERS, "nobody")}
     assert set(variants.values()) == {"m:1", "m:2"}, "choose other users"
     codec = JsonCodec({b"1": request("u1", case_id="c"), b"2": request("u2"), b"3": request("u1", service="invented")})
+    other = JsonCodec(codec._requests)
+    other.protocol = "other"
     for raw in (b"1", b"1", b"2"):
         await answered(world, codec, raw)
-    await world.pipeline.predict(batch(["u1", "u2", "u4"], [1.0, 1.0, 1.0]), None)
+    together = [world.pipeline.answer(one, b"2", None) for one in (codec, other, other)]
+    await asyncio.gather(*map(asyncio.ensure_future, together))
+    await world.pipeline.predict(batch(["u1", "u2", "u4"], [1.0, 1.0, 1.0]), None, "rows")
     for wrong in (request("nobody"), request("u1", service="", model="m", version="9"), request("u1", numbers={})):
         with pytest.raises((UnknownUserError, UnknownNameError, FeatureError)):
-            await world.pipeline.predict(wrong, None)
+            await world.pipeline.predict(wrong, None, "rows")
     with pytest.raises(DeadlineError):
         world.pipeline.answer(codec, b"2", 0.0)
     with pytest.raises(UnknownNameError):
         world.pipeline.answer(codec, b"3", None)
+    with pytest.raises(KeyError):
+        world.pipeline.answer(codec, b"garbage", None)
     await asyncio.ensure_future(world.pipeline.answer(codec, b"2", None, "greedy"))
     with pytest.raises(LimitError):
         world.pipeline.answer(codec, b"2", None, "greedy")
-    wanted = Counter({("s", variants[user], "OK"): 0 for user in USERS})
-    wanted.update(("s", variants[user], "OK") for user in ("u1", "u2", "u2"))
-    wanted.update({("s", variant, "OK") for variant in {variants[user] for user in USERS}})
-    wanted["s", variants["nobody"], "FAILED_PRECONDITION"] += 1
-    wanted["", "", "NOT_FOUND"] += 2
-    wanted["s", variants["u1"], "INVALID_ARGUMENT"] += 1
-    wanted["s", "", "DEADLINE_EXCEEDED"] += 1
-    wanted["s", "", "RESOURCE_EXHAUSTED"] += 1
+    wanted = Counter(("test", "s", variants[user], "OK") for user in ("u1", "u2", "u2", "u2"))
+    wanted["other", "s", variants["u2"], "OK"] += 2
+    wanted.update({("rows", "s", variants[user], "OK") for user in USERS})
+    wanted["rows", "s", variants["nobody"], "FAILED_PRECONDITION"] += 1
+    wanted["rows", "", "", "NOT_FOUND"] += 1
+    wanted["test", "", "", "NOT_FOUND"] += 1
+    wanted["test", "", "", "INTERNAL"] += 1
+    wanted["rows", "s", variants["u1"], "INVALID_ARGUMENT"] += 1
+    wanted["test", "s", "", "DEADLINE_EXCEEDED"] += 1
+    wanted["test", "s", "", "RESOURCE_EXHAUSTED"] += 1
     assert ended(world) == wanted
-    assert world.pipeline.served.repeated == {"s": 1}
-    assert (world.pipeline.served.single, world.pipeline.served.rows.sum) == (6, 3)
+    assert world.pipeline.served.repeated() == {("test", "s", variants["u1"]): 1}
+    assert (world.pipeline.served.single, world.pipeline.served.rows.sum) == (9, 3)
     stages = world.pipeline.stages
     for stage in (stages.app, stages.local, stages.merge, stages.reply):
         assert stage.sum > 0
+
+
+async def test_a_batch_over_the_limit_of_a_model_is_counted_once(tmp_path: Path) -> None:
+    limits = Limits(models={"m": RateLimit(per_s=1, burst=1)})
+    world = await asyncio.to_thread(make_world, tmp_path, MemoryFeatureSource(USERS), limits)
+    await world.pipeline.predict(batch(["u1"] * 3, [1.0] * 3), None)
+    with pytest.raises(LimitError):
+        await world.pipeline.predict(batch(["u1"] * 3, [1.0] * 3), None)
+    assert ended(world) == {("", "s", "m:1", "OK"): 1, ("", "s", "", "RESOURCE_EXHAUSTED"): 1}
 
 
 async def test_nothing_is_made_for_a_result_cache_that_is_switched_off(world: World) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from apps.app import App, Request, Result, features_of
+from loaders.signature import Batch, Signature
 from serving import shadows
 from serving.features.memory import MemoryFeatureSource
 from serving.figures.counts import VariantFigures
@@ -21,6 +23,7 @@ from tests.unit.serving.test_pipeline import (
     World,
     answered,
     batch,
+    ended,
     expected,
     make_world,
     request,
@@ -106,6 +109,31 @@ async def test_one_that_fails_fails_no_answer(world: World, caplog: pytest.LogCa
     assert world.pipeline.shadows.left_out == 2
     warnings = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
     assert warnings == ["shadow m:9 of service s is left out: model m/9 is not loaded at this party"]
+
+
+class Fickle(App):
+    """Fails the second time."""
+
+    name = "fickle"
+    calls = 0
+
+    def preprocess(self, request: Request, signature: Signature) -> Batch:
+        type(self).calls += 1
+        if self.calls == 2:
+            raise ZeroDivisionError
+        return features_of(request, signature)
+
+    def postprocess(self, request: Request, result: Result) -> Result:
+        return result
+
+
+async def test_one_whose_app_fails_is_no_request_that_failed(world: World) -> None:
+    world.bind(("1", BUCKETS), app=Fickle(""))
+    shadow(world)
+    await world.pipeline.predict(request("u1"), None)
+    await figures(world)
+    assert (Fickle.calls, world.pipeline.shadows.left_out) == (2, 1)
+    assert ended(world) == {("", "s", "m:1", "OK"): 1}
 
 
 async def test_no_limit_of_the_answers_counts_it(world: World) -> None:

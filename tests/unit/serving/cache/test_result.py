@@ -8,6 +8,7 @@ from apps.app import Request
 from serving.cache.counts import Counts
 from serving.cache.result import SHORT_BYTES, NoResults, ResultCache
 from serving.cache.tier import MISS
+from serving.telemetry.served import Repeats
 from tests.clock import Clock
 
 CASE = Request(
@@ -27,7 +28,7 @@ def by_case(cache, epochs, request, method="predict"):
 
 
 def store(cache, raw, request, epoch, reply):
-    cache.store("predict", raw, cache.case_of("predict", request), epoch, reply)
+    cache.store("predict", raw, cache.case_of("predict", request), epoch, reply, Repeats())
 
 
 class Routes:
