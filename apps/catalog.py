@@ -11,7 +11,7 @@ import msgspec
 
 from apps.app import App, AppError, run_examples
 
-_CONTRACTS = frozenset({"__init__", "app", "catalog", "expression", "importing", "storage"})
+_CONTRACTS = frozenset({"__init__", "app", "catalog", "expression", "importing", "remote", "storage"})
 
 
 class UnknownAppError(LookupError):

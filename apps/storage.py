@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import rfc8785
 
@@ -41,6 +42,10 @@ class AppSource:
     def __str__(self) -> str:
         return f"{self.name}:{self.version}"
 
+    def path_of(self, path: str) -> str:
+        """Where one of its files lies in a storage."""
+        return f"{self.name}/{self.version}.py" if self.single else f"{self.name}/{self.version}/{path}"
+
     @property
     def digest(self) -> str:
         """In hexadecimal."""
@@ -50,58 +55,96 @@ class AppSource:
         return hashlib.sha256(rfc8785.dumps(digests)).hexdigest()
 
 
-def read_app(root: Path, name: str, version: str) -> AppSource:
-    """Slow. Raises AppSourceError, or OSError when a file cannot be read."""
+class AppFiles(Protocol):
+    """A storage of apps. Slow; raises AppSourceError, or what its storage raises."""
+
+    def names(self, *folder: str) -> Mapping[str, bool]:
+        """What is in a folder, and whether it is a folder; nothing when there is no such folder."""
+
+    def read(self, path: Sequence[str], most: int) -> bytes:
+        """At most one byte more than `most`."""
+
+
+class LocalFiles(AppFiles):
+    """A folder of this machine. Links in it are not followed."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def names(self, *folder: str) -> dict[str, bool]:
+        try:
+            return {path.name: path.is_dir() for path in self._root.joinpath(*folder).iterdir()}
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+
+    def read(self, path: Sequence[str], most: int) -> bytes:
+        whole = self._root.joinpath(*path)
+        if whole.resolve() != self._root.resolve().joinpath(*path) or not whole.is_file():
+            raise AppSourceError(f"{'/'.join(path)} is a link or a device; apps are plain files")
+        with whole.open("rb") as file:
+            return file.read(most + 1)
+
+
+def read_app(storage: AppFiles, name: str, version: str) -> AppSource:
+    """Slow. Raises AppSourceError, or what the storage raises."""
+    check_name(name, version)
+    names = storage.names(name)
+    is_file, is_package = names.get(f"{version}.py") is False, names.get(version) is True
+    if is_file and is_package:
+        raise AppSourceError(f"{name}:{version} is both a file and a package; remove one")
+    if is_file:
+        content = _read(storage, (name, f"{version}.py"), MAX_BYTES, f"{name}:{version}")
+        return AppSource(name, version, True, {ENTRY: content})
+    if is_package:
+        return AppSource(name, version, False, _package(storage, name, version))
+    there = ", ".join(_versions(storage, name, names))
+    raise MissingAppError(f"no app {name}:{version} in apps.root" + (f"; there is {there}" if there else ""))
+
+
+def check_name(name: str, version: str) -> None:
+    """Raises AppSourceError."""
     if not _NAME.fullmatch(name) or not _VERSION.fullmatch(version):
         raise AppSourceError(
             f"{name!r}, {version!r} are no name and version of an app: use letters, digits, '_', '-', at most 64, "
             f"small letters in the name, '.' only in the version"
         )
-    folder = root / name
-    file, package = folder / f"{version}.py", folder / version
-    if file.is_file() and not package.is_dir():
-        return AppSource(name, version, True, {ENTRY: _read(root, file)})
-    if package.is_dir() and not file.exists():
-        return AppSource(name, version, False, _package(root, package, f"{name}:{version}"))
-    if file.exists():
-        raise AppSourceError(f"{name}:{version} is both a file and a package; remove one")
-    there = ", ".join(versions(root, name))
-    raise MissingAppError(f"no app {name}:{version} in apps.root" + (f"; there is {there}" if there else ""))
 
 
-def versions(root: Path, name: str) -> list[str]:
+def _versions(storage: AppFiles, name: str, names: Mapping[str, bool]) -> list[str]:
     """What versions of an app the storage holds."""
-    folder = root / name
-    found = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob(f"*/{ENTRY}")}
-    return sorted(found)
+    files = {found.removesuffix(".py") for found, is_folder in names.items() if found.endswith(".py") and not is_folder}
+    folders = {found for found, is_folder in names.items() if is_folder and ENTRY in storage.names(name, found)}
+    return sorted(files | folders)
 
 
-def _package(root: Path, package: Path, shown: str) -> dict[str, bytes]:
+def _package(storage: AppFiles, name: str, version: str) -> dict[str, bytes]:
+    """Without what Python and editors leave behind."""
+    shown, left = f"{name}:{version}", MAX_BYTES
     files: dict[str, bytes] = {}
-    left = MAX_BYTES
-    for path in _files(package):
-        left -= path.stat().st_size
-        if left < 0 or len(files) == MAX_FILES:
-            raise AppSourceError(f"{shown} is too large: {MAX_FILES} files of {MAX_BYTES} bytes together are allowed")
-        files[path.relative_to(package).as_posix()] = _read(root, path)
+    folders: list[tuple[str, ...]] = [(name, version)]
+    for folder in folders:  # which grows meanwhile
+        for found, is_folder in sorted(storage.names(*folder).items()):
+            if found == "__pycache__" or found.startswith("."):
+                continue
+            if len(folders) + len(files) > MAX_FILES:
+                raise _too_large(shown)
+            path = (*folder, found)
+            if is_folder:
+                folders.append(path)
+            else:
+                files["/".join(path[2:])] = content = _read(storage, path, left, shown)
+                left -= len(content)
     if ENTRY not in files:
         raise AppSourceError(f"{shown} is a folder without {ENTRY}")
     return files
 
 
-def _files(package: Path) -> Iterator[Path]:
-    """Of a package, in a fixed order; without what Python and editors leave behind."""
-    for path in sorted(package.rglob("*")):
-        inside = path.relative_to(package).parts
-        if not any(part == "__pycache__" or part.startswith(".") for part in inside) and not path.is_dir():
-            yield path
-
-
-def _read(root: Path, path: Path) -> bytes:
-    if path.resolve() != root.resolve() / path.relative_to(root) or not path.is_file():
-        raise AppSourceError(f"{path.relative_to(root)} is a link or a device; apps are plain files")
-    with path.open("rb") as file:
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise AppSourceError(f"{path.relative_to(root)} is too large: {MAX_BYTES} bytes are allowed")
+def _read(storage: AppFiles, path: Sequence[str], most: int, shown: str) -> bytes:
+    content = storage.read(path, most)
+    if len(content) > most:
+        raise _too_large(shown)
     return content
+
+
+def _too_large(shown: str) -> AppSourceError:
+    return AppSourceError(f"{shown} is too large: {MAX_FILES} files of {MAX_BYTES} bytes together are allowed")

@@ -15,7 +15,19 @@ from loaders.signature import Batch, Signature
 
 _CONTRACTS = frozenset(
     {
-        *("__init__", "artifact", "catalog", "content", "cost", "loader", "merge", "registry", "remote", "servables"),
+        *(
+            "__init__",
+            "artifact",
+            "catalog",
+            "content",
+            "cost",
+            "loader",
+            "merge",
+            "registry",
+            "remote",
+            "remote_folder",
+            "servables",
+        ),
         "signature",
     }
 )

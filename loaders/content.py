@@ -7,13 +7,16 @@ import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from loaders.artifact import ArtifactError, FileEntry
 
 OpenFile = Callable[[], contextlib.AbstractContextManager[BinaryIO]]
+Idle = Callable[[], Iterable[Path]]
+"""Folders of links that nobody uses now and that can be brought again."""
 _CHUNK = 1 << 20
 
 
@@ -24,6 +27,11 @@ class ContentStore:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder
         self.max_bytes = max_bytes
+        self._idle: list[Idle] = []
+
+    def spare(self, idle: Idle) -> None:
+        """From now on these make room for others."""
+        self._idle.append(idle)
 
     @contextlib.contextmanager
     def exclusively(self) -> Iterator[None]:
@@ -48,6 +56,21 @@ class ContentStore:
             self._copy(entry, source, name)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.hardlink_to(path)
+
+    def make_room(self, entry: FileEntry) -> None:
+        """Remove idle folders, the least recently used first, until one more file fits. Raises ArtifactError."""
+        if self.has(entry):
+            return
+        idle = iter(sorted([folder for one in self._idle for folder in one()], key=lambda one: one.stat().st_mtime_ns))
+        while self.held_bytes + entry.bytes > self.max_bytes:
+            folder = next(idle, None)
+            if folder is None:
+                raise ArtifactError(
+                    f"a file of {entry.bytes} bytes does not fit into artifacts.max_bytes = {self.max_bytes}; "
+                    f"what is loaded holds {self.held_bytes}"
+                )
+            shutil.rmtree(folder)
+            self.drop_unlinked()
 
     def holds(self, path: Path, entry: FileEntry) -> bool:
         """Whether a file is a link to the one here."""

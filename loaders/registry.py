@@ -53,7 +53,7 @@ def write_half(root: Path, manifest: Manifest, files: Mapping[str, bytes]) -> st
     if target.exists():
         _make_way(target, digest)
     if not target.exists():
-        with _staging(target) as draft:
+        with staging(target) as draft:
             for name, content in files.items():
                 _write(draft / name, content)
             _write(draft / MANIFEST, rfc8785.dumps(document))
@@ -137,7 +137,7 @@ def half_files(half: Path) -> Mapping[str, FileEntry]:
 def install_half(target: Path, manifest: bytes, bring: Callable[[str, FileEntry, Path], None]) -> None:
     """Store a half that is bound already, at `target` of a local registry: `bring` puts each file in its place, given
     its name and what it must be. Raises ArtifactError, and then nothing is stored."""
-    with _staging(target) as draft:
+    with staging(target) as draft:
         _write(draft / MANIFEST, manifest)
         for name, entry in half_files(draft).items():
             bring(name, entry, draft / name)
@@ -268,7 +268,7 @@ def _shown(half: Path) -> str:
 
 
 @contextmanager
-def _staging(target: Path) -> Iterator[Path]:
+def staging(target: Path) -> Iterator[Path]:
     """A draft folder that becomes `target` when all of it is on disk, unless somebody else was faster."""
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=target.parent))

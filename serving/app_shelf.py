@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import msgspec
 from apps.app import App, AppError, Request, Result
 from apps.catalog import AppParametersError, UnknownAppError, make_app, with_parameters
 from apps.importing import ImportedApp
-from apps.storage import AppSource, AppSourceError, MissingAppError, read_app
+from apps.remote import RemoteApps
+from apps.storage import AppSource, AppSourceError, LocalFiles, MissingAppError, read_app
+from loaders.artifact import ArtifactError
 from loaders.signature import Batch, Signature
 from serving.control import WantedApp
 from serving.errors import CallerError, ConflictError, NotAllowedError, TesseraError, UnknownNameError
@@ -57,7 +60,9 @@ class AppShelf:
     """One task per app that is loading. `clock` is Unix seconds. An app that goes is used on by whoever has it."""
 
     def __init__(self, settings: AppSettings = NONE, clock: Callable[[], float] = time.time) -> None:
-        self._root = Path(settings.root) if settings.root else None
+        self.remote: RemoteApps | None = None
+        """Where apps come from when `apps.root` is a URL."""
+        self._root = settings.root
         self._allowed = frozenset(settings.allowed)
         self._clock = clock
         self._wanted: Mapping[AppId, WantedApp] = {}
@@ -129,6 +134,10 @@ class AppShelf:
         except (UnknownAppError, AppParametersError, AppError) as error:
             return _absent(app, str(error))
 
+    def in_use(self) -> set[tuple[str, str]]:
+        """What is wanted, or loading."""
+        return {(id_.name, id_.version) for id_ in list(self._lives)}
+
     def _lacks(self, id_: AppId, want: WantedApp, again: Set[AppId]) -> bool:
         life = self._lives.get(id_)
         if life is None or life.state is ModelState.FAILED:
@@ -177,7 +186,7 @@ class AppShelf:
 
     def _import(self, id_: AppId, digest: str) -> tuple[ImportedApp, str]:
         """Nothing of an app runs before its digest is found to be allowed, and the one that is wanted."""
-        source = self._source(id_)
+        source = self._source(id_, digest)
         found = source.digest
         if found not in self._allowed:
             raise NotAllowedError(f'app {id_} is not allowed here: its digest "{found}" is not in apps.allowed')
@@ -185,19 +194,31 @@ class AppShelf:
             raise ConflictError(
                 f"app {id_} is wanted with digest {digest}, apps.root has {found}; load that under another version"
             )
+        if self.remote is not None:
+            with _refusing(id_):
+                self.remote.keep(source)
         return ImportedApp(source), found
 
-    def _source(self, id_: AppId) -> AppSource:
-        if self._root is None:
+    def _source(self, id_: AppId, digest: str) -> AppSource:
+        if not self._root:
             raise ConflictError("this party loads no apps: apps.root is not set")
-        try:
-            return read_app(self._root, id_.name, id_.version)
-        except MissingAppError as error:
-            raise UnknownNameError(str(error)) from None
-        except AppSourceError as error:
-            raise ConflictError(str(error)) from None
-        except OSError as error:
-            raise ConflictError(f"app {id_} cannot be read: {error.strerror}") from None
+        with _refusing(id_):
+            if self.remote is not None:
+                return self.remote.read(id_.name, id_.version, digest)
+            return read_app(LocalFiles(Path(self._root)), id_.name, id_.version)
+
+
+@contextlib.contextmanager
+def _refusing(id_: AppId) -> Iterator[None]:
+    """What goes wrong with the storage, in words for people."""
+    try:
+        yield
+    except MissingAppError as error:
+        raise UnknownNameError(str(error)) from None
+    except (AppSourceError, ArtifactError) as error:
+        raise ConflictError(str(error)) from None
+    except OSError as error:
+        raise ConflictError(f"app {id_} cannot be read: {error.strerror or 'input/output error'}") from None
 
 
 class _Absent(App):

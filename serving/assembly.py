@@ -10,8 +10,10 @@ from pathlib import Path
 
 from starlette.routing import Route
 
+from apps.remote import RemoteApps
 from loaders.content import ContentStore
 from loaders.remote import RemoteRegistry
+from loaders.remote_folder import RemoteFolder
 from serving.access import Access
 from serving.activity import Activity, IdSeal
 from serving.activity_store import MemoryActivityStore, RedisActivityStore
@@ -200,9 +202,12 @@ def _publishing(
     settings: Settings, replicas: Replicas, pool: ModelPool, peers: Mapping[str, Peer], audit: AuditLog
 ) -> tuple[Publishing, Reconciler]:
     reconciler = Reconciler(settings.registry_folder, settings.party, pool, apps=AppShelf(settings.apps))
-    if "://" in settings.registry:
-        content = ContentStore(Path(settings.state_dir) / "artifacts", settings.artifacts.max_bytes)
-        reconciler.remote = RemoteRegistry(settings.registry, settings.registry_folder, content, reconciler.in_use)
+    content = ContentStore(Path(settings.state_dir) / "artifacts", settings.artifacts.max_bytes)
+    if "://" in (url := settings.registry):
+        reconciler.remote = RemoteRegistry(RemoteFolder(url), settings.registry_folder, content, reconciler.in_use)
+    if "://" in (url := settings.apps.root):
+        shelf = reconciler.apps
+        shelf.remote = RemoteApps(RemoteFolder(url), settings.apps_folder, content, shelf.in_use)
     unmanaged, timeout_s = _unmanaged(settings, peers), settings.limits.load_timeout_s
     publishing = Publishing(replicas, reconciler, pool, peers, timeout_s, unmanaged)
     reconciler.make_room = Eviction(publishing, pool, audit).make_room

@@ -253,15 +253,16 @@ class TraceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class AppSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Apps beside those built in: `root` holds them as `NAME/VERSION.py` or `NAME/VERSION/`. They run with the rights
-    of the node, so only those load whose digest is in `allowed`."""
+    """Apps beside those built in: `root`, a folder or a URL, holds them as `NAME/VERSION.py` or `NAME/VERSION/`. They
+    run with the rights of the node, so only those load whose digest is in `allowed`."""
 
-    root: FilePath = ""
+    root: Place = ""
     allowed: tuple[Sha256, ...] = ()
 
 
 class ArtifactSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Of a registry behind a URL: the protocols that it may have, and what its halves may take of the local disk."""
+    """Of a registry, and of apps, behind a URL: the protocols that it may have, and what is brought from there may take
+    of the local disk."""
 
     protocols: tuple[str, ...] = ("file",)
     max_bytes: Count = 10 << 30
@@ -375,6 +376,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def registry_folder(self) -> Path:
         """The local one: the registry itself, or where halves are brought to from its URL."""
         return Path(self.state_dir) / "registry" if "://" in self.registry else Path(self.registry)
+
+    @property
+    def apps_folder(self) -> Path:
+        """Where apps are kept that come from a URL."""
+        return Path(self.state_dir) / "apps"
 
     def tls_of(self, port: str) -> TlsSettings | None:
         """None for a port without TLS."""

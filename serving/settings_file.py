@@ -118,12 +118,14 @@ def _schedule(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _places(settings: Settings) -> Iterator[tuple[str, str]]:
-    if "://" not in settings.registry:
+    places = {"registry": settings.registry, "apps.root": settings.apps.root}
+    if not any("://" in place for place in places.values()):
         return
-    from loaders.remote import location_problem  # noqa: PLC0415 - only a registry behind a URL pays for arrays
+    from loaders.remote_folder import location_problem  # noqa: PLC0415 - only what is behind a URL pays for arrays
 
-    if problem := location_problem(settings.registry, settings.artifacts.protocols):
-        yield "registry", problem
+    for key, place in places.items():
+        if problem := location_problem(place, settings.artifacts.protocols):
+            yield key, problem
 
 
 def _hedges(settings: Settings) -> Iterator[tuple[str, str]]:

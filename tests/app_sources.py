@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from apps.storage import read_app
+from apps.storage import LocalFiles, read_app
 
 TIMES = """
 from __future__ import annotations
@@ -44,7 +44,7 @@ def store(root: Path, version: str, source: str, name: str = "risk") -> str:
     """Puts a single file there; returns the digest."""
     (root / name).mkdir(parents=True, exist_ok=True)
     (root / name / f"{version}.py").write_text(source)
-    return read_app(root, name, version).digest
+    return read_app(LocalFiles(root), name, version).digest
 
 
 def store_package(root: Path, version: str, files: dict[str, str], name: str = "risk") -> str:
@@ -52,4 +52,4 @@ def store_package(root: Path, version: str, files: dict[str, str], name: str = "
         target = root / name / version / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(content)
-    return read_app(root, name, version).digest
+    return read_app(LocalFiles(root), name, version).digest

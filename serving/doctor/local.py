@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from apps.storage import AppSourceError, read_app
+from apps.remote import kept_at
+from apps.storage import AppSourceError, LocalFiles, read_app
 from loaders.artifact import Artifact, ArtifactError, Manifest
 from loaders.catalog import loader_for
 from loaders.loader import LoadError
@@ -23,7 +24,7 @@ from serving.features.source import FeatureSource, FeatureSourceError
 from serving.peers.fallback import Fallbacks
 from serving.pool import ModelId
 from serving.security import split_address
-from serving.settings import AppSettings, Settings
+from serving.settings import Settings
 from serving.undeclared import undeclared
 
 
@@ -76,20 +77,26 @@ def fallbacks(settings: Settings, state: State, artifacts: Mapping[ModelId, Arti
 def apps(settings: Settings, state: State) -> Iterator[Finding]:
     """The apps that the node is to have loaded: whether they are there, unchanged and allowed. None of them is run."""
     for id_, wanted in sorted(bindings.wanted_apps(state).items()):
-        problem = _app_problem(settings.apps, wanted)
+        problem = _app_problem(settings, wanted)
         yield Finding(Level.ERROR if problem else Level.OK, f"app {id_}", problem or f"digest {wanted.digest[:16]}")
 
 
-def _app_problem(settings: AppSettings, wanted: WantedApp) -> str:
-    if not settings.root:
+def _app_problem(settings: Settings, wanted: WantedApp) -> str:
+    """Of an app behind a URL what is kept here counts, as of a model."""
+    if not settings.apps.root:
         return "apps.root is not set"
+    root = Path(settings.apps.root)
+    if "://" in settings.apps.root:
+        root = kept_at(settings.apps_folder, wanted.name, wanted.version, wanted.digest)
+        if not root.is_dir():
+            return f"is not here yet; the node brings it from {settings.apps.root}"
     try:
-        found = read_app(Path(settings.root), wanted.name, wanted.version).digest
+        found = read_app(LocalFiles(root), wanted.name, wanted.version).digest
     except (AppSourceError, OSError) as error:
         return str(error)
     if found != wanted.digest:
         return f"has been changed: its digest is {found}, {wanted.digest} is wanted"
-    return "" if found in settings.allowed else f'its digest "{found}" is not in apps.allowed'
+    return "" if found in settings.apps.allowed else f'its digest "{found}" is not in apps.allowed'
 
 
 async def ports(settings: Settings) -> Findings:

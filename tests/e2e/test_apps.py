@@ -1,4 +1,5 @@
-"""An operator's own app on a real node: loaded, bound, swapped under calls, found again after a restart, unloaded."""
+"""An operator's own app on a real node: brought from a web server, loaded, bound, swapped under calls, found again
+after a restart when the server is gone, unloaded."""
 
 from __future__ import annotations
 
@@ -7,15 +8,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from serving.pool import ModelId
 from serving.transport import Code, RpcError
+from tessera.v1 import admin_pb2
 from tests.app_sources import store, times
 from tests.nodes import ROOT, PartyNode
 from tests.unit.serving.halves import publish
+from tests.web import shown
 
 pytestmark = pytest.mark.usefixtures("untraced")
 
@@ -24,17 +28,17 @@ SCORE = 1 / (1 + math.exp(-0.5))
 
 
 class Bank:
-    """A guest of two workers without hosts; of app `risk`, versions 1 and 2 are allowed, which double and triple."""
+    """A guest of two workers without hosts; of app `risk`, versions 1 and 2 are allowed, which double and triple. They
+    are behind a URL until `web` is closed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, web: ExitStack) -> None:
         apps = folder / "apps"
         one, two = (store(apps, version, times(float(version) + 1)) for version in ("1", "2"))
         self.barred = store(apps, "3", times(4.0))
-        self.node = PartyNode(
-            folder,
-            "bank",
-            f"workers = 2\n[cache]\nembedded = false\n[apps]\nroot = '{apps}'\nallowed = ['{one}', '{two}']\n",
-        )
+        self.web = web
+        source = f"[artifacts]\nprotocols = ['http']\n[apps]\nroot = '{web.enter_context(shown(apps))}'\n"
+        settings = f"workers = 2\n[cache]\nembedded = false\n{source}allowed = ['{one}', '{two}']\n"
+        self.node = PartyNode(folder, "bank", settings)
         publish({"bank": self.node.registry}, ModelId("m", "1"))
 
     def tessera(self, *arguments: str, code: int = 0) -> str:
@@ -52,19 +56,20 @@ class Bank:
 
 @pytest.fixture
 def bank(tmp_path: Path) -> Iterator[Bank]:
-    made = Bank(tmp_path)
-    try:
-        made.node.start()
-        yield made
-    finally:
-        made.node.stop()
+    with ExitStack() as web:
+        made = Bank(tmp_path, web)
+        try:
+            made.node.start()
+            yield made
+        finally:
+            made.node.stop()
 
 
 def test_the_life_of_an_app(bank: Bank) -> None:
     bank.tessera("model", "load", "m", "1")
     assert f'its digest "{bank.barred}" is not in apps.allowed' in bank.tessera("app", "load", "risk", "3", code=1)
     loaded = bank.tessera("app", "load", "risk", "1")
-    assert "bank/0" in loaded or "/0" in loaded
+    assert all(f"/{worker}" in loaded for worker in range(2))
     bank.tessera("model", "online", "s", "m:1", "--app", "risk")
     assert {bank.factor() for _ in range(10)} == {2.0}
 
@@ -78,9 +83,12 @@ def test_the_life_of_an_app(bank: Bank) -> None:
     swap_under_calls(bank)
     assert {bank.factor() for _ in range(10)} == {3.0}
 
+    bank.web.close()
     bank.node.stop()
     bank.node.start()
     assert {bank.factor() for _ in range(10)} == {3.0}
+    with pytest.raises(RpcError, match="app risk:3 cannot be read"):
+        bank.node.admin("LoadApp", admin_pb2.LoadAppRequest(name="risk", version="3"))
     assert "service 's'" in bank.tessera("app", "list")
     bank.tessera("model", "rollback", "s")
     assert {bank.factor() for _ in range(10)} == {2.0}

@@ -14,14 +14,14 @@ import pytest
 
 from apps.app import App, AppError, Request, Result
 from apps.importing import ImportedApp
-from apps.storage import read_app
+from apps.storage import LocalFiles, read_app
 from tests.app_sources import store, store_package, times
 
 REQUEST = Request("s", "", "", "", ("u",))
 
 
 def imported(root: Path, version: str = "1") -> ImportedApp:
-    return ImportedApp(read_app(root, "risk", version))
+    return ImportedApp(read_app(LocalFiles(root), "risk", version))
 
 
 def answer(kind: type[App], score: float = 0.25, **request: object) -> float:
@@ -85,7 +85,7 @@ def test_a_package_imports_its_own_modules_also_late_and_reads_its_own_files(tmp
 
 def test_what_runs_is_what_was_read(tmp_path: Path) -> None:
     store_package(tmp_path, "1", {"__init__.py": "from .app import Times\n", "app.py": times(2.0)})
-    source = read_app(tmp_path, "risk", "1")
+    source = read_app(LocalFiles(tmp_path), "risk", "1")
     (tmp_path / "risk" / "1" / "app.py").write_text(times(3.0))
     app = ImportedApp(source)
     assert answer(app.kind) == 0.5
@@ -131,6 +131,6 @@ def test_what_is_no_app_leaves_nothing_behind(tmp_path: Path, source: str, text:
 def test_the_example_of_the_documentation_is_an_app(tmp_path: Path) -> None:
     page = (Path(__file__).parents[3] / "docs" / "apps.md").read_text()
     store(tmp_path, "1", page.partition("```python\n")[2].partition("```")[0], name="ceiling")
-    app = ImportedApp(read_app(tmp_path, "ceiling", "1"))
+    app = ImportedApp(read_app(LocalFiles(tmp_path), "ceiling", "1"))
     assert answer(app.kind, 0.95) == 0.9
     app.forget()

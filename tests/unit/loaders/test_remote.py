@@ -12,7 +12,8 @@ import pytest
 from loaders.artifact import MANIFEST, ArtifactError, HalfRef, MissingHalfError
 from loaders.content import ContentStore
 from loaders.registry import bind, half_path, write_half
-from loaders.remote import RemoteRegistry, location_problem
+from loaders.remote import RemoteRegistry
+from loaders.remote_folder import RemoteFolder, location_problem
 from tests.artifacts import linear_half
 
 
@@ -48,7 +49,7 @@ class Place:
 
     def registry(self, max_bytes: int = 1 << 20) -> RemoteRegistry:
         content = ContentStore(self.local / "artifacts", max_bytes)
-        return RemoteRegistry(self.url, self.local / "registry", content, lambda: self.used)
+        return RemoteRegistry(RemoteFolder(self.url), self.local / "registry", content, lambda: self.used)
 
     def contents(self) -> set[str]:
         return {path.name for path in (self.local / "artifacts").glob("[!.]*")}
@@ -153,7 +154,7 @@ def test_links_out_of_the_place_are_not_followed(tmp_path: Path) -> None:
     path = publish(place.published, "1") / "weights.npy"
     path.rename(tmp_path / "weights.npy")
     path.symlink_to(tmp_path / "weights.npy")
-    with pytest.raises(ArtifactError, match=r"weights\.npy leads out of the registry"):
+    with pytest.raises(ArtifactError, match=r"weights\.npy leads out of its storage"):
         place.registry().open("m", "1", "bank")
     assert place.contents() == set()
 
@@ -181,7 +182,7 @@ def test_when_that_is_not_enough_the_refusal_says_so_and_what_is_used_stays(plac
     registry = place.registry(max_bytes=1_500)
     registry.open("m", "1", "bank")
     place.used = {("m", "1")}
-    with pytest.raises(ArtifactError, match=r"artifacts\.max_bytes = 1500; halves of loaded models hold \d+"):
+    with pytest.raises(ArtifactError, match=r"artifacts\.max_bytes = 1500; what is loaded holds \d+"):
         registry.open("m", "2", "bank")
     assert place.halves() == {"1"}
 
@@ -204,13 +205,13 @@ def test_a_manifest_is_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) ->
         place.registry().open("m", "1", "bank")
 
 
-def test_a_protocol_without_its_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_protocol_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(protocol: str) -> None:
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr(fsspec, "filesystem", absent)
     with pytest.raises(ArtifactError, match=r"needs the extra 'storage'.*Install s3fs"):
-        RemoteRegistry("s3://bucket/models", tmp_path, ContentStore(tmp_path, 1), set)
+        RemoteFolder("s3://bucket/models")
 
 
 @pytest.mark.parametrize(

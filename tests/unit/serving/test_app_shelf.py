@@ -10,6 +10,9 @@ import pytest
 
 from apps.app import App, AppError, Request, Result
 from apps.catalog import AppParametersError, UnknownAppError
+from apps.remote import RemoteApps
+from loaders.content import ContentStore
+from loaders.remote_folder import RemoteFolder
 from loaders.signature import Signature
 from serving.app_shelf import AppId, AppShelf
 from serving.control import WantedApp
@@ -174,6 +177,66 @@ async def test_an_app_unwanted_while_it_loads_goes_when_it_is_there(shelves: She
     await shelf.settled()
     assert shelf.lives == {}
     with pytest.raises(ConflictError, match="not wanted any more"):
+        await shelf.loaded(ONE)
+
+
+def behind_a_url(shelves: Shelves, *digests: str, max_bytes: int = 1 << 20) -> AppShelf:
+    shelf = AppShelf(AppSettings(root=f"file://{shelves.root}", allowed=digests), shelves.clock)
+    content = ContentStore(shelves.root / "state" / "artifacts", max_bytes)
+    shelf.remote = RemoteApps(RemoteFolder(f"file://{shelves.root}"), kept_of(shelves), content, shelf.in_use)
+    return shelf
+
+
+def kept_of(shelves: Shelves) -> Path:
+    return shelves.root / "state" / "apps"
+
+
+async def test_one_behind_a_url_is_kept_once_it_is_allowed_and_loads_again_without_it(shelves: Shelves) -> None:
+    shelf = await asyncio.to_thread(behind_a_url, shelves, shelves.digests[ONE])
+    shelf.apply({**want(ONE), **want(TWO)})
+    await shelf.loaded(ONE)
+    with pytest.raises(NotAllowedError, match=f'its digest "{shelves.digests[TWO]}" is not in apps.allowed'):
+        await shelf.loaded(TWO)
+    assert answer(shelf.make("risk:1", "")) == 0.5
+    assert shelf.in_use() == {("risk", "1"), ("risk", "2")}
+    await shelf.stop()
+    assert await asyncio.to_thread(lambda: [path.name for path in kept_of(shelves).glob("*/*")]) == ["1"]
+    await asyncio.to_thread((shelves.root / "risk").rename, shelves.root / "gone")
+    again = await asyncio.to_thread(behind_a_url, shelves, shelves.digests[ONE])
+    again.apply(want(ONE, shelves.digests[ONE]))
+    await again.loaded(ONE)
+    await again.stop()
+    barred = await asyncio.to_thread(behind_a_url, shelves)
+    barred.apply(want(ONE, shelves.digests[ONE]))
+    with pytest.raises(NotAllowedError):
+        await barred.loaded(ONE)
+
+
+async def test_one_behind_a_url_that_changed_is_refused_under_the_wanted_digest(shelves: Shelves) -> None:
+    changed = await asyncio.to_thread(store, shelves.root, "1", times(9.0))
+    shelf = await asyncio.to_thread(behind_a_url, shelves, shelves.digests[ONE], changed)
+    shelf.apply(want(ONE, shelves.digests[ONE]))
+    with pytest.raises(ConflictError, match=f"apps.root has {changed}; load that under another version"):
+        await shelf.loaded(ONE)
+
+
+async def test_one_behind_a_url_for_which_there_is_no_room_does_not_load(shelves: Shelves) -> None:
+    shelf = await asyncio.to_thread(behind_a_url, shelves, *shelves.digests.values(), max_bytes=100)
+    shelf.apply(want(ONE))
+    with pytest.raises(ConflictError, match=r"does not fit into artifacts\.max_bytes = 100"):
+        await shelf.loaded(ONE)
+
+
+async def test_a_storage_out_of_reach_is_said_without_its_paths(
+    shelves: Shelves, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*path: str) -> dict[str, bool]:
+        raise OSError(f"{shelves.root} is away")
+
+    shelf = await asyncio.to_thread(behind_a_url, shelves)
+    monkeypatch.setattr(shelf.remote._remote, "names", away)
+    shelf.apply(want(ONE))
+    with pytest.raises(ConflictError, match=r"^app risk:1 cannot be read: input/output error$"):
         await shelf.loaded(ONE)
 
 

@@ -268,6 +268,18 @@ def test_a_registry_may_be_a_url_of_an_allowed_protocol(tmp_path):
         load(write(tmp_path, chained + '[artifacts]\nprotocols = ["s3", "simplecache::s3"]\n'), {})
 
 
+def test_apps_may_be_behind_a_url_of_an_allowed_protocol(tmp_path):
+    text = MINIMAL + '[apps]\nroot = "s3://bucket/apps"\n'
+    settings = load(write(tmp_path, text + '[artifacts]\nprotocols = ["s3"]\n'), {})
+    assert settings.apps.root == "s3://bucket/apps"
+    assert settings.apps_folder == tmp_path / "state" / "apps"
+    assert load(write(tmp_path, MINIMAL + '[apps]\nroot = "apps"\n'), {}).apps.root == str(tmp_path / "apps")
+    with pytest.raises(SettingsError, match=r"apps\.root: has protocol 's3'; artifacts.protocols allows file"):
+        load(write(tmp_path, text), {})
+    with pytest.raises(SettingsError, match=r"apps\.root: is a chain of protocols"):
+        load(write(tmp_path, text.replace("s3://", "simplecache::s3://")), {})
+
+
 def test_allowed_apps_are_digests(tmp_path):
     assert load(write(tmp_path, MINIMAL + f'[apps]\nallowed = ["{"a" * 64}"]\n'), {}).apps.allowed == ("a" * 64,)
     with pytest.raises(SettingsError, match=r"apps\.allowed"):

@@ -38,6 +38,18 @@ def test_wanted_apps_are_looked_at(tmp_path: Path, change: str, level: Level, te
     assert text in str(finding)
 
 
+def test_of_an_app_behind_a_url_what_is_kept_counts(tmp_path: Path) -> None:
+    digest = store(tmp_path / "s" / "apps" / "risk" / "1" / ("0" * 64), "1", times(2.0))
+    behind = AppSettings(root="s3://bucket/apps", allowed=(digest,))
+    settings = Settings(party="bank", state_dir=str(tmp_path / "s"), registry="r", apps=behind)
+    state = State(apps=(WantedApp(name="risk", version="1", digest=digest, epoch=1),))
+    [absent] = apps(settings, state)
+    assert (absent.level, "it from s3://bucket/apps" in str(absent)) == (Level.ERROR, True)
+    store(tmp_path / "s" / "apps" / "risk" / "1" / digest, "1", times(2.0))
+    [kept] = apps(settings, state)
+    assert kept.level is Level.OK
+
+
 def test_a_registry_behind_a_url_is_no_folder(tmp_path: Path) -> None:
     settings = Settings(party="bank", state_dir=str(tmp_path), registry="s3://bucket/models")
     [registry, _] = folders(settings)
