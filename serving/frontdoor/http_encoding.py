@@ -18,6 +18,8 @@ MOST_FOLD = 64
 _FORMATS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 """By the name of the encoding, zlib's word for it."""
 _FASTEST = 1
+_NEGOTIATED = {"vary": "accept-encoding"}
+"""RFC 9110, section 12.5.5: for caches on the way, also where a reply leaves as it is."""
 _NO_WEIGHT = re.compile(r"0(\.0{0,3})?")
 
 
@@ -48,13 +50,13 @@ async def inflated(body: bytes, encoding: str, max_bytes: int) -> bytes:
 
 
 async def squeezed(body: bytes, accepted: str) -> tuple[bytes, Mapping[str, str]]:
-    """For who accepts these encodings: what to send, and the headers that say so."""
+    """For who accepts these encodings: what to send, and the headers that say so, or that it could be otherwise."""
     encoding = _chosen(accepted) if len(body) >= WORTH_BYTES else ""
     if not encoding:
-        return body, {}
+        return body, _NEGOTIATED
     work = body, _FORMATS[encoding]
     small = _squeezed(*work) if len(body) <= AT_ONCE_BYTES else await asyncio.to_thread(_squeezed, *work)
-    return small, {"content-encoding": encoding, "vary": "accept-encoding"}
+    return small, {"content-encoding": encoding, **_NEGOTIATED}
 
 
 def _squeezed(body: bytes, form: int) -> bytes:

@@ -581,6 +581,8 @@ def test_bodies_may_be_compressed_both_ways(said_over_http: dict[str, Any], gues
     inputs = [{"name": "x", "datatype": "FP32", "shape": [1_000, 2], "data": [0.25] * 2_000}]
     answer = guest.http("POST", "/v2/models/local/infer", json={"inputs": inputs}, headers={"accept-encoding": form})
     assert (answer.headers["content-encoding"], answer.json()["outputs"][0]["shape"][0]) == (form, 1_000)
+    plain = guest.http("POST", "/v2/models/local/infer", json=ROW, headers={"accept-encoding": form})
+    assert ("content-encoding" in plain.headers, plain.headers["vary"]) == (False, answer.headers["vary"])
 
 
 def test_http_refuses_as_grpc_does(said_over_http: dict[str, Any]) -> None:

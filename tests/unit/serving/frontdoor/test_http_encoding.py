@@ -70,10 +70,10 @@ async def test_other_bodies_are_refused(body: bytes, encoding: str, text: str) -
 @pytest.mark.parametrize("body", [LARGE, LARGE[:WORTH_BYTES]], ids=len)
 async def test_a_reply_is_squeezed_as_the_caller_accepts(accepted: str, encoding: str, body: bytes) -> None:
     sent, headers = await squeezed(body, accepted)
-    assert headers.get("content-encoding", "") == encoding
+    assert (headers.get("content-encoding", ""), headers["vary"]) == (encoding, "accept-encoding")
     assert (await inflated(sent, encoding, len(body)) if encoding else sent) == body
 
 
 async def test_a_short_reply_leaves_as_it_is() -> None:
     short = LARGE[: WORTH_BYTES - 1]
-    assert await squeezed(short, "gzip") == (short, {})
+    assert await squeezed(short, "gzip") == (short, {"vary": "accept-encoding"})
