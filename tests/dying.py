@@ -1,7 +1,7 @@
 """Processes that kill themselves at a step on the file system, as SIGKILL at that moment would.
 
-Production code has no part in it: the steps are Python's audit events (PEP 578), and `os.fsync`, which has none. A step
-is told before it is taken; `synced` is told after `sync`.
+Production code has no part in it: the steps are Python's audit events (PEP 578), `os.fsync` and `os.write`, which have
+none. A step is told before it is taken; `synced` is told after `sync`, and `written` after `write`.
 """
 
 from __future__ import annotations
@@ -33,15 +33,18 @@ def watch_steps(folder: Path, reached: Callable[[str], None]) -> None:
         if isinstance(path, str) and (path == where or path.startswith(f"{where}/")):
             reached(f"{step} {path.rpartition('/')[2]}")
 
-    real = os.fsync
+    def around(real: Callable[..., Any], before: str, after: str) -> Callable[..., Any]:
+        def call(descriptor: int, *arguments: Any) -> Any:
+            path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+            note(before, path)
+            done = real(descriptor, *arguments)
+            note(after, path)
+            return done
 
-    def fsync(descriptor: int) -> None:
-        path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
-        note("sync", path)
-        real(descriptor)
-        note("synced", path)
+        return call
 
-    os.fsync = fsync
+    os.fsync = around(os.fsync, "sync", "synced")
+    os.write = around(os.write, "write", "written")
     sys.addaudithook(told)
 
 

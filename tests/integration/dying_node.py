@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import polars  # noqa: F401 - of which no process after the first has to wait
+
 from serving import worker
 from serving.assembly import assemble
 from serving.settings_file import load
