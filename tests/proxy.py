@@ -1,9 +1,16 @@
-"""What stands between two parties of a test, and fails as networks do."""
+"""What stands between two parties of a test, and fails as networks do.
+
+python -m tests.proxy PORT      (to PORT, from the one it prints; stopped by SIGSTOP nothing passes, and nobody is told)
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
+
+from tests.nodes import ROOT
 
 
 class Proxy:
@@ -81,3 +88,22 @@ class Proxy:
                 sink.write(block)
                 await sink.drain()
         sink.close()
+
+
+def proxy_process(target: int) -> tuple[subprocess.Popen[bytes], int]:
+    """One by itself, and its port."""
+    process = subprocess.Popen([sys.executable, "-m", "tests.proxy", str(target)], cwd=ROOT, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process.stdout as said:
+        return process, int(said.readline())
+
+
+async def forward(target: int) -> None:
+    proxy = Proxy(target)
+    await proxy.start()
+    print(proxy.port, flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(forward(int(sys.argv[1])))

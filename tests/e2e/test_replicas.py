@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,14 +25,15 @@ from tessera.compat import fate_inference_pb2_grpc as fate_grpc
 from tessera.compat import open_inference_pb2 as oip
 from tessera.compat import open_inference_pb2_grpc as oip_grpc
 from tessera.v1 import admin_pb2 as wire
-from tests.nodes import PartyNode
+from tests.nodes import PartyNode, free_port
+from tests.proxy import proxy_process
 from tests.redis_server import DURABLE, launch, redis_server, url_of
 from tests.unit.serving.halves import publish
 
 pytestmark = pytest.mark.usefixtures("untraced")
 
 V1, V2 = ModelId("m", "1"), ModelId("m", "2")
-HONOURED_S = 2.0
+HONOURED_S, NOTICED_S = 2.0, 5.0
 LOADED, ALREADY_LOADED = 0, 1
 NO_CACHE = "[cache]\nembedded = false\n"
 
@@ -154,7 +157,7 @@ def test_no_call_meets_a_switch(node: PartyNode) -> None:
 
 def test_a_limit_counts_at_all_workers_until_it_is_cleared(node: PartyNode) -> None:
     three_loaded(node, V1)
-    if not is_bound(node):
+    if not revision(node):
         node.online("s", "m", "1")
     limit(node, per_s=0)
     assert all(is_refused(node) for _ in range(30))
@@ -196,7 +199,7 @@ def ask(node: PartyNode, port: str, stub: Callable[[object], object], method: st
 def test_foreign_figures_are_of_all_workers(node: PartyNode) -> None:
     """Whatever worker is asked."""
     three_loaded(node, V1)
-    if not is_bound(node):
+    if not revision(node):
         node.online("s", "m", "1")
     tensor = oip.ModelInferRequest.InferInputTensor(name="x", datatype="FP64", shape=[1, 1])
     tensor.contents.fp64_contents.append(0.5)
@@ -220,82 +223,165 @@ def test_foreign_figures_are_of_all_workers(node: PartyNode) -> None:
     assert until(lambda: {(inferences(), passed()) for _ in range(10)} == {(12, 12)})
 
 
-def is_bound(node: PartyNode) -> bool:
-    return "s" in {one.service for one in node.admin("ListServices", wire.ListServicesRequest()).services}  # type: ignore[attr-defined]
+def revision(node: PartyNode) -> int:
+    """Of service `s`; 0 without one."""
+    services = node.admin("ListServices", wire.ListServicesRequest()).services  # type: ignore[attr-defined]
+    return {one.service: one.revision for one in services}.get("s", 0)
 
 
 class Fleet:
-    """Nodes of one party on one control store, each with a state folder of its own, all with one registry."""
+    """Nodes of one party on one control store, each with a state folder of its own, all with one registry. The last of
+    the first three reaches the store through a proxy."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.registry = folder / "registry"
         for model in (V1, V2):
             publish({"bank": self.registry}, model)
         self.nodes: list[PartyNode] = []
-        self._url = url
+        self._redis_folder = folder / "redis"
+        self._redis_folder.mkdir()
+        self._port = free_port()
+        self.store = self.launch_store()
+        self.proxy, proxied = proxy_process(self._port)
+        for url in (self.url, self.url, f"redis://127.0.0.1:{proxied}"):
+            self.add(url).launch()
+        for node in self.nodes:
+            node.wait_until_serving()
 
-    def add(self) -> PartyNode:
+    @property
+    def url(self) -> str:
+        return url_of(self._redis_folder)
+
+    def launch_store(self) -> subprocess.Popen[bytes]:
+        self.store = launch(self._redis_folder, port=str(self._port), **DURABLE)
+        return self.store
+
+    def add(self, url: str) -> PartyNode:
         name = f"node{len(self.nodes)}"
-        made = PartyNode(self.folder / name, "bank", f"replica = '{name}'\n[control]\nurl = '{self._url}'\n{NO_CACHE}")
+        made = PartyNode(self.folder / name, "bank", f"replica = '{name}'\n[control]\nurl = '{url}'\n{NO_CACHE}")
         made.registry.rmdir()
         made.registry.symlink_to(self.registry)
         self.nodes.append(made)
-        made.start()
         return made
 
+    def until_bound(self, model: ModelId) -> None:
+        """Service `s` is at this version, everywhere."""
+        one = self.nodes[0]
+        for each in (V1, V2):
+            three_loaded(one, each)
+        one.online("s", model.model, model.version, revision(one))
+        assert {version(node) for node in self.nodes} == {model.version}
+
     def stop(self) -> None:
+        for process in (self.store, self.proxy):
+            process.send_signal(signal.SIGCONT)
         for node in self.nodes:
             node.stop()
+        for process in (self.store, self.proxy):
+            process.kill()
+            process.wait()
 
 
-def test_nodes_that_share_a_control_store(tmp_path: Path) -> None:
-    redis_folder = tmp_path / "redis"
-    redis_folder.mkdir()
-    server = launch(redis_folder, **DURABLE)
-    fleet = Fleet(tmp_path, url_of(redis_folder))
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    made = Fleet(tmp_path_factory.mktemp("fleet"))
     try:
-        one, two, three = (fleet.add() for _ in range(3))
-        assert three_loaded(one, V1) == {"node0", "node1", "node2"}
-        two.online("s", "m", "1")
-        began = time.monotonic()
-        assert until(lambda: {version(node) for node in (one, two, three)} == {"1"})
-        assert time.monotonic() - began < HONOURED_S
-
-        limit(three, per_s=0)
-        assert all(is_refused(node) for node in (one, two, three))
-        late = fleet.add()  # ready: it has caught up
-        assert is_refused(late)
-        limit(late, per_s=0.001, burst=24, across_nodes=True)
-        assert [let_in(node, 10) for node in (one, two, three, late)] == [6, 6, 6, 6]
-        late.stop()
-        limit(one, per_s=0.002, burst=24, across_nodes=True)
-        assert [let_in(node, 10) for node in (one, two, three)] == [8, 8, 8]
-        late.start()
-        limit(late)
-        assert {version(node) for node in fleet.nodes} == {"1"}
-
-        server.kill()
-        server.wait()
-        readiness = until(lambda: found if "control store" in (found := one.http("GET", "/readyz").text) else None)
-        assert one.http("GET", "/readyz").status_code == 200, readiness
-        assert "tessera_control_store_up 0.0" in one.http("GET", "/metrics").text
-        assert {version(node) for node in (one, two, three, late)} == {"1"}
-        with pytest.raises(RpcError):
-            one.online("s", "m", "1", 1)
-        two.stop()
-        two.start()  # from what it kept by itself
-        assert version(two) == "1"
-
-        server = launch(redis_folder, **DURABLE)
-        until(lambda: "control store" not in one.http("GET", "/readyz").text)
-        until(lambda: len(outcomes(one, V2)) == 4)
-        until(lambda: one.online("s", "m", "2", 1))
-        assert until(lambda: {version(node) for node in (one, two, three, late)} == {"2"}, HONOURED_S)
+        yield made
     finally:
-        fleet.stop()
-        server.kill()
-        server.wait()
+        made.stop()
+
+
+def is_cut_off(node: PartyNode) -> bool:
+    """Whether a replica that is ready says that the control store is out of reach."""
+    shown = node.http("GET", "/readyz")
+    assert shown.status_code == 200, shown.text
+    said = any("the control store does not answer" in problem for problem in shown.json()["problems"])
+    return said and "tessera_control_store_up 0.0" in node.http("GET", "/metrics").text
+
+
+def test_nodes_that_share_a_control_store(fleet: Fleet) -> None:
+    one, two, three = fleet.nodes
+    assert three_loaded(one, V1) == {"node0", "node1", "node2"}
+    two.online("s", "m", "1")
+    began = time.monotonic()
+    assert until(lambda: {version(node) for node in (one, two, three)} == {"1"})
+    assert time.monotonic() - began < HONOURED_S
+
+    limit(three, per_s=0)
+    assert all(is_refused(node) for node in (one, two, three))
+    late = fleet.add(fleet.url)
+    late.start()  # ready: it has caught up
+    assert is_refused(late)
+    limit(late, per_s=0.001, burst=24, across_nodes=True)
+    assert [let_in(node, 10) for node in (one, two, three, late)] == [6, 6, 6, 6]
+    late.stop()
+    limit(one, per_s=0.002, burst=24, across_nodes=True)
+    assert [let_in(node, 10) for node in (one, two, three)] == [8, 8, 8]
+    late.start()
+    limit(late)
+    assert {version(node) for node in fleet.nodes} == {"1"}
+
+    fleet.store.kill()
+    fleet.store.wait()
+    assert until(lambda: is_cut_off(one))
+    assert {version(node) for node in (one, two, three, late)} == {"1"}
+    with pytest.raises(RpcError):
+        one.online("s", "m", "1", 1)
+    two.stop()
+    two.start()  # from what it kept by itself
+    assert version(two) == "1"
+
+    fleet.launch_store()
+    assert until(lambda: not is_cut_off(one))
+    until(lambda: len(outcomes(one, V2)) == 4)
+    until(lambda: one.online("s", "m", "2", 1))
+    assert until(lambda: {version(node) for node in (one, two, three, late)} == {"2"}, HONOURED_S)
+    fleet.nodes.pop().stop()
+
+
+def test_a_control_store_that_hangs_stops_changes_and_nothing_else(fleet: Fleet) -> None:
+    fleet.until_bound(V1)
+    before = revision(fleet.nodes[0])
+    with ThreadPoolExecutor() as operators, stopped(fleet.store):
+        changes = [operators.submit(set_log_level, node) for node in fleet.nodes]
+        assert until(lambda: all(map(is_cut_off, fleet.nodes)), NOTICED_S)
+        assert {version(node) for node in fleet.nodes} == {"1"}
+        for change in changes:
+            with pytest.raises(RpcError, match="the change is not kept: the control store does not answer") as refused:
+                change.result()
+            assert refused.value.code is Code.UNAVAILABLE
+    assert until(lambda: not any(map(is_cut_off, fleet.nodes)), HONOURED_S)
+    fleet.nodes[1].online("s", "m", "2", before)
+    assert until(lambda: {version(node) for node in fleet.nodes} == {"2"}, HONOURED_S)
+
+
+def test_a_replica_that_alone_is_cut_off_serves_on_and_follows_when_it_is_back(fleet: Fleet) -> None:
+    fleet.until_bound(V1)
+    one, two, three = fleet.nodes
+    with ThreadPoolExecutor() as operators, stopped(fleet.proxy):
+        change = operators.submit(one.online, "s", "m", "2", revision(one))
+        assert until(lambda: is_cut_off(three), NOTICED_S)
+        change.result()
+        assert [version(node) for node in fleet.nodes] == ["2", "2", "1"]
+        assert not is_cut_off(one)
+        assert not is_cut_off(two)
+    assert until(lambda: version(three) == "2", HONOURED_S)
+    assert until(lambda: not is_cut_off(three), HONOURED_S)
+
+
+@contextmanager
+def stopped(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """It neither answers nor ends connections meanwhile."""
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+def set_log_level(node: PartyNode) -> None:
+    node.admin("SetLogLevel", wire.SetLogLevelRequest(level="warning"), NOTICED_S)
 
 
 def test_a_server_that_may_lose_state_is_refused(tmp_path: Path) -> None:
