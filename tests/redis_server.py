@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,3 +44,36 @@ def launch(folder: Path, **options: str) -> subprocess.Popen[bytes]:
                 client.ping()
                 return process
             assert process.poll() is None
+
+
+class LosesReplies:
+    """Stands before the server of a folder, and ends connections instead of passing on what it answers to scripts."""
+
+    def __init__(self, folder: Path) -> None:
+        self._server = str(folder / "server.sock")
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(str(folder / "lossy.sock"))
+        self._listening.listen()
+        self.url = f"unix://{folder / 'lossy.sock'}"
+        self.losing = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listening.accept()
+                threading.Thread(target=self._pass_on, args=(client,), daemon=True).start()
+
+    def _pass_on(self, client: socket.socket) -> None:
+        with client, socket.socket(socket.AF_UNIX) as server:
+            server.connect(self._server)
+            while asked := client.recv(1 << 20):
+                server.sendall(asked)
+                answer = server.recv(1 << 20)
+                if self.losing and b"EVALSHA" in asked:
+                    self.losing -= 1
+                    return
+                client.sendall(answer)
+
+    def close(self) -> None:
+        self._listening.close()

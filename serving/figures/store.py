@@ -28,7 +28,7 @@ class FigureStore(ABC):
 
     @abstractmethod
     def add(self, counted: Mapping[Subject, Cells]) -> None:
-        """All of it or, when it raises, nothing that is certain."""
+        """All of it, once, though where the network fails perhaps only with the next call; nothing when it raises."""
 
     @abstractmethod
     def take(self, outcomes: Sequence[Outcome], today: int) -> int:

@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import redis
 
 from serving.figures.counts import Subject
 from serving.figures.redis import RedisFigureStore
 from serving.figures.sqlite import FILE, SqliteFigureStore
 from serving.figures.store import FEEDBACK_DAYS, FigureStore, MemoryFigureStore, Outcome
-from tests.redis_server import DURABLE, redis_server
+from tests.redis_server import DURABLE, LosesReplies, redis_server, url_of
 
 A, B = Subject("s", "m:1"), Subject("s", 'm:"2":x', shadow=True)
 TODAY = 20_000
@@ -129,3 +130,44 @@ def test_a_server_that_is_gone_is_an_oserror(tmp_path: Path) -> None:
     store = RedisFigureStore(f"unix://{tmp_path}/none.sock", "bank")
     with pytest.raises(OSError, match="does not answer"):
         store.read()
+
+
+def test_counts_whose_acknowledgement_was_lost_are_added_once(tmp_path: Path) -> None:
+    with redis_server(tmp_path, **DURABLE):
+        losing = LosesReplies(tmp_path)
+        store = RedisFigureStore(losing.url, "bank")
+        store.add({A: {0: 1}})
+        losing.losing = 2
+        store.add({A: {0: 10}})
+        with pytest.raises(OSError, match="does not answer"):
+            store.add({A: {0: 100}})
+        store.add({A: {0: 1_000}})
+        losing.losing = 1
+        store.add({A: {0: 10_000}})
+        assert store.read() == {A: {0: 11_011}}
+        store.close()
+        losing.close()
+
+
+def test_counts_that_could_not_be_sent_go_with_a_reading_or_the_end(tmp_path: Path) -> None:
+    one, two = (RedisFigureStore(url_of(tmp_path), "bank") for _ in range(2))
+    for store in (one, two):
+        store.add({A: {0: 1}})
+    with redis_server(tmp_path, **DURABLE):
+        assert one.read() == {A: {0: 1}}
+        two.close()
+        assert one.read() == {A: {0: 2}}
+        one.close()
+
+
+def test_counts_that_come_late_are_not_added_again(tmp_path: Path) -> None:
+    """As from a connection that a replica has given up, whose server hung."""
+    with redis_server(tmp_path, **DURABLE) as url, redis.Redis.from_url(url) as client:
+        store = RedisFigureStore(url, "bank")
+        with client.monitor() as monitor:
+            store.add({A: {0: 1}})
+            late = next(said["command"] for said in monitor.listen() if said["command"].startswith("EVALSHA"))
+        store.add({A: {0: 10}})
+        client.execute_command(*late.split())
+        assert store.read() == {A: {0: 11}}
+        store.close()
