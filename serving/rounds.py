@@ -157,11 +157,11 @@ class Round:
         return self.outputs
 
     def run_meanwhile(self, turns: int = _TURNS) -> None:
-        """The local half, once the questions to hosts, which are about to be put, have left; not where these were
-        refused by then, and the calls with them. What is wrong with it shows when its outputs are needed."""
+        """The local half, once the questions to hosts, which are about to be put, have left; not yet where one was
+        refused by then, and the calls perhaps with it. What is wrong with it shows when its outputs are needed."""
         if turns:
             asyncio.get_running_loop().call_soon(self.run_meanwhile, turns - 1)
-        elif not all([call.reply.done() for call in self.calls]):
+        elif not (any([one.reason for one in self.lookups]) or all([call.reply.done() for call in self.calls])):
             with contextlib.suppress(Exception):
                 self.run()
 

@@ -20,6 +20,8 @@ from bench.harness.population import (
     scores_without,
     user,
 )
+from loaders.loader import Outputs
+from serving.rounds import Round
 from serving.transport import Code, RpcError
 from tessera.v1 import inference_pb2 as wire
 from tessera.v1 import inference_pb2_grpc
@@ -112,3 +114,27 @@ async def test_a_host_that_stalls_then_breaks_off_leaves_no_call_without_an_answ
             await check_whole(stub, range(first, first + CALLS), hosts)
             first = next(new)
             await check_whole(stub, range(first, first + CALLS), hosts)
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+async def test_the_local_half_is_spared_while_a_breaker_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hosts: int
+) -> None:
+    ran, run = [], Round.run
+
+    def counted(round_: Round) -> Outputs:
+        ran.append(len(round_.users))
+        return run(round_)
+
+    monkeypatch.setattr(Round, "run", counted)
+    breaker = "[breaker]\nfailures = 1\nopen_s = 60\n"
+    async with parties(tmp_path, hosts=hosts, guest=breaker) as running, running.calling() as stub:
+        await check_whole(stub, range(CALLS), hosts)
+        running.proxy.kill()
+        with pytest.raises(RpcError, match="unreachable"):
+            await stub.Predict(by_service(CALLS))
+        ran.clear()
+        for number in range(2 * CALLS, 3 * CALLS):
+            with pytest.raises(RpcError, match="not asked: it did not answer the last calls"):
+                await stub.Predict(by_service(number))
+        assert ran == []
