@@ -108,9 +108,10 @@ class TracedBatcher(Batcher):
         call = spans[0].child(f"call {self._party}", Kind.CLIENT, [other.context for other in spans[1:]])
         rows = sum(len(one.user_ids) for one in waiters)
         call.attributes |= {"tessera.party": self._party, "tessera.rows": rows, "tessera.calls": len(waiters)}
+        first = waiters[0]
         with within(call):
             super()._send(lane, waiters)
-        batch = waiters[0].batch
+        batch = first.batch
         if batch is not None:
             batch.call.add_done_callback(partial(_called, call))
 

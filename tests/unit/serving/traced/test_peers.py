@@ -10,11 +10,12 @@ import pytest
 
 from apps.app import PartyStatus
 from serving.peers.peer import PeerAnswer, failed
+from serving.pool import ModelId
 from serving.settings import BatchSettings, TraceSettings
 from serving.telemetry.spans import HERE, Context, Kind, Span, within
 from serving.telemetry.tracer import Sampling, Tracer
 from serving.traced.peers import TracedBatcher, TracedChannel
-from serving.transport import Call, Channel, Transport, channel, server
+from serving.transport import Call, Channel, Promise, Transport, channel, server
 from tests.unit.serving.peers.test_batching import MODEL, ONE, Party, settle
 
 SETTINGS = TraceSettings(share=1)
@@ -38,11 +39,11 @@ class Asking:
         self.party = PlacedParty()
         self.batcher = TracedBatcher("shop", self.party, BatchSettings(in_flight=1))
 
-    def ask(self, user: str, traced: bool = True) -> tuple[Span | None, asyncio.Future[PeerAnswer]]:
+    def ask(self, user: str, traced: bool = True, digest: str = "ab") -> tuple[Span | None, Promise[PeerAnswer]]:
         span = self.tracer.begin(user, Kind.SERVER, None) if traced else None
         with within(span):
             deadline = asyncio.get_running_loop().time() + 10
-            return span, self.batcher.infer(MODEL, "ab", [user], ONE, deadline)
+            return span, self.batcher.infer(MODEL, digest, [user], ONE, deadline)
 
 
 @pytest.fixture
@@ -86,6 +87,17 @@ async def test_a_call_that_failed_says_how(asking: Asking) -> None:
     asking.party.calls[0].reply.set_result(failed(PartyStatus.UNREACHABLE, 1, ONE, "unreachable"))
     await answer
     assert [one.failure for one in asking.tracer.take(10)] == ["unreachable"]
+
+
+async def test_calls_that_a_breaker_refuses_at_once_all_end(asking: Asking) -> None:
+    async def refuse(model: ModelId, digest: str, users: list[str], *_: Any) -> PeerAnswer:
+        return failed(PartyStatus.UNREACHABLE, len(users), ONE, "not asked")
+
+    asking.party.infer = refuse  # type: ignore[method-assign]
+    answers = [asking.ask("u1", digest=digest)[1] for digest in ("ab", "cd")]
+    await settle()
+    assert [answer.result().reason for answer in answers] == ["not asked"] * 2
+    assert [one.failure for one in asking.tracer.take(10)] == ["unreachable"] * 2
 
 
 async def test_whoever_leaves_before_the_call_is_forgotten(asking: Asking) -> None:
