@@ -116,11 +116,11 @@ class Breaking:
         if not answer.reason:
             self.breaker.succeeded()
             return
-        self.failed += not answer.reasons
-        status = answer.statuses[0]
-        if status not in _FAILURES:
+        unanswered = _FAILURES.issuperset(answer.statuses)
+        self.failed += unanswered or not answer.reasons
+        if not unanswered:
             self.breaker.succeeded()
-        elif status is PartyStatus.TIMEOUT and self._clock() - began < self._settings.min_wait_s:
+        elif PartyStatus.UNREACHABLE not in answer.statuses and self._clock() - began < self._settings.min_wait_s:
             self.breaker.abandoned(admitted)
         else:
             self.breaker.failed(admitted)

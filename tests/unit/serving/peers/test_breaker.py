@@ -99,14 +99,38 @@ async def test_calls_without_an_answer_of_use_are_counted(breaking, party, clock
     assert [(one.labels, one.value) for one in shown.samples] == [({"party": "shop"}, 6.0)]
 
 
-async def test_rows_that_have_reasons_of_their_own_are_no_call_that_failed(breaking, party):
+async def ask_for_rows(breaking, party, clock, *statuses, took_s=1.0):
+    """Of one call, whose rows came in several packets."""
+
+    async def rows_apart(model, digest, user_ids, wanted, deadline, purpose):
+        clock.tick(took_s)
+        reasons = ["because" if status else "" for status in statuses]
+        return PeerAnswer(wanted.blank(len(statuses)), statuses, None, "because", reasons=reasons)
+
     party.infer = rows_apart
-    assert await ask(breaking) is NOT_FOUND
+    await breaking.infer(MODEL, "ab", ["u"] * len(statuses), ONE, 0.0)
+
+
+@pytest.mark.parametrize("statuses", [(UNREACHABLE, OK), (OK, UNREACHABLE), (TIMEOUT, REJECTED), (NOT_FOUND,)])
+async def test_a_party_that_answers_for_some_rows_answers(breaking, party, clock, statuses):
+    for _ in range(3):
+        await ask_for_rows(breaking, party, clock, *statuses)
     assert (breaking.failed, breaking.breaker.state) == (0, CLOSED)
 
 
-async def rows_apart(model, digest, user_ids, wanted, deadline, purpose):
-    return PeerAnswer(wanted.blank(1), [NOT_FOUND], None, "unknown", reasons=["unknown"])
+async def test_a_party_that_answers_for_no_row_fails(breaking, party, clock):
+    for statuses in ((UNREACHABLE, TIMEOUT), (TIMEOUT, UNREACHABLE), (TIMEOUT, TIMEOUT)):
+        await ask_for_rows(breaking, party, clock, *statuses)
+    assert (breaking.failed, breaking.breaker.state) == (3, OPEN)
+
+
+async def test_rows_that_are_all_late_for_an_impatient_caller_tell_nothing_of_the_party(breaking, party, clock):
+    for statuses in 3 * [(TIMEOUT, TIMEOUT)]:
+        await ask_for_rows(breaking, party, clock, *statuses, took_s=0.4)
+    assert breaking.breaker.state is CLOSED
+    for statuses in 3 * [(TIMEOUT, UNREACHABLE)]:
+        await ask_for_rows(breaking, party, clock, *statuses, took_s=0.4)
+    assert breaking.breaker.state is OPEN
 
 
 async def test_one_call_finds_out_while_the_others_are_refused(breaking, party, clock):
