@@ -9,6 +9,7 @@ import bisect
 import json
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from tessera.compat import fate_model_pb2 as wire
@@ -351,7 +352,8 @@ def _model(kind: str, meta: Any, param: Any, halves: Halves, serving: bool) -> A
         exposure = guest[0].get(meta.exposure_colname, 1 if meta.exposure_colname.startswith("away") else None)
         if _absent(exposure) or _number(exposure) < 0:
             raise Missing(meta.exposure_colname)
-        return _exp(total) * _number(exposure) if _number(exposure) else 0.0
+        # Without bounds in between: floats overflow on the way to a small product.
+        return float(Decimal(total).exp() * Decimal(_number(exposure)))
     return total
 
 
