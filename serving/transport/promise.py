@@ -241,6 +241,11 @@ def _elsewhere(trace: TracebackType | None) -> TracebackType | None:
     return trace
 
 
+def to_await(loop: asyncio.AbstractEventLoop) -> Promise[Any] | asyncio.Future[Any]:
+    """What the coroutine that runs may await at the least cost, if nobody else does: a task a future."""
+    return Promise() if get_ident() in _stepping else loop.create_future()
+
+
 async def settled(promises: Sequence[Promise[Any]], timeout_s: float | None = None) -> bool:
     """Returns when all are done, however, or after so long; whether all are. Who waits and is cancelled leaves them
     alone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 from serving.transport.call import Head, Message, MessageReader
 from serving.transport.client_socket import ClientProtocol
@@ -18,7 +19,7 @@ from serving.transport.outcome import (
     wrong_head,
     wrong_trailers,
 )
-from serving.transport.promise import Promise
+from serving.transport.promise import Promise, to_await
 from serving.transport.status import Code, RpcError, let_go
 from serving.transport.streams import Stream
 
@@ -28,14 +29,15 @@ class RefusedError(Exception):
 
 
 class UnaryCall:
-    """On its stream from the beginning. `reply` has the outcome: the message, an RpcError or a RefusedError."""
+    """On its stream from the beginning. `reply` has the outcome, for the coroutine that makes the call: the message, an
+    RpcError or a RefusedError."""
 
     __slots__ = ("_head", "_inflating", "_max_receive_bytes", "_messages", "_protocol", "_reader", "_stream",
         "deadline", "reply")  # fmt: skip
 
     def __init__(self, protocol: ClientProtocol, deadline: float | None, max_receive_bytes: int) -> None:
         self.deadline = deadline
-        self.reply: Promise[bytes] = Promise()
+        self.reply: Promise[bytes] | asyncio.Future[bytes] = to_await(protocol.loop)
         self._protocol = protocol
         self._max_receive_bytes = max_receive_bytes
         self._head: Head | None = None
@@ -44,7 +46,7 @@ class UnaryCall:
         self._stream: Stream | None = None
         self._inflating: asyncio.Task[bytes] | None = None
 
-    def begin(self, block: bytes, framed: bytes) -> Promise[bytes]:
+    def begin(self, block: bytes, framed: bytes) -> Awaitable[bytes]:
         self._stream = self._protocol.connection.request(block, framed, self)
         if self.deadline is not None:
             self._protocol.deadlines.watch(self.deadline)
