@@ -36,28 +36,14 @@ class Promise(Generic[T]):
         self._listeners: list[Callable[[Promise[T]], None]] = []
         self._translate: Callable[[BaseException], BaseException] = _same
 
-    @classmethod
-    def of(cls, awaited: Awaitable[T]) -> Promise[T]:
+    @staticmethod
+    def of(awaited: Awaitable[T]) -> Promise[T]:
         """What it comes to; it is cancelled with the promise. A coroutine begins at once, and goes on in the turn in
         which there is what it waits for: a promise or a future. It is no task: nothing in it may ask for the current
         one, as `asyncio.timeout` does."""
         if isinstance(awaited, Promise):
             return awaited
-        if isinstance(awaited, asyncio.Future):
-            return cls._of_future(awaited)
         return _Steps(awaited if isinstance(awaited, CoroutineType) else _awaiting(awaited))
-
-    @classmethod
-    def _of_future(cls, future: asyncio.Future[T]) -> Promise[T]:
-        promise = cls()
-
-        def left(_: Promise[T]) -> None:
-            if promise.cancelled():
-                future.cancel()
-
-        promise.add_done_callback(left)
-        future.add_done_callback(promise.follow)
-        return promise
 
     def done(self) -> bool:
         return self._done
@@ -98,7 +84,7 @@ class Promise(Generic[T]):
             self._error = self._translate(error)
             self._end()
 
-    def follow(self, other: Promise[T] | asyncio.Future[T]) -> None:
+    def follow(self, other: Promise[T]) -> None:
         """End as another that is done."""
         if other.cancelled():
             self.cancel()
