@@ -305,18 +305,34 @@ async def test_a_coroutine_that_is_cancelled_while_it_runs_ends_where_it_next_wa
     assert passed == [1]
 
 
-async def test_a_coroutine_keeps_the_context_in_which_it_began(promise):
-    here = contextvars.ContextVar("here", default="outside")
+async def test_a_coroutine_that_is_cancelled_while_it_runs_cancels_what_it_awaits_next(promise):
+    begin = Promise()
 
     async def steps():
+        await begin
+        running.cancel()
+        await promise
+
+    running = Promise.of(steps())
+    begin.set_result(None)
+    assert promise.cancelled()
+    assert running.cancelled()
+
+
+async def test_a_coroutine_keeps_the_context_in_which_it_began(promise):
+    here = contextvars.ContextVar("here")
+    here.set("outside")
+
+    async def steps():
+        before = here.get()
         here.set("inside")
         await promise
-        return here.get()
+        return before, here.get()
 
     running = Promise.of(steps())
     assert here.get() == "outside"
     promise.set_result(None)
-    assert running.result() == "inside"
+    assert running.result() == ("outside", "inside")
 
 
 async def test_a_promise_of_a_promise_is_itself(promise):
